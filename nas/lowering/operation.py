@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 Role = Literal["stem", "main", "skip", "se", "spp", "neck", "head"]
@@ -25,7 +25,9 @@ class Operation:
     norm: a BatchNorm follows in the unfolded forms; bias: a bias of its own (every convolution has one when folded).
     branch: "" in the deployed network; "rep" marks the parallel 1x1 of a re-parameterised convolution, which exists in
         the training form alone.
-    unit, level, block: position in the backbone (-1 outside); role: which part of the network it serves.
+    scalars: learnable numbers that export absorbs (the head's per-level scale).
+    role: which part of the network it serves; unit: index inside its block. Neither takes part in comparison: equal kernels
+        cost the same wherever they stand.
     """
 
     kind: str
@@ -43,10 +45,9 @@ class Operation:
     norm: bool = False
     bias: bool = False
     branch: str = ""
-    role: Role = "main"
-    unit: int = -1
-    level: int = -1
-    block: int = -1
+    scalars: int = 0
+    role: Role = field(default="main", compare=False)
+    unit: int = field(default=-1, compare=False)
 
     @property
     def weights(self) -> int:
@@ -54,6 +55,11 @@ class Operation:
         if self.kind not in CONVOLUTIONS:
             return 0
         return self.kernel * self.kernel * (self.in_channels // self.groups) * self.out_channels
+
+    @property
+    def params(self) -> int:
+        """Learnable numbers: weights, bias, two per BatchNorm channel, absorbed scalars."""
+        return self.weights + self.out_channels * (2 * self.norm + self.bias) + self.scalars
 
     @property
     def macs(self) -> int:

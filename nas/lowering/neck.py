@@ -1,0 +1,144 @@
+"""RepGFPN as a graph of fusion nodes, and its operations; the torch neck is built from the same graph."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal
+
+from nas.lowering.inverted import inverted_unit
+from nas.lowering.operation import Operation
+from nas.lowering.primitives import convolution, divisible, halved, pointwise, upsampling
+from nas.spec import NeckSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One input of a fusion node: an earlier map, moved to the node's resolution."""
+
+    origin: str
+    channels: int
+    move: Literal["same", "up", "down"] = "same"
+    module: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class FusionNode:
+    """A fusion stage: `name` is its map, `module` its place in the official entry names, `level` 0, 1, 2 = stride 8, 16, 32."""
+
+    name: str
+    module: str
+    level: int
+    out_channels: int
+    sources: tuple[Source, ...]
+
+    @property
+    def in_channels(self) -> int:
+        return sum(source.channels for source in self.sources)
+
+
+@lru_cache(maxsize=4096)
+def neck_graph(neck: NeckSpec, channels: tuple[int, int, int]) -> tuple[FusionNode, ...]:
+    """Nodes in execution order; N3, N4, N5 are the outputs (DAMO-YOLO report figure 3, Efficient RepGFPN).
+
+    The base edges are the top-down and bottom-up paths; `extra_down` and `extra_up` are the queen-fusion edges from
+    the neighbouring level of the earlier column.
+    """
+    c3, c4, c5 = channels
+    o3, o4, o5 = neck.out
+
+    def down(origin: str, width: int, module: str, extra: bool = True) -> list[Source]:
+        return [Source(origin, width, "down", module)] if neck.extra_down or not extra else []
+
+    def up(origin: str, width: int) -> list[Source]:
+        return [Source(origin, width, "up")] if neck.extra_up else []
+
+    return (
+        FusionNode("P5", "merge_3", 2, c5, (Source("C5", c5), *down("C4", c4, "bu_conv13"))),
+        FusionNode(
+            "P4",
+            "merge_4",
+            1,
+            c4,
+            (Source("C4", c4), *down("C3", c3, "bu_conv24"), Source("P5", c5, "up"), *up("C5", c5)),
+        ),
+        FusionNode("N3", "merge_5", 0, o3, (Source("C3", c3), Source("P4", c4, "up"), *up("C4", c4))),
+        FusionNode(
+            "N4", "merge_7", 1, o4, (Source("P4", c4), *down("N3", o3, "bu_conv57", extra=False), *up("P5", c5))
+        ),
+        FusionNode(
+            "N5",
+            "merge_6",
+            2,
+            o5,
+            (Source("P5", c5), *down("P4", c4, "bu_conv46"), *down("N4", o4, "bu_conv76", extra=False)),
+        ),
+    )
+
+
+def branch_widths(out: int) -> tuple[int, int]:
+    """Channels of the kept branch and of the computed branch of a fusion stage."""
+    return out // 2, out - out // 2
+
+
+def hidden_width(neck: NeckSpec, width: int, level: int) -> int:
+    """Channels inside a block of a fusion stage whose computed branch has `width` channels."""
+    return divisible(3 * width) if neck.depthwise else int(width * neck.hidden_ratio[level])
+
+
+def fusion_concat(neck: NeckSpec, out: int) -> int:
+    """Channels that the closing 1x1 of a fusion stage reads."""
+    kept, width = branch_widths(out)
+    return kept + width * (neck.depth if neck.fusion == "elan" and neck.depth else 1)
+
+
+def neck_operations(
+    neck: NeckSpec, channels: tuple[int, int, int], sizes: tuple[tuple[int, int], ...]
+) -> list[Operation]:
+    """Operations of the whole neck on maps C3, C4, C5 of `sizes`."""
+    result: list[Operation] = []
+    for node in neck_graph(neck, channels):
+        size = sizes[node.level]
+        for source in node.sources:
+            if source.move == "down":
+                result += _down(neck, source.channels, sizes[node.level - 1])
+            elif source.move == "up":
+                result.append(upsampling(source.channels, sizes[node.level + 1]))
+        if len(node.sources) > 1:
+            result.append(pointwise("concat", node.in_channels, node.in_channels, size, role="neck"))
+        result += fusion_operations(neck, node, size)
+    return result
+
+
+def _down(neck: NeckSpec, channels: int, size: tuple[int, int]) -> list[Operation]:
+    act = neck.activation
+    if not neck.depthwise:
+        return [*convolution(channels, channels, size, 3, 2, activation=act, role="neck")]
+    return [
+        *convolution(channels, channels, size, 3, 2, channels, act, role="neck"),
+        *convolution(channels, channels, halved(size, 2), activation=act, role="neck"),
+    ]
+
+
+def fusion_operations(neck: NeckSpec, node: FusionNode, size: tuple[int, int]) -> list[Operation]:
+    """One fusion stage (report table 4): a single 3x3 convolution, or CSP, or CSP whose every block output is kept."""
+    act, cin, out = neck.activation, node.in_channels, node.out_channels
+    if neck.fusion == "conv":
+        return [*convolution(cin, out, size, 3, activation=act, role="neck")]
+    kept, width = branch_widths(out)
+    hidden = hidden_width(neck, width, node.level)
+    result = [
+        *convolution(cin, kept, size, activation=act, role="neck"),
+        *convolution(cin, width, size, activation=act, role="neck"),
+    ]
+    for _ in range(neck.depth):
+        if neck.depthwise:
+            result += inverted_unit(width, hidden, width, size, 5, 1, act, role="neck")
+        else:
+            rep = neck.fusion != "csp"
+            result += convolution(width, hidden, size, 3, activation=act, rep=rep, role="neck")
+            result += convolution(hidden, width, size, 3, activation=act, role="neck")
+            result.append(pointwise("add", 2 * width, width, size, role="neck"))
+    total = fusion_concat(neck, out)
+    result.append(pointwise("concat", total, total, size, role="neck"))
+    return [*result, *convolution(total, out, size, activation=act, role="neck")]
