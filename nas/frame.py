@@ -1,0 +1,53 @@
+"""The neck and head around a searched backbone: what stays the same while backbones come and go."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from nas.errors import UserError
+from nas.spec import Activation, Backbone, DetectorSpec, FusionKind, HeadSpec, NeckSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """Everything of a detector but its backbone.
+
+    out: neck output widths, or None for the backbone's own C3, C4, C5 (DAMO-YOLO S, M, L); image_size: side in pixels.
+    """
+
+    depth: int = 3
+    out: tuple[int, int, int] | None = None
+    hidden_ratio: tuple[float, float, float] = (0.75, 0.75, 0.75)
+    activation: Activation = "relu"
+    depthwise: bool = False
+    fusion: FusionKind = "elan"
+    extra_down: bool = True
+    extra_up: bool = False
+    num_classes: int = 80
+    reg_max: int = 16
+    head_kernel: int = 3
+    head_stacked: int = 0
+    image_size: int = 640
+
+    @property
+    def head(self) -> HeadSpec:
+        return HeadSpec(self.num_classes, self.reg_max, self.head_kernel, self.head_stacked)
+
+    def neck(self, channels: tuple[int, ...]) -> NeckSpec:
+        """The neck on maps of these widths."""
+        if len(channels) != 3:
+            raise UserError(f"a detector's neck joins three maps, the backbone gives {len(channels)}")
+        return NeckSpec(
+            self.out or (channels[0], channels[1], channels[2]),
+            self.depth,
+            self.hidden_ratio,
+            self.activation,
+            self.depthwise,
+            self.fusion,
+            self.extra_down,
+            self.extra_up,
+        )
+
+    def detector(self, backbone: Backbone) -> DetectorSpec:
+        """The whole detector around a backbone."""
+        return DetectorSpec(backbone, self.neck(backbone.out_channels), self.head, self.image_size)
