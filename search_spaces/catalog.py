@@ -1,0 +1,32 @@
+"""Search spaces by name; each family's module is imported only when one of its spaces is asked for."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from nas.errors import UserError
+from search_spaces.base import SearchSpace
+
+#: Modules whose `SPACES` map names to spaces, in the order in which they are listed.
+FAMILIES = ("search_spaces.tinynas",)
+
+
+def _spaces() -> dict[str, SearchSpace[Any]]:
+    found: dict[str, SearchSpace[Any]] = {}
+    for family in FAMILIES:
+        found |= importlib.import_module(family).SPACES
+    return found
+
+
+def space_names() -> tuple[str, ...]:
+    """Names of all search spaces."""
+    return tuple(_spaces())
+
+
+def find_space(name: str, **limits: Any) -> SearchSpace[Any]:
+    """The space of that name, with other limits if given; raises UserError for an unknown name or limit."""
+    spaces = _spaces()
+    if name not in spaces:
+        raise UserError(f"unknown search space {name!r}; known: {', '.join(spaces)}")
+    return spaces[name].override(**limits) if limits else spaces[name]

@@ -1,0 +1,298 @@
+"""Chains of residual blocks under TinyNAS limits; the named spaces are in `search_spaces.tinynas`.
+
+Rules after TinyNAS (MAE-NAS, arXiv 2111.13336) with three differences: every block can change, the last included; a
+move clips to the limits instead of drawing again; and a change of width leaves the next block's bottleneck alone.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from itertools import accumulate
+from random import Random
+from typing import Literal
+
+from nas.errors import UserError
+from nas.lowering.residual import LAYERS_PER_UNIT
+from nas.spec import Activation, Backbone, Block, Plain, Residual, ResidualKind, SppKind, Stem
+from search_spaces.base import Mode, SearchSpace, draw, round_to, stem_of, with_blocks
+from search_spaces.chain_check import chain_violations
+
+residual_of = lru_cache(maxsize=1 << 18)(Residual)
+"""The interned residual block of given fields (kind, out, bottleneck, depth, stride, kernel, shortcut)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TinyNASSpace(SearchSpace[Backbone]):
+    """Backbones of a stem, one residual block per entry of `strides`, and an optional fixed closing convolution.
+
+    channels: (lowest, highest) output width of each block, on multiples of `step`; widths never decrease along the net.
+    depths: the most units of each block; max_layers: the most convolution layers of the whole backbone.
+    bottleneck: lowest and highest bottleneck as a fraction of the output width, the lowest rounded to `step`.
+    ratios: if given, bottlenecks are these multiples of the output width instead (rounded to `step`).
+    growth: the most that a block may widen its input, from the second block on.
+    kernels: allowed kernels; a block at map side r (before its stride) takes only those with 1.5 k <= r.
+    scales, depth_steps: coarse moves of a width (factors) and of a depth; minor_steps: minor moves, in units of `step`.
+    start: (out, bottleneck) of the stem and the blocks of the first candidate, where every depth is 1.
+    Raises UserError if a limit makes no sense.
+    """
+
+    kind: ResidualKind
+    strides: tuple[int, ...] = (2, 2, 2, 1, 2)
+    channels: tuple[tuple[int, int], ...]
+    depths: tuple[int, ...]
+    max_layers: int
+    stem_kind: Literal["conv", "focus"] = "focus"
+    stem_channels: tuple[int, int] = (8, 32)
+    step: int = 8
+    bottleneck: tuple[float, float] = (0.1, 1.0)
+    ratios: tuple[float, ...] = ()
+    growth: float = math.inf
+    kernels: tuple[int, ...] = (3,)
+    scales: tuple[float, ...] = (2.0, 1.5, 1.25, 0.8, 0.6, 0.5)
+    depth_steps: tuple[int, ...] = (-2, -1, 1, 2)
+    minor_steps: tuple[int, ...] = (-2, -1, 1, 2)
+    start_stem: int = 32
+    start: tuple[tuple[int, int], ...]
+    closing: int = 0
+    out_blocks: tuple[int, ...] = (1, 3, 4)
+    spp: SppKind = "spp"
+    activation: Activation = "relu"
+    reparam: bool = True
+    shortcut: Literal["pooled", "stride1"] = "stride1"
+    image_size: int = 640
+
+    def __post_init__(self) -> None:
+        n = len(self.strides)
+        for field, value in (("channels", self.channels), ("depths", self.depths), ("start", self.start)):
+            if len(value) != n:
+                raise UserError(f"space {self.name}: {field} needs {n} entries, one per block, got {len(value)}")
+        for low, high in (*self.channels, self.stem_channels):
+            if low % self.step or high % self.step or not self.step <= low <= high:
+                raise UserError(f"space {self.name}: channel range [{low}, {high}] must be multiples of {self.step}")
+        if min(self.depths) < 1 or self.layers_of(self.initial()) > self.max_layers:
+            least = self.layers_of(self.initial())
+            raise UserError(f"space {self.name}: depths must be >= 1 and max_layers >= {least}, got {self.max_layers}")
+        self.check(self.initial())
+
+    # ------------------------------------------------------------------ limits of one block
+
+    def widths(self, index: int) -> tuple[int, ...]:
+        """All output widths that block `index` can take in some member."""
+        return tuple(range(self._lowest[index], self._highest[index] + 1, self.step))
+
+    def stem_widths(self) -> tuple[int, ...]:
+        """All output widths that the stem can take."""
+        low, high = self.stem_channels
+        return tuple(range(low, min(high, self._highest[0]) + 1, self.step))
+
+    def bottlenecks(self, out: int) -> tuple[int, ...]:
+        """All bottleneck widths of a block with `out` output channels, increasing."""
+        return _bottlenecks(out, self.step, self.bottleneck, self.ratios)
+
+    def block_kernels(self, index: int) -> tuple[int, ...]:
+        """All kernels that block `index` can take."""
+        return self._kernels[index]
+
+    def width_interval(self, index: int, before: int, after: int | None) -> tuple[int, int]:
+        """Range of widths of block `index` between an input of `before` and a next block of `after` channels."""
+        low = max(self._lowest[index], before)
+        high = self._highest[index]
+        if after is not None and after < high:
+            high = after
+        if self.growth < math.inf:
+            if after is not None:
+                low = max(low, self._shrunk(after))
+            if index:
+                high = min(high, int(self.growth * before) // self.step * self.step)
+        return low, high
+
+    def layers_of(self, spec: Backbone) -> int:
+        """Convolution layers of a member by the TinyNAS count."""
+        return self._fixed_layers + self.unit_layers * sum(block.depth for block in self.searched(spec))
+
+    @property
+    def unit_layers(self) -> int:
+        """Convolution layers of one unit."""
+        return LAYERS_PER_UNIT[self.kind]
+
+    def block(self, index: int, out: int, bottleneck: int, depth: int, kernel: int) -> Residual:
+        """The interned block at position `index` with these free fields."""
+        return residual_of(self.kind, out, bottleneck, depth, self.strides[index], kernel, self.shortcut)
+
+    # ------------------------------------------------------------------ members
+
+    def initial(self) -> Backbone:
+        return self.frame
+
+    def sample(self, rng: Random) -> Backbone:
+        """A random member: stem and widths one after the other, uniform between what the neighbours allow."""
+        before = stem = draw(self.stem_widths(), rng)
+        free = (self.max_layers - self._fixed_layers) // self.unit_layers - len(self.strides)
+        depths = [1] * len(self.strides)
+        for _ in range(rng.randint(0, min(free, sum(self.depths) - len(self.depths)))):
+            depths[draw([i for i, cap in enumerate(self.depths) if depths[i] < cap], rng)] += 1
+        blocks = []
+        for i, depth in enumerate(depths):
+            low, high = self.width_interval(i, before, None)
+            before = draw(range(low, high + 1, self.step), rng)
+            blocks.append(
+                self.block(i, before, draw(self.bottlenecks(before), rng), depth, draw(self._kernels[i], rng))
+            )
+        return self._build(stem, tuple(blocks))
+
+    def mutate(self, spec: Backbone, rng: Random, mode: Mode = "coarse") -> Backbone:
+        """Two single-block moves of a member (one in minor mode), or a few more where they change nothing."""
+        stem, blocks = spec.stem, list(spec.blocks)
+        moves = 2 if mode == "coarse" else 1
+        for _ in range(8):
+            index = int(rng.random() * (len(self.strides) + 1)) - 1
+            if index < 0:
+                low, high = self.stem_channels
+                out = min(max(self._moved(stem.out, rng, mode), low), high, blocks[0].out)
+                if out == stem.out:
+                    continue
+                stem = stem_of(stem.kind, out, stem.kernel, stem.stride)
+            else:
+                block = self._move(index, stem, blocks, rng, mode)
+                if block is blocks[index]:
+                    continue
+                blocks[index] = block
+            moves -= 1
+            if not moves:
+                break
+        return with_blocks(spec, stem, tuple(blocks))
+
+    def crossover(self, a: Backbone, b: Backbone, rng: Random) -> Backbone:
+        """The first blocks of `a`, then those of `b`; widths and depths behind the cut are clipped to the limits."""
+        cut = 1 + int(rng.random() * (len(self.strides) - 1))
+        before, blocks = a.stem.out, list(a.blocks)
+        units = (self.max_layers - self._fixed_layers) // self.unit_layers
+        for i, block in enumerate((*self.searched(a)[:cut], *self.searched(b)[cut:])):
+            low, high = self.width_interval(i, before, None)
+            before = min(max(block.out, low), high)
+            depth = min(block.depth, units - (len(self.strides) - 1 - i))
+            units -= depth
+            mid = self._fitted(before, block)
+            blocks[i] = self.block(i, before, mid, depth, block.kernel)
+        return with_blocks(a, a.stem, tuple(blocks))
+
+    def violations(self, spec: Backbone) -> list[str]:
+        return chain_violations(self, spec)
+
+    def size(self) -> int:
+        """The exact number of members, by dynamic programming over width and units used."""
+        units = (self.max_layers - self._fixed_layers) // self.unit_layers
+        counts = {(width, 0): 1 for width in self.stem_widths()}
+        for i, cap in enumerate(self.depths):
+            grid = sorted({width for width, _ in counts})
+            sums = {u: [0, *accumulate(counts.get((w, u), 0) for w in grid)] for u in range(units + 1)}
+            counts = {}
+            for out in self.widths(i):
+                first = sum(w < self._shrunk(out) for w in grid) if i else 0
+                last = sum(w <= out for w in grid)
+                options = len(self.bottlenecks(out)) * len(self._kernels[i])
+                for used in range(units + 1):
+                    ways = sum(sums[used - d][last] - sums[used - d][first] for d in range(1, min(cap, used) + 1))
+                    if last > first and ways:
+                        counts[out, used] = options * ways
+        return sum(counts.values())
+
+    # ------------------------------------------------------------------ inside
+
+    @cached_property
+    def frame(self) -> Backbone:
+        """The first candidate, which also holds whatever the space keeps fixed."""
+        tail = (Plain(self.closing),) if self.closing else ()
+        blocks = tuple(self.block(i, out, mid, 1, self._kernels[i][0]) for i, (out, mid) in enumerate(self.start))
+        stem = stem_of(self.stem_kind, self.start_stem, 3, 2)
+        return Backbone(stem, blocks + tail, self.out_blocks, self.spp, self.activation, self.reparam)
+
+    def _build(self, stem: int, blocks: tuple[Block, ...]) -> Backbone:
+        template = self.frame
+        return with_blocks(template, stem_of(self.stem_kind, stem, 3, 2), blocks + template.blocks[len(self.strides) :])
+
+    def searched(self, spec: Backbone) -> tuple[Residual, ...]:
+        """The blocks of a member that the space varies: all but a closing convolution."""
+        return spec.blocks[: len(self.strides)]  # type: ignore[return-value]
+
+    @cached_property
+    def _fixed_layers(self) -> int:
+        return 2 if self.closing else 1
+
+    @cached_property
+    def _highest(self) -> tuple[int, ...]:
+        """Highest width of each block once no later block may be narrower."""
+        return tuple(min(high for _, high in self.channels[i:]) for i in range(len(self.channels)))
+
+    @cached_property
+    def _lowest(self) -> tuple[int, ...]:
+        """Lowest width of each block from which the later blocks' ranges can be reached."""
+        lows: list[int] = []
+        for low, _ in reversed(self.channels):
+            lows.insert(0, max(low, self._shrunk(lows[0])) if lows else low)
+        for i in range(1, len(lows)):
+            lows[i] = max(lows[i], lows[i - 1])
+        return tuple(lows)
+
+    def _shrunk(self, out: int) -> int:
+        """The narrowest input from which a block may grow to `out`."""
+        return max(self.step, math.ceil(out / (self.growth * self.step)) * self.step)
+
+    @cached_property
+    def _kernels(self) -> tuple[tuple[int, ...], ...]:
+        side, allowed = self.image_size / 2, []
+        for stride in self.strides:
+            allowed.append(tuple(k for k in self.kernels if 1.5 * k <= side) or (min(self.kernels),))
+            side /= stride
+        return tuple(allowed)
+
+    def _moved(self, width: int, rng: Random, mode: Mode) -> int:
+        if mode == "coarse":
+            return round_to(width * draw(self.scales, rng), self.step)
+        return max(self.step, width + self.step * draw(self.minor_steps, rng))
+
+    def _move(self, index: int, stem: Stem, blocks: list[Block], rng: Random, mode: Mode) -> Residual:
+        """Block `index` with one of its fields moved, inside all limits."""
+        block: Residual = blocks[index]  # type: ignore[assignment]
+        out, mid, depth, kernel = block.out, block.bottleneck, block.depth, block.kernel
+        choices = 2 if mode == "minor" else 3 + (len(self.kernels) > 1)
+        what = int(rng.random() * choices)
+        if what == 0:
+            before = blocks[index - 1].out if index else stem.out
+            after = blocks[index + 1].out if index + 1 < len(self.strides) else None
+            low, high = self.width_interval(index, before, after)
+            out = min(max(self._moved(out, rng, mode), low), high)
+            mid = self._fitted(out, block)
+        elif what == 1:
+            options = self.bottlenecks(out)
+            if self.ratios:
+                mid = draw(options, rng)
+            else:
+                mid = min(max(self._moved(mid, rng, mode), options[0]), options[-1])
+        elif what == 2:
+            others = sum(item.depth for item in blocks[: len(self.strides)]) - depth
+            cap = min(self.depths[index], (self.max_layers - self._fixed_layers) // self.unit_layers - others)
+            depth = max(1, min(cap, depth + draw(self.depth_steps, rng)))
+        else:
+            kernel = draw(self._kernels[index], rng)
+        if out == block.out and mid == block.bottleneck and depth == block.depth and kernel == block.kernel:
+            return block
+        return residual_of(self.kind, out, mid, depth, block.stride, kernel, self.shortcut)
+
+    def _fitted(self, out: int, block: Residual) -> int:
+        """The bottleneck of a block that becomes `out` wide: clipped, or at the allowed ratio nearest to the old."""
+        if self.ratios:
+            ratio = block.bottleneck / block.out
+            return round_to(out * min(self.ratios, key=lambda r: abs(r - ratio)), self.step)
+        options = self.bottlenecks(out)
+        return min(max(block.bottleneck, options[0]), options[-1])
+
+
+@lru_cache(maxsize=1 << 14)
+def _bottlenecks(out: int, step: int, bounds: tuple[float, float], ratios: tuple[float, ...]) -> tuple[int, ...]:
+    if ratios:
+        return tuple(sorted({round_to(out * ratio, step) for ratio in ratios}))
+    low = round_to(out * bounds[0], step)
+    return tuple(range(low, max(low, int(out * bounds[1]) // step * step) + 1, step))
