@@ -1,0 +1,122 @@
+"""What a list of operations costs on a device: milliseconds, how each was priced, and what bounds it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from nas.cost.kernel_model import KernelModel
+from nas.cost.price import Bound, How, Price, Pricer
+from nas.cost.table_file import Header, find_table, read_table
+from nas.lowering.operation import Operation
+
+__all__ = ["Bound", "How", "Latency", "LatencyTable", "Price", "PricedOperation", "Pricer"]
+
+
+@dataclass(frozen=True, slots=True)
+class PricedOperation:
+    """One line of an explanation."""
+
+    operation: Operation
+    price: Price
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Whole-network milliseconds, usable as a float; `error_percent` is the table's own mean error, None if unknown."""
+
+    ms: float
+    offset_ms: float
+    rows: tuple[PricedOperation, ...]
+    header: Header
+
+    @property
+    def error_percent(self) -> float | None:
+        return self.header.error_percent
+
+    def __float__(self) -> float:
+        return self.ms
+
+    def explain(self) -> tuple[PricedOperation, ...]:
+        """Operation by operation, in execution order; with `offset_ms` they sum to `ms`."""
+        return self.rows
+
+    def __str__(self) -> str:
+        margin = f" ± {self.ms * self.error_percent / 100:.2f}" if self.error_percent is not None else ""
+        return f"{self.ms:.3f}{margin} ms ({self.header.name}, batch {self.header.batch})"
+
+
+class LatencyTable:
+    """Prices operations and remembers them, so that a mutated candidate costs microseconds.
+
+    offset_ms is what a whole network costs beside its operations (a measured calibration line; 0 for models).
+    """
+
+    def __init__(self, header: Header, pricer: Pricer, digest: str, offset_ms: float = 0.0) -> None:
+        self.header = header
+        self.digest = digest
+        self.offset_ms = offset_ms
+        self._pricer = pricer
+        self._prices: dict[Operation, Price] = {}
+        self._sums: dict[int, tuple[tuple[Operation, ...], float]] = {}
+
+    @classmethod
+    def load(cls, name_or_path: str | os.PathLike[str]) -> LatencyTable:
+        """A shipped table by name, or a file: JSON of this project, or the official TinyNAS text table.
+
+        Raises UserError in one line for a missing, truncated, corrupt, duplicated or unit-less table.
+        """
+        path = find_table(name_or_path)
+        content = path.read_bytes()
+        digest = hashlib.sha256(content).hexdigest()[:16]
+        if content.lstrip()[:8].startswith((b"{Regular", b"{Depthwi")):
+            from nas.cost.official_table import OfficialTable
+
+            official = OfficialTable.read(path)
+            return cls(official.header, official, digest)
+        header, body = read_table(path)
+        if header.kind == "kernel_model":
+            return cls(header, KernelModel.from_body(body, header.batch, str(path)), digest)
+        from nas.cost.measured_table import MeasuredRows
+
+        rows = MeasuredRows.from_body(body, header, str(path))
+        return cls(header, rows, digest, rows.offset_ms)
+
+    @property
+    def name(self) -> str:
+        return self.header.name
+
+    def price(self, operation: Operation) -> Price:
+        """The price of one operation, remembered."""
+        price = self._prices.get(operation)
+        if price is None:
+            (price,) = self._pricer.price_many([operation])
+            self._prices[operation] = price
+        return price
+
+    def price_many(self, operations: Sequence[Operation]) -> list[Price]:
+        """Prices of many operations at once: new ones are computed together, which is what makes a large space cheap."""
+        new = [operation for operation in dict.fromkeys(operations) if operation not in self._prices]
+        if new:
+            self._prices.update(zip(new, self._pricer.price_many(new), strict=True))
+        return [self._prices[operation] for operation in operations]
+
+    def sum_ms(self, operations: tuple[Operation, ...]) -> float:
+        """Milliseconds of one block's operations without the offset, remembered for this very tuple."""
+        known = self._sums.get(id(operations))
+        if known is None or known[0] is not operations:
+            known = (operations, sum(price.ms for price in self.price_many(operations)))
+            self._sums[id(operations)] = known
+        return known[1]
+
+    def total(self, operations: Iterable[Operation]) -> Latency:
+        """Latency of a whole network, with its explanation."""
+        listed = list(operations)
+        rows = tuple(map(PricedOperation, listed, self.price_many(listed)))
+        return Latency(self.offset_ms + sum(row.price.ms for row in rows), self.offset_ms, rows, self.header)
+
+    def explain(self, operations: Iterable[Operation]) -> tuple[PricedOperation, ...]:
+        """Every operation with its price, in order."""
+        return self.total(operations).explain()

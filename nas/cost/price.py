@@ -1,0 +1,32 @@
+"""The price of one operation, and what anything that prices must offer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from nas.lowering.operation import Operation
+
+How = Literal["exact", "interpolated", "roofline", "model"]
+Bound = Literal["compute", "memory", "launch"]
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """Milliseconds of one operation at the table's batch.
+
+    how: "exact" a measured row, "interpolated" between measured rows, "roofline" extrapolated by a bound that was scaled
+        to the measured rows, "model" the calibrated kernel model.
+    """
+
+    ms: float
+    how: How
+    bound: Bound
+
+
+class Pricer(Protocol):
+    """What a kind of table must offer."""
+
+    def price_many(self, operations: Sequence[Operation]) -> list[Price]:
+        """One price per operation, in order."""

@@ -1,0 +1,132 @@
+"""Reading and writing latency table files: one JSON file per device, runtime and precision, nothing optional."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from nas.errors import UserError
+
+FORMAT = "maenas-latency/1"
+KINDS = ("kernel_model", "measured")
+TABLES = Path(__file__).parent / "tables"
+
+
+@dataclass(frozen=True)
+class Header:
+    """Who measured or calibrated what, where; `validation` is the error on whole networks (percent), empty if unknown.
+
+    units is always "ms": milliseconds per batch. multiprocessors and the like stand in `facts`.
+    """
+
+    name: str
+    kind: str
+    device: str
+    runtime: str
+    precision: str
+    batch: int
+    units: str
+    provenance: dict[str, Any]
+    validation: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def error_percent(self) -> float | None:
+        """Mean error over whole networks that the file itself reports, in percent."""
+        value = self.validation.get("mape_percent")
+        return float(value) if isinstance(value, int | float) else None
+
+    def require(self, *, batch: int | None = None, precision: str | None = None, device: str | None = None) -> None:
+        """Raise UserError if the table speaks of another batch, precision or device."""
+        for what, wanted, actual in (
+            ("batch", batch, self.batch), ("precision", precision, self.precision), ("device", device, self.device)
+        ):  # fmt: skip
+            if wanted is not None and wanted != actual:
+                raise UserError(
+                    f"latency table {self.name} is for {what} {actual}, not {wanted}; "
+                    f"measure one with python -m nas.profile {what}={wanted}"
+                )
+
+
+def shipped() -> list[str]:
+    """Names of the tables that come with the package."""
+    return sorted(path.stem for path in TABLES.glob("*.json"))
+
+
+def find_table(name_or_path: str | os.PathLike[str]) -> Path:
+    """The file of a shipped table's name, or a path. Raises UserError that lists the names."""
+    text = os.fspath(name_or_path)
+    named = TABLES / f"{text}.json"
+    if os.sep not in text and named.is_file():
+        return named
+    path = Path(text)
+    if path.is_file():
+        return path
+    raise UserError(
+        f"no latency table {text!r}: give a path or one of {', '.join(shipped())}; "
+        "python -m nas.profile measures one for this device"
+    )
+
+
+def read_table(path: Path) -> tuple[Header, dict[str, Any]]:
+    """Header and body of a table file. Raises UserError with one line that names file and fault."""
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_constant)
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: not a text file; expected a latency table in JSON") from None
+    except ValueError as error:
+        raise UserError(f"{path}: not a complete JSON file ({error}); copy or measure it again") from None
+    if not isinstance(data, dict) or data.get("format") != FORMAT:
+        found = data.get("format") if isinstance(data, dict) else type(data).__name__
+        raise UserError(f"{path}: format must be {FORMAT!r}, got {found!r}")
+    return _header(path, data), data
+
+
+def _no_constant(text: str) -> float:
+    raise ValueError(f"{text} is not a number")
+
+
+def _header(path: Path, data: Mapping[str, Any]) -> Header:
+    expected: dict[str, type] = {
+        "kind": str, "device": str, "runtime": str, "precision": str, "batch": int, "units": str,
+        "provenance": dict, "validation": dict,
+    }  # fmt: skip
+    for key, kind in expected.items():
+        if key not in data:
+            raise UserError(f"{path}: the header lacks {key!r}")
+        if type(data[key]) is not kind or (kind is str and not data[key].strip()):
+            raise UserError(f"{path}: {key} must be a {kind.__name__}, got {data[key]!r}")
+    if data["kind"] not in KINDS:
+        raise UserError(f"{path}: kind must be one of {', '.join(KINDS)}, got {data['kind']!r}")
+    if data["batch"] < 1:
+        raise UserError(f"{path}: batch must be at least 1, got {data['batch']}")
+    if data["units"] != "ms":
+        raise UserError(f"{path}: units must be 'ms' (milliseconds per batch), got {data['units']!r}")
+    return Header(path.stem, **{key: data[key] for key in expected})
+
+
+def number(value: Any, where: str, minimum: float = 0.0) -> float:
+    """A finite number of at least `minimum`, or UserError that says where."""
+    if type(value) not in (int, float) or not math.isfinite(value) or value < minimum:
+        raise UserError(f"{where} must be a number of at least {minimum:g}, got {value!r}")
+    return float(value)
+
+
+def write_table(path: Path, header: Header, body: Mapping[str, Any]) -> None:
+    """Write header and body atomically, one row a line so that differences are readable."""
+    head = {"format": FORMAT, **{key: value for key, value in asdict(header).items() if key != "name"}}
+    plain = {key: value for key, value in body.items() if key != "rows"}
+    text = json.dumps(head | plain, indent=1)
+    if "rows" in body:
+        rows = ",\n".join(json.dumps(row, separators=(",", ":")) for row in body["rows"])
+        text = text[:-2] + ',\n "rows": [\n' + rows + "\n ]\n}"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name)
+    with os.fdopen(handle, "w", encoding="utf-8") as stream:
+        stream.write(text + "\n")
+    os.replace(temporary, path)
