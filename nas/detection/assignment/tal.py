@@ -1,0 +1,57 @@
+"""Task-aligned learning (TOOD, arXiv 2108.07755): the assigner of the YOLOv8, YOLOv9 and YOLO11 baselines."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from nas.detection.assignment.targets import Assignment, Targets, background, class_scores, inside
+from nas.detection.boxes import overlap
+
+
+@dataclass(frozen=True, slots=True)
+class TAL:
+    """The `topk` priors with the highest score^alpha * CIoU^beta inside each object.
+
+    keep: after conflicts only the best `keep` priors of an object stay (1 gives YOLO26's one-to-one branch).
+    """
+
+    topk: int = 10
+    alpha: float = 0.5
+    beta: float = 6.0
+    keep: int | None = None
+
+    @torch.no_grad()
+    def __call__(
+        self, probabilities: Tensor, boxes: Tensor, points: Tensor, strides: Tensor, targets: Targets
+    ) -> Assignment:
+        """Assign (B, N, C) scores after the sigmoid and (B, N, 4) decoded boxes to `targets`."""
+        batch, priors = boxes.shape[:2]
+        if targets.boxes.shape[1] == 0 or priors == 0:
+            return background(batch, priors, boxes.device)
+        candidate = inside(points, targets.boxes) & targets.mask[:, None]
+        image, prior, target = candidate.nonzero(as_tuple=True)
+        iou = torch.zeros(candidate.shape, device=boxes.device)
+        iou[image, prior, target] = overlap(targets.boxes[image, target], boxes[image, prior], "ciou", eps=1e-7).clamp_(
+            min=0
+        )
+        own = class_scores(probabilities, targets.labels)
+        metric = torch.where(candidate, own.pow(self.alpha) * iou.pow(self.beta), 0.0)
+        chosen = _top(metric, min(self.topk, priors)) & candidate
+        claims = chosen.sum(-1)
+        index = torch.where(claims > 1, iou.argmax(-1), chosen.int().argmax(-1))
+        chosen = torch.zeros_like(chosen).scatter_(2, index[..., None], (claims > 0)[..., None])
+        if self.keep is not None:
+            chosen &= _top(metric * chosen, min(self.keep, priors))
+        best_metric = (metric * chosen).amax(1, keepdim=True)
+        best_iou = (iou * chosen).amax(1, keepdim=True)
+        score = (metric * best_iou / (best_metric + 1e-9) * chosen).amax(-1)
+        return Assignment(torch.where(chosen.any(-1), index, -1), score)
+
+
+def _top(metric: Tensor, count: int) -> Tensor:
+    """Marks the `count` priors with the highest metric of each object: (B, N, G) -> bool."""
+    order = metric.topk(count, dim=1).indices
+    return torch.zeros_like(metric, dtype=torch.bool).scatter_(1, order, True)

@@ -1,0 +1,163 @@
+"""The whole detection loss: assignment, class, box and distribution terms with their normalisers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from nas.detection.assignment.atss import ATSS
+from nas.detection.assignment.ota import OTA, sim_ota
+from nas.detection.assignment.tal import TAL
+from nas.detection.assignment.targets import Assignment, Targets
+from nas.detection.boxes import OverlapKind, overlap
+from nas.detection.distributed import mean_over_processes
+from nas.detection.losses import (
+    binary_cross_entropy,
+    distribution_focal_loss,
+    quality_focal_loss,
+    side_distances,
+)
+from nas.errors import UserError
+from nas.models.raw import RawPrediction
+
+
+def make_assigner(name: str) -> OTA | TAL | ATSS:
+    """The assigner of that name with its published constants; `align_ota_report` follows the report's equation 2."""
+    known: dict[str, OTA | TAL | ATSS] = {
+        "align_ota": OTA(),
+        "align_ota_report": OTA(power=1.0, iou_cost="linear"),
+        "sim_ota": sim_ota(),
+        "atss": ATSS(),
+        "tal": TAL(),
+    }
+    if name not in known:
+        raise UserError(f"loss.assigner must be one of {', '.join(known)}, got {name!r}")
+    return known[name]
+
+
+@dataclass
+class LossOptions:
+    """Which loss; the defaults are DAMO-YOLO's, `task_aligned()` gives the YOLOv8/9/11 recipe.
+
+    classification: "qfl" (normalised by the positives) or "bce" (normalised by the summed quality, as all terms then);
+    box_weighting: positives weigh their highest class probability ("score", DAMO-YOLO) or quality ("quality", TAL);
+    distance_margin keeps a distance target below the last bin; auxiliary_weight multiplies a training-only branch;
+    end_to_end: the main branch learns one prior per object and the auxiliary many (YOLO26), their weights exchanged
+    over the training: the many-branch falls from 0.8 to 0.1; scale_by_batch: multiply the total by the batch size.
+    """
+
+    assigner: str = "align_ota"
+    classification: str = "qfl"
+    overlap: str = "giou"
+    box_weighting: str = "score"
+    class_weight: float = 1.0
+    box_weight: float = 2.0
+    dfl_weight: float = 0.25
+    distance_margin: float = 0.1
+    auxiliary_weight: float = 0.25
+    end_to_end: bool = False
+    scale_by_batch: bool = False
+
+
+def task_aligned(**changes: object) -> LossOptions:
+    """Loss of YOLOv8, YOLOv9 and YOLO11: TAL, cross-entropy, CIoU and DFL with gains 0.5, 7.5 and 1.5."""
+    options: dict = dict(
+        assigner="tal", classification="bce", overlap="ciou", box_weighting="quality", scale_by_batch=True
+    ) | dict(class_weight=0.5, box_weight=7.5, dfl_weight=1.5, distance_margin=0.01)
+    return LossOptions(**options | changes)
+
+
+@dataclass
+class DetectionLoss:
+    """Weighted terms of a raw prediction against targets, always in float32.
+
+    Calling it gives {"class", "box", "dfl"} (and "aux_*" for an auxiliary branch) as scalars whose sum is the loss.
+    Normalisers are averaged over processes, so that DDP's mean of gradients equals one process with the whole batch.
+    `image_size` scales the L1 term of detectors that predict distances directly (one bin).
+    """
+
+    options: LossOptions = field(default_factory=LossOptions)
+    image_size: int = 640
+
+    def __post_init__(self) -> None:
+        for name, choices in (
+            ("classification", ("qfl", "bce")),
+            ("overlap", ("iou", "giou", "ciou")),
+            ("box_weighting", ("score", "quality")),
+        ):
+            if getattr(self.options, name) not in choices:
+                raise UserError(f"loss.{name} must be one of {', '.join(choices)}, got {getattr(self.options, name)!r}")
+        assigner = make_assigner(self.options.assigner)
+        self.main_assigner = self.auxiliary_assigner = assigner
+        if self.options.end_to_end:
+            self.main_assigner = TAL(topk=7, keep=1)
+
+    def __call__(self, raw: RawPrediction, targets: Targets, progress: float = 0.0) -> dict[str, Tensor]:
+        """Terms for one batch; `progress` in [0, 1] is the fraction of the training that is done."""
+        options = self.options
+        with torch.autocast(raw.class_logits.device.type, enabled=False):
+            main, many = 1.0, options.auxiliary_weight
+            if options.end_to_end:
+                many = 0.8 + (0.1 - 0.8) * progress
+                main = 1 - many
+            losses = self._branch(raw, targets, self.main_assigner, main)
+            if raw.auxiliary is not None:
+                extra = self._branch(raw.auxiliary, targets, self.auxiliary_assigner, many)
+                losses |= {f"aux_{name}": value for name, value in extra.items()}
+        return losses
+
+    def assign(self, raw: RawPrediction, targets: Targets, assigner: OTA | TAL | ATSS | None = None) -> Assignment:
+        """Which prior learns which object, from detached scores and boxes."""
+        scores = raw.class_logits.detach().float().sigmoid()
+        boxes, points = raw.boxes.detach().float(), raw.points.float()
+        return (assigner or self.main_assigner)(scores, boxes, points, raw.strides.float(), targets)
+
+    def _branch(
+        self, raw: RawPrediction, targets: Targets, assigner: OTA | TAL | ATSS, weight: float
+    ) -> dict[str, Tensor]:
+        options = self.options
+        assignment = self.assign(raw, targets, assigner)
+        positive = assignment.positive
+        image, prior = positive.nonzero(as_tuple=True)
+        target = assignment.matched[image, prior]
+        labels = torch.full_like(assignment.matched, -1)
+        labels[image, prior] = targets.labels[image, target]
+        quality = assignment.quality[image, prior]
+        logits = raw.class_logits.float()
+        if options.box_weighting == "score":
+            weights = logits.detach()[image, prior].amax(-1).sigmoid()
+        else:
+            weights = quality
+        counts = torch.stack([positive.sum().float(), weights.sum(), quality.sum()])
+        positives, weight_sum, quality_sum = mean_over_processes(counts).clamp(min=1)
+        if options.classification == "qfl":
+            class_loss = quality_focal_loss(logits, labels, assignment.quality) / positives
+        else:
+            class_loss = binary_cross_entropy(logits, labels, assignment.quality) / quality_sum
+        boxes = raw.boxes.float()
+        if len(image):
+            truth, predicted = targets.boxes[image, target], boxes[image, prior]
+            kind: OverlapKind = options.overlap  # type: ignore[assignment]
+            overlaps = overlap(predicted, truth, kind, eps=1e-7 if kind == "ciou" else 1e-6)
+            box_loss = ((1 - overlaps) * weights).sum() / weight_sum
+            side_loss = (self._sides(raw, image, prior, truth) * weights).sum() / weight_sum
+        else:
+            box_loss, side_loss = boxes.sum() * 0.0, raw.box_logits.float().sum() * 0.0
+        scale = weight * (raw.boxes.shape[0] if options.scale_by_batch else 1)
+        return {
+            "class": class_loss * (options.class_weight * scale),
+            "box": box_loss * (options.box_weight * scale),
+            "dfl": side_loss * (options.dfl_weight * scale),
+        }
+
+    def _sides(self, raw: RawPrediction, image: Tensor, prior: Tensor, truth: Tensor) -> Tensor:
+        """Mean over the four sides: DFL of the distance bins, or L1 of direct distances relative to the image."""
+        stride = raw.strides[prior, None].float()
+        distances = side_distances(raw.points[prior].float(), truth)
+        logits = raw.box_logits[image, prior].float()
+        if logits.shape[-1] == 1:
+            return (logits.squeeze(-1) * stride - distances).abs().mean(-1) / self.image_size
+        largest = logits.shape[-1] - 1 - self.options.distance_margin
+        return distribution_focal_loss(logits, (distances / stride).clamp(0, largest)).mean(-1)

@@ -1,0 +1,72 @@
+"""What several training processes share: means over processes and batch statistics over the whole batch."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch import distributed as dist
+
+
+def world_size() -> int:
+    """Processes of this training; 1 where none was set up."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def mean_over_processes(value: Tensor) -> Tensor:
+    """The mean of a detached tensor over all processes; every process must call it."""
+    value = value.detach()
+    if world_size() == 1:
+        return value
+    value = value.clone()
+    dist.all_reduce(value)
+    return value / world_size()
+
+
+class SharedBatchNorm(nn.BatchNorm2d):
+    """BatchNorm over the batch of all processes; unlike torch's SyncBatchNorm it also runs on the CPU (gloo).
+
+    Every process must hold the same number of values, as the training's sampler guarantees.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        if not self.training or world_size() == 1:
+            return super().forward(input)
+        x = input.float()
+        moments = torch.stack([x.mean((0, 2, 3)), x.square().mean((0, 2, 3))])
+        mean, square = _MeanOverProcesses.apply(moments)
+        variance = (square - mean.square()).clamp_(min=0)
+        if self.track_running_stats and self.running_mean is not None and self.running_var is not None:
+            with torch.no_grad():
+                count = input.numel() // input.shape[1] * world_size()
+                momentum = 0.1 if self.momentum is None else self.momentum
+                self.running_mean.lerp_(mean, momentum)
+                self.running_var.lerp_(variance * (count / max(count - 1, 1)), momentum)
+                if self.num_batches_tracked is not None:
+                    self.num_batches_tracked.add_(1)
+        scale = (variance + self.eps).rsqrt()
+        shift = -mean * scale
+        if self.affine:
+            scale, shift = scale * self.weight, shift * self.weight + self.bias
+        return (x * scale[:, None, None] + shift[:, None, None]).to(input.dtype)
+
+
+class _MeanOverProcesses(torch.autograd.Function):
+    """All-reduced mean with the matching gradient (the mean of all processes' gradients)."""
+
+    @staticmethod
+    def forward(context: torch.autograd.function.FunctionCtx, value: Tensor) -> Tensor:  # type: ignore[override]
+        return mean_over_processes(value)
+
+    @staticmethod
+    def backward(context: torch.autograd.function.FunctionCtx, gradient: Tensor) -> Tensor:  # type: ignore[override]
+        return mean_over_processes(gradient)
+
+
+def share_batch_norm(module: nn.Module, device_type: str) -> nn.Module:
+    """Replace every BatchNorm2d by its all-process form: torch's SyncBatchNorm on CUDA, SharedBatchNorm elsewhere."""
+    if device_type == "cuda":
+        return nn.SyncBatchNorm.convert_sync_batchnorm(module)
+    for child in module.modules():
+        if type(child) is nn.BatchNorm2d:
+            child.__class__ = SharedBatchNorm
+    return module
