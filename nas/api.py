@@ -1,0 +1,116 @@
+"""The public functions, each a few lines over the package that does the work."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nas.cost.count import Counts, count_operations, count_spec
+from nas.errors import UserError
+from nas.lowering import Form, Operation, operations
+from nas.spec import Backbone, DetectorSpec, Spec
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from nas.cost.latency import Latency
+    from nas.searching import SearchResult
+
+DEFAULT_HARDWARE = "t4_tensorrt_fp16"
+
+
+def load(name: str | Path) -> Spec:
+    """The spec of a published name ("damo-yolo-s", "tinynas_l25_k1kx") or of a spec file (best.yaml).
+
+    Raises UserError with the known names, or naming what is wrong with the file.
+    """
+    from nas.files import load_spec
+    from search_spaces.published import load_published
+
+    if str(name).endswith((".yaml", ".yml")):
+        return load_spec(name)
+    return load_published(str(name))
+
+
+def build(source: str | Path | Spec, num_classes: int | None = None, classes: Sequence[str] | None = None) -> nn.Module:
+    """A torch detector from a published or baseline name, a spec, a spec file, or a checkpoint.
+
+    eval mode: model(images (B, 3, H, W) RGB 0..255) -> scores (B, N, C), boxes (B, N, 4) corners in pixels.
+    """
+    from nas.models.build import build_model
+
+    return build_model(source, num_classes, classes)
+
+
+def count(source: str | Path | Spec | nn.Module, form: Form = "merged", image_size: int | None = None) -> Counts:
+    """Parameters, MACs, activations, layers and rho of a spec, a name, a file, or any torch module.
+
+    form: "train", "merged" (as published) or "folded"; a module is counted as it stands. A bare backbone is counted
+    at `image_size` pixels (640 unless told).
+    """
+    spec = _resolve(source)
+    if isinstance(spec, Backbone | DetectorSpec):
+        return count_spec(spec, form, image_size)
+    return count_operations(_traced(spec, image_size))
+
+
+def latency(
+    source: str | Path | Spec | nn.Module, hardware: str | Path = DEFAULT_HARDWARE, image_size: int | None = None
+) -> Latency:
+    """Predicted latency of the deployed form: `.ms`, `float(...)`, and `.explain()` operation by operation.
+
+    hardware: the name of a shipped table or the path of one. NMS is not included.
+    """
+    from nas.cost.latency import LatencyTable
+
+    table = LatencyTable.load(hardware)
+    return table.total(deployed_operations(source, image_size))
+
+
+def score(source: str | Path | Spec, scorer: str = "mae", **options: Any) -> float:
+    """The training-free score of a spec (`level_weights=(0, 0, 1, 1, 16)` for "mae"; others in `nas.scorers`)."""
+    from nas.scorers import score_spec
+
+    spec = _resolve(source)
+    if not isinstance(spec, Backbone | DetectorSpec):
+        raise UserError("nas.score takes a spec; score a torch module with python -m nas.rank")
+    return score_spec(spec, scorer, **options)
+
+
+def find(budget: Mapping[str, float], space: str = "tinynas_k1kx", **options: Any) -> SearchResult:
+    """The best architecture within a budget, as `python -m nas.search` finds it: `.best.spec`, `.best.metrics`, `.front`.
+
+    budget: limits by metric, such as {"latency_ms": 3, "layers": 25}; options: the fields of SearchSettings.
+    """
+    from nas.searching import SearchSettings, run_search
+
+    return run_search(SearchSettings.of(budget=budget, space=space, **options))
+
+
+def deployed_operations(
+    source: str | Path | Spec | nn.Module, image_size: int | None = None
+) -> tuple[Operation, ...]:
+    """What an inference engine runs for a spec, a name, a file or a module."""
+    spec = _resolve(source)
+    if isinstance(spec, Backbone | DetectorSpec):
+        side = image_size or (640 if isinstance(spec, Backbone) else None)
+        return operations(spec, "folded", side)
+    return _traced(spec, image_size)
+
+
+def _resolve(source: Any) -> Any:
+    """Specs and modules as they are; names and files as specs, or as modules where only torch describes them."""
+    if not isinstance(source, str | Path):
+        return source
+    from search_spaces.published import is_published
+
+    if str(source).endswith((".yaml", ".yml")) or is_published(str(source)):
+        return load(source)
+    return build(source)
+
+
+def _traced(module: Any, image_size: int | None) -> tuple[Operation, ...]:
+    from nas.measure.trace import trace_operations
+
+    return trace_operations(module, image_size or getattr(module, "image_size", 640))
