@@ -26,8 +26,8 @@ class Targets(NamedTuple):
 class Assignment(NamedTuple):
     """Per prior: the object it learns and how well it must score.
 
-    matched (B, N): position of the object in Targets, -1 for background; quality (B, N): the target score of the object's
-    class in [0, 1] (IoU of the decoded box, or TAL's aligned score), 0 for background.
+    matched (B, N): position of the object in Targets, -1 for background; quality (B, N): the target score of its class
+    in [0, 1] (IoU of the decoded box, or TAL's aligned score), 0 for background.
     """
 
     matched: Tensor
