@@ -163,7 +163,7 @@ class DepthwiseDown(nn.Module):
 
 @torch.no_grad()
 def folded(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> nn.Conv2d:
-    """The biased convolution that equals `norm(conv(x))` in eval mode: weight W g, bias b - m g, g = gamma / sqrt(v + eps)."""
+    """The biased convolution that equals `norm(conv(x))` in eval mode: W g, b - m g with g = gamma / sqrt(v + eps)."""
     result = nn.utils.skip_init(
         nn.Conv2d,
         conv.in_channels,
