@@ -51,8 +51,12 @@ def _frame_violations(space: TinyNASSpace, spec: Backbone) -> list[str]:
     for name in ("out_blocks", "spp", "activation", "reparam"):
         mine, its = getattr(frame, name), getattr(spec, name)
         if mine != its:
-            broken.append(f"{name} {its} differs from {mine}")
+            broken.append(f"{name} {_plain(its)} differs from {_plain(mine)}")
     return broken
+
+
+def _plain(value: object) -> object:
+    return list(value) if isinstance(value, tuple) else value
 
 
 def _block_violations(space: TinyNASSpace, index: int, block: Residual, before: int) -> list[str]:

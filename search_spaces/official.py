@@ -32,7 +32,8 @@ def from_official(structure: Sequence[Mapping[str, Any]] | str | Path, focus: bo
     """The backbone of an official structure: a list of block records, or the path of a JSON or Python-literal file.
 
     A stem that reads 12 channels, or `focus=True` (DAMO-YOLO's files say 3 and add Focus on loading), becomes a Focus
-    stem. Shortcuts are TinyNAS's (pooled and projected); `deployed` makes DAMO-YOLO's form of it.
+    stem. Shortcuts are TinyNAS's (pooled and projected); `deployed` makes DAMO-YOLO's form of it. ReLU, or SiLU where
+    blocks squeeze and excite.
     Raises SpecError naming the block for an unknown class, an `in` that contradicts the block before, missing or
     unusable values, and anything that only quantised or video networks have.
     """
@@ -51,7 +52,8 @@ def from_official(structure: Sequence[Mapping[str, Any]] | str | Path, focus: bo
             )
         blocks.append(block)
         channels = block.out
-    return Backbone(stem, tuple(blocks), _out_blocks(stem, blocks))
+    squeeze = any(isinstance(block, Residual) and block.kind == "k1dwsek1" for block in blocks)
+    return Backbone(stem, tuple(blocks), _out_blocks(blocks), activation="silu" if squeeze else "relu")
 
 
 def _parse(text: str, where: str) -> Any:
@@ -130,7 +132,7 @@ def _block(record: Mapping[str, Any], where: str) -> Block:
         raise error if str(error).startswith(where) else SpecError(f"{where}: {error}") from None
 
 
-def _out_blocks(stem: Stem, blocks: list[Block]) -> tuple[int, ...]:
+def _out_blocks(blocks: list[Block]) -> tuple[int, ...]:
     """The last block of each of the three coarsest resolutions (fewer if the net has fewer)."""
     last: dict[int, int] = {}
     level = 0

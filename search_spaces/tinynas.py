@@ -59,6 +59,7 @@ _K1DWSEK1: dict[str, Any] = {
 }
 #: The official classification problems cap only the first depth; 20 units stand for "no cap" (published nets reach 15).
 _UNBOUND = 20
+_NO_CAP = 2 + 3 * (3 + 4 * _UNBOUND)
 
 _ALL = (
     TinyNASSpace(
@@ -143,7 +144,7 @@ _ALL = (
         name="official_r50",
         **(_K1KXK1 | _BARE | _CONV_STEM),
         depths=(3, *(_UNBOUND,) * 4),
-        max_layers=5 * _UNBOUND,
+        max_layers=_NO_CAP,
         start=_RESNET_START,
         image_size=224,
     ),
@@ -163,7 +164,7 @@ _ALL = (
         **(_K1DWSEK1 | _BARE | _CONV_STEM),
         strides=(2, 2, 2, 2, 1),
         depths=(3, *(_UNBOUND,) * 4),
-        max_layers=5 * _UNBOUND,
+        max_layers=_NO_CAP,
         start=((72, 432), (128, 768), (192, 1152), (288, 1728), (448, 2688)),
         closing=1792,
         out_blocks=(1, 2, 5),
@@ -173,7 +174,7 @@ _ALL = (
         name="official_29m_288",
         **(_K1DWSEK1 | _BARE | _CONV_STEM),
         depths=(3, *(_UNBOUND,) * 4),
-        max_layers=5 * _UNBOUND,
+        max_layers=_NO_CAP,
         start_stem=16,
         start=((32, 192), (48, 288), (72, 432), (104, 624), (160, 960)),
         closing=1792,
@@ -185,7 +186,7 @@ _ALL = (
         **(_K1DWSEK1 | _BARE | _CONV_STEM),
         strides=(2, 2, 2, 2, 1),
         depths=(3, *(_UNBOUND,) * 4),
-        max_layers=5 * _UNBOUND,
+        max_layers=_NO_CAP,
         start=((88, 528), (144, 864), (216, 1296), (328, 1968), (512, 3072)),
         closing=2048,
         out_blocks=(1, 2, 5),
@@ -196,7 +197,7 @@ _ALL = (
         **(_K1DWSEK1 | _BARE | _CONV_STEM),
         strides=(2, 2, 2, 2, 1),
         depths=(3, *(_UNBOUND,) * 4),
-        max_layers=5 * _UNBOUND,
+        max_layers=_NO_CAP,
         start=((144, 864), (216, 1296), (328, 1968), (488, 2928), (728, 4368)),
         closing=2560,
         out_blocks=(1, 2, 5),
