@@ -126,9 +126,9 @@ class InvertedResidual:
 
 @dataclass(frozen=True, slots=True)
 class CSP:
-    """DAMO-YOLO M/L stage: 3x3 stride-2 down-sampler, then `depth` kxkx units on half the channels, fused 1x1.
+    """DAMO-YOLO M/L stage: 3x3 stride-2 down-sampler, then `depth` units of `kind` on half the channels, fused 1x1.
 
-    The wrapper's own four convolutions use ReLU whatever the backbone's activation (as the official models).
+    CSP-Darknet's stage is the same with k1kx units. The wrapper's own four convolutions use ReLU whatever the backbone's activation (as the official models).
     """
 
     out: int
@@ -136,9 +136,11 @@ class CSP:
     depth: int
     stride: int = 2
     kernel: int = 3
+    kind: Literal["k1kx", "kxkx"] = "kxkx"
 
     def __post_init__(self) -> None:
         _block(self)
+        _choice(self, "kind", Literal["k1kx", "kxkx"])
         _positive(self, "bottleneck", "depth")
         if self.stride != 2:
             raise SpecError("CSP.stride must be 2: the stage begins with its down-sampler")

@@ -14,7 +14,7 @@ WRAPPER_ACTIVATION = "relu"
 
 def csp_units(block: CSP) -> Residual:
     """The residual chain inside the stage, on half the channels at stride 1."""
-    return Residual("kxkx", block.out // 2, block.bottleneck, block.depth, 1, block.kernel)
+    return Residual(block.kind, block.out // 2, block.bottleneck, block.depth, 1, block.kernel)
 
 
 def csp_operations(
