@@ -63,10 +63,10 @@ class LatencyTable:
         self._sums: dict[int, tuple[tuple[Operation, ...], float]] = {}
 
     @classmethod
-    def load(cls, name_or_path: str | os.PathLike[str]) -> LatencyTable:
+    def load(cls, name_or_path: str | os.PathLike[str], batch: int | None = None) -> LatencyTable:
         """A shipped table by name, or a file: JSON of this project, or the official TinyNAS text table.
 
-        Raises UserError in one line for a missing, truncated, corrupt, duplicated or unit-less table.
+        batch: refuses a table for another one; chooses among those of an official table. Raises UserError in one line for a missing, truncated, corrupt, duplicated or unit-less table.
         """
         path = find_table(name_or_path)
         content = path.read_bytes()
@@ -74,9 +74,10 @@ class LatencyTable:
         if content.lstrip()[:8].startswith((b"{Regular", b"{Depthwi")):
             from nas.cost.official_table import OfficialTable
 
-            official = OfficialTable.read(path)
+            official = OfficialTable.read(path, batch)
             return cls(official.header, official, digest)
         header, body = read_table(path)
+        header.require(batch=batch)
         if header.kind == "kernel_model":
             return cls(header, KernelModel.from_body(body, header.batch, str(path)), digest)
         from nas.cost.measured_table import MeasuredRows
