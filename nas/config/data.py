@@ -1,0 +1,30 @@
+"""Schema of the `data` group: where a data set lies and how it is read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass
+class Split:
+    """Paths relative to the root. COCO: annotations is a JSON file; YOLO: a folder of .txt files (default: the image
+    folder with `images` replaced by `labels`)."""
+
+    images: str | None = None
+    annotations: str | None = None
+
+
+@dataclass
+class DataConfig:
+    """One data set; a split without paths does not exist."""
+
+    name: str = "custom"
+    format: str = "coco"  # coco, yolo, or shapes (drawn at first use)
+    root: str | None = None  # default: the first of ./data/NAME and ../shared/data/NAME that exists
+    train: Split = field(default_factory=Split)
+    val: Split = field(default_factory=Split)
+    test: Split = field(default_factory=Split)
+    classes: list[str] | None = None  # a subset or another order; default: all of the training annotations
+    num_classes: int | None = None  # only checked: an error if the data has another number
+    mode: str = "strict"  # strict: a broken label or image stops; repair: it is dropped or clipped, and reported
+    check: str = "full"  # full: every image is decoded and hashed before training; labels: annotations only

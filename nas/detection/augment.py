@@ -1,0 +1,213 @@
+"""From a drawn index to an augmented image: the training pipeline, deterministic per (seed, epoch, index)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from nas.detection.affine import (
+    clip_boxes,
+    corner_hull,
+    magnification,
+    paste,
+    random_affine,
+    reachable,
+    scaling,
+    translation,
+)
+from nas.detection.colour import jitter_colour
+from nas.detection.dataset import DetectionData
+from nas.detection.decode import ImageSource
+from nas.detection.mosaic import Tile, mosaic_tiles, moved_boxes, whole_tile
+from nas.detection.sada import apply_sada
+from nas.detection.sampler import Draw, epoch_order
+from nas.errors import UserError
+
+FILL = 114
+
+
+class Sample(NamedTuple):
+    """image (S, S, 3) uint8 RGB, boxes (K, 4) float32 corners in its pixels, labels (K,) int64."""
+
+    image: NDArray[np.uint8]
+    boxes: NDArray[np.float32]
+    labels: NDArray[np.int64]
+
+
+@dataclass
+class Augmentation:
+    """The recipe; the defaults are DAMO-YOLO's for S, M and L.
+
+    Probabilities in [0, 1]; rotation and shear in degrees, drawn from +-; translation a share of the size.
+    """
+
+    mosaic: float = 1.0
+    mosaic_pool: int = 0  # 0: partners from all images; n: from the n images that stand together in the epoch's order
+    rotation: float = 10.0
+    scale: tuple[float, float] = (0.1, 2.0)
+    shear: float = 2.0
+    translation: float = 0.2
+    mixup: float = 0.15
+    mixup_scale: tuple[float, float] = (0.5, 1.5)
+    flip: float = 0.5
+    sada: bool = True
+    sada_in_closing: bool = True  # official: the ramp counts all epochs, so that SADA is strongest in the closing ones
+    hue: float = 0.0
+    saturation: float = 0.0
+    value: float = 0.0
+    multi_scale: float = 0.0  # batches at sizes within +- this share of the image size, multiples of 32
+    closing_epochs: int = 16
+
+    @classmethod
+    def plain(cls, flip: float = 0.0) -> Augmentation:
+        """Stretch and flip only."""
+        return cls(
+            mosaic=0, mixup=0, flip=flip, sada=False, closing_epochs=0, rotation=0, scale=(1, 1), shear=0, translation=0
+        )
+
+    @property
+    def moves(self) -> bool:
+        """Whether an image without mosaic still goes through an affine map."""
+        return bool(self.rotation or self.shear or self.translation or tuple(self.scale) != (1.0, 1.0))
+
+    def sizes(self, image_size: int) -> tuple[int, ...]:
+        """The image sizes that batches are drawn from: multiples of 32, the given size alone without multi_scale."""
+        if not self.multi_scale:
+            return (image_size,)
+        low, high = image_size * (1 - self.multi_scale), image_size * (1 + self.multi_scale)
+        return tuple(range(max(int(np.ceil(low / 32)) * 32, 32), int(high) + 1, 32))
+
+    def checked(self) -> Augmentation:
+        """Itself; UserError for a number outside its range."""
+        for name in ("mosaic", "mixup", "flip", "hue", "saturation", "value", "multi_scale"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise UserError(f"augmentation.{name}={getattr(self, name)}: between 0 and 1")
+        for name in ("scale", "mixup_scale"):
+            low, high = getattr(self, name)
+            if not 0 < low <= high:
+                raise UserError(f"augmentation.{name}=[{low},{high}]: 0 < low <= high")
+        return self
+
+
+OFFICIAL_S = Augmentation()
+OFFICIAL_T = Augmentation(shear=0.2)
+OFFICIAL_NANO_SMALL = Augmentation(shear=0.2, scale=(0.75, 1.25))
+LIGHT = Augmentation(
+    mosaic_pool=64,
+    rotation=0,
+    shear=0,
+    scale=(0.5, 1.5),
+    translation=0.1,
+    mixup=0,
+    sada=False,
+    hue=0.015,
+    saturation=0.7,
+    value=0.4,
+    closing_epochs=10,
+)
+
+
+class Augmenter:
+    """Makes the sample of a draw; the same draw gives the same sample in any process."""
+
+    def __init__(self, data: DetectionData, source: ImageSource, recipe: Augmentation, seed: int = 0) -> None:
+        self.recipe, self.seed = recipe, seed
+        self._records = tuple(record.trainable() for record in data.records)
+        self._source = source
+        self._with_objects = np.flatnonzero([len(record.labels) > 0 for record in self._records])
+
+    def __call__(self, draw: Draw) -> Sample:
+        """image (S, S, 3) at the draw's size with its boxes."""
+        recipe, again = self.recipe, draw.position // len(self._records)
+        rng = np.random.default_rng([self.seed, draw.epoch, draw.index, again])
+        if draw.closing or not (recipe.mosaic or recipe.moves or recipe.mixup):
+            sample = self._stretched(draw)
+        else:
+            sample = self._composed(draw, rng)
+        image, boxes, labels = sample
+        if recipe.hue or recipe.saturation or recipe.value:
+            image = jitter_colour(image, rng, recipe.hue, recipe.saturation, recipe.value)
+        if rng.random() < recipe.flip:
+            image, boxes = cv2.flip(image, 1), boxes[:, [2, 1, 0, 3]] * (-1, 1, -1, 1) + (draw.size, 0, draw.size, 0)
+        boxes = boxes.astype(np.float32)
+        if recipe.sada and (recipe.sada_in_closing or not draw.closing):
+            strength = draw.progress if recipe.sada_in_closing else draw.opening
+            image, boxes, labels = apply_sada(image, boxes, labels, rng, strength)
+        return Sample(image, boxes, labels)
+
+    def _stretched(self, draw: Draw) -> Sample:
+        record, size = self._records[draw.index], draw.size
+        scale = np.array([size / record.width, size / record.height] * 2, np.float32)
+        return Sample(self._source.stretched(draw.index, size), record.boxes * scale, record.labels)
+
+    def _composed(self, draw: Draw, rng: np.random.Generator) -> Sample:
+        recipe, size = self.recipe, draw.size
+        if rng.random() < recipe.mosaic:
+            a, b, c = (int(i) for i in rng.choice(self._pool(draw), 3))
+            tiles, side = mosaic_tiles(rng, (draw.index, a, b, c), self._records, size), 2 * size
+        else:
+            tiles, side = [whole_tile(draw.index, self._records[draw.index], size)], size
+        affine, factor = random_affine(rng, side, size, recipe.rotation, recipe.scale, recipe.shear, recipe.translation)
+        image = np.full((size, size, 3), FILL, np.uint8)
+        parts = [self._draw_tile(image, tile, affine, factor) for tile in tiles]
+        boxes = np.concatenate([part for part, _ in parts])
+        labels = np.concatenate([part for _, part in parts])
+        if len(labels) and rng.random() < recipe.mixup:
+            image, boxes, labels = self._mix(Sample(image, boxes, labels), draw, rng)
+        keep = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1]) > 4 * (size / 640) ** 2
+        return Sample(image, boxes[keep], labels[keep])
+
+    def _pool(self, draw: Draw) -> NDArray[np.int64]:
+        """The images that may stand beside this one in a mosaic."""
+        count, pool = len(self._records), self.recipe.mosaic_pool
+        if not pool or pool >= count:
+            return epoch_order(count, self.seed, draw.epoch)
+        start = min(draw.position % count // pool * pool, count - pool)
+        return epoch_order(count, self.seed, draw.epoch)[start : start + pool]
+
+    def _draw_tile(
+        self, image: NDArray[np.uint8], tile: Tile, affine: NDArray, factor: float
+    ) -> tuple[NDArray, NDArray[np.int64]]:
+        """Paste a tile; its boxes (K, 4) that are kept, and their labels."""
+        record, size = self._records[tile.index], image.shape[0]
+        if reachable(affine, tile.visible, size) is None:
+            return np.zeros((0, 4)), record.labels[:0]
+        whole = affine @ tile.to_canvas
+        pixels = self._source.read(tile.index, magnification(whole))
+        height, width = pixels.shape[:2]
+        to_record = scaling(record.width / width, record.height / height)
+        window = corner_hull(np.linalg.inv(tile.to_canvas @ to_record), np.array([tile.visible]))[0]
+        paste(image, pixels, whole @ to_record, tuple(window))
+        boxes, keep = moved_boxes(record, tile, affine, factor, size)
+        return boxes[keep], record.labels[keep]
+
+    def _mix(self, sample: Sample, draw: Draw, rng: np.random.Generator) -> Sample:
+        """Average with another image that has objects: letter-boxed, scaled, mirrored at times, cropped at random."""
+        size = draw.size
+        pool = self._pool(draw)
+        pool = pool[np.isin(pool, self._with_objects)] if self.recipe.mosaic_pool else self._with_objects
+        index = int(rng.choice(pool if len(pool) else self._with_objects))
+        record = self._records[index]
+        zoom = float(rng.uniform(*self.recipe.mixup_scale))
+        fit = zoom * min(size / record.height, size / record.width)
+        side = zoom * size
+        spare = max(side - size, 0.0)
+        place = translation(-rng.uniform(0, spare), -rng.uniform(0, spare)) @ scaling(fit, fit)
+        if rng.random() < 0.5:
+            place = translation(*place[:2, 2]) @ translation(side, 0) @ scaling(-fit, fit)
+        other = np.zeros_like(sample.image)
+        grey = round(min(side, size))
+        other[:grey, :grey] = FILL
+        pixels = self._source.read(index, fit)
+        height, width = pixels.shape[:2]
+        paste(other, pixels, place @ scaling(record.width / width, record.height / height), (0, 0, width, height))
+        boxes = clip_boxes(corner_hull(place, record.boxes), (0.0, 0.0, float(size), float(size)))
+        return Sample(
+            cv2.addWeighted(sample.image, 0.5, other, 0.5, 0),
+            np.concatenate([sample.boxes, boxes]),
+            np.concatenate([sample.labels, record.labels]),
+        )

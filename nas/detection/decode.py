@@ -1,0 +1,121 @@
+"""Image files to RGB pixels for training: no finer than needed, each file read once where memory allows."""
+
+from __future__ import annotations
+
+import os
+from collections import OrderedDict
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from nas.detection.dataset import Record
+from nas.detection.images import read_image
+from nas.errors import UserError
+
+Pixels = NDArray[np.uint8]
+_REDUCED = {
+    1: cv2.IMREAD_COLOR_RGB,
+    2: cv2.IMREAD_REDUCED_COLOR_2,
+    4: cv2.IMREAD_REDUCED_COLOR_4,
+    8: cv2.IMREAD_REDUCED_COLOR_8,
+}
+
+
+def decode(record: Record, reduction: int = 1) -> Pixels:
+    """RGB (H, W, 3) of a record, at 1/reduction of its size (1, 2, 4 or 8).
+
+    A JPEG is decoded at the reduced size directly. UserError for a missing or unreadable file, or one whose size is not the annotated one.
+    """
+    try:
+        data = np.fromfile(record.path, np.uint8)
+    except OSError as error:
+        raise UserError(f"{record.path}: {error.strerror or error}; run python -m nas.data on this data set") from None
+    whole = data.size > 4 and data[0] == 0xFF and data[1] == 0xD8 and b"\xff\xd9" in data[-64:].tobytes()
+    if not whole:  # not a complete JPEG: the careful reader names what is wrong
+        return _fit(read_image(record.path), record, reduction)
+    image = cv2.imdecode(data, _REDUCED[reduction])
+    if image is None:
+        return _fit(read_image(record.path), record, reduction)
+    if reduction > 1:
+        cv2.cvtColor(image, cv2.COLOR_BGR2RGB, dst=image)
+    expected = (-(-record.height // reduction), -(-record.width // reduction))
+    if image.shape[:2] == expected:
+        return image
+    if image.shape[:2] == expected[::-1]:  # annotated in the camera's orientation, not the EXIF one
+        image = cv2.imdecode(data, cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)
+        return _fit(image, record, reduction)
+    raise _wrong_size(record, image.shape[1] * reduction, image.shape[0] * reduction)
+
+
+def _fit(image: Pixels, record: Record, reduction: int) -> Pixels:
+    height, width = image.shape[:2]
+    if (height, width) != (record.height, record.width):
+        raise _wrong_size(record, width, height)
+    if reduction == 1:
+        return image
+    return cv2.resize(image, (-(-width // reduction), -(-height // reduction)), interpolation=cv2.INTER_AREA)
+
+
+def _wrong_size(record: Record, width: int, height: int) -> UserError:
+    return UserError(
+        f"{record.path}: about {width} x {height} pixels, but annotated as {record.width} x {record.height}; "
+        "correct the annotations or use data.mode=repair"
+    )
+
+
+class ImageSource:
+    """Pixels of the records by index; their size may be smaller (or stretched) against the record: scale by the shape.
+
+    cache "none": decoded at each use, the last `capacity` images kept; "ram": all images stretched to
+    size x size at the start (size^2 * 3 bytes each), shared by forked workers.
+    """
+
+    def __init__(self, records: Sequence[Record], size: int, cache: str = "none", capacity: int = 0) -> None:
+        if cache not in ("none", "ram"):
+            raise UserError(f"image cache {cache!r}: none or ram")
+        self.records, self._capacity = records, capacity
+        self._recent: OrderedDict[tuple[int, int], Pixels] = OrderedDict()
+        self._stretched = _decode_all(records, size) if cache == "ram" else None
+
+    def read(self, index: int, magnification: float = 1.0) -> Pixels:
+        """RGB (h, w, 3): fine enough to be drawn with `magnification` output pixels per pixel of the record."""
+        if self._stretched is not None:
+            return self._stretched[index]
+        reduction = next((r for r in (8, 4, 2) if magnification * r <= 1), 1)
+        key = (index, reduction)
+        if key in self._recent:
+            self._recent.move_to_end(key)
+            return self._recent[key]
+        image = decode(self.records[index], reduction)
+        if self._capacity:
+            self._recent[key] = image
+            if len(self._recent) > self._capacity:
+                self._recent.popitem(last=False)
+        return image
+
+    def stretched(self, index: int, size: int) -> Pixels:
+        """RGB (size, size, 3), bilinear, aspect not kept: what evaluation sees."""
+        image = self.read(index)
+        if image.shape[:2] == (size, size):
+            return image.copy()
+        return cv2.resize(image, (size, size), interpolation=cv2.INTER_LINEAR)
+
+
+def _decode_all(records: Sequence[Record], size: int) -> Pixels:
+    needed = len(records) * size * size * 3
+    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else needed * 2
+    if needed > 0.8 * free:
+        raise UserError(
+            f"image cache: {len(records)} images need {needed / 2**30:.1f} GiB, {free / 2**30:.1f} are free; use cache=none"
+        )
+    images = np.empty((len(records), size, size, 3), np.uint8)
+
+    def fill(index: int) -> None:
+        cv2.resize(decode(records[index]), (size, size), dst=images[index], interpolation=cv2.INTER_LINEAR)
+
+    with ThreadPoolExecutor(min(os.cpu_count() or 1, 8)) as pool:
+        list(pool.map(fill, range(len(records))))
+    return images

@@ -1,0 +1,115 @@
+"""The order of the images: a pure function of (seed, epoch), split into batches, resumable at any of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nas.errors import UserError
+
+_ORDER, _SIZE = 0, 1  # what a random stream is for: keeps the streams of one (seed, epoch) apart
+
+
+class Draw(NamedTuple):
+    """What a sample is a function of, besides the seed.
+
+    index into the data; epoch; position in the epoch's global order; batch number; image size; progress of the whole
+    training in [0, 1]; opening: progress of the epochs before the closing ones, 1 or more in these.
+    """
+
+    index: int
+    epoch: int
+    position: int
+    batch: int
+    size: int
+    progress: float
+    opening: float
+
+    @property
+    def closing(self) -> bool:
+        """Whether the closing epochs, without mosaic and mixup, have begun."""
+        return self.opening >= 1
+
+
+@lru_cache(maxsize=4)
+def epoch_order(length: int, seed: int, epoch: int) -> NDArray[np.int64]:
+    """The images of a training epoch in order: a permutation of (length,)."""
+    return np.random.default_rng([seed, epoch, _ORDER]).permutation(length)
+
+
+class EpochSampler:
+    """Yields one list of draws a batch, from batch `position` of `epoch` on: this rank's share of each global batch.
+
+    The global batches do not depend on the number of processes: `batch_size` is per process, and rank r takes the r-th
+    part. Training wraps round so that every batch is full (ceil(length / global batch) batches); otherwise the order is
+    that of the data and the last batch may be short. `sizes`: image sizes, one drawn a batch. `total_epochs` None: the
+    end is not known, so that no epoch is a closing one and progress is 1.
+    """
+
+    def __init__(
+        self,
+        length: int,
+        batch_size: int,
+        seed: int = 0,
+        train: bool = True,
+        sizes: tuple[int, ...] = (640,),
+        rank: int = 0,
+        world_size: int = 1,
+        total_epochs: int | None = None,
+        closing_epochs: int = 0,
+    ) -> None:
+        self.length, self.batch_size, self.seed, self.train, self.sizes = length, batch_size, seed, train, sizes
+        self.rank, self.world_size = rank, world_size
+        self.total_epochs, self.closing_epochs = total_epochs, closing_epochs
+        self.epoch, self.position = 0, 0
+
+    def __len__(self) -> int:
+        """Batches in a whole epoch."""
+        return -(-self.length // (self.batch_size * self.world_size))
+
+    def __iter__(self) -> Iterator[list[Draw]]:
+        epoch, first = self.epoch, self.position
+        order = epoch_order(self.length, self.seed, epoch) if self.train else np.arange(self.length)
+        for batch in range(first, len(self)):
+            progress, opening = self._progress(epoch + batch / len(self))
+            choice = np.random.default_rng([self.seed, epoch, _SIZE, batch]).integers(len(self.sizes))
+            start = (batch * self.world_size + self.rank) * self.batch_size
+            end = start + self.batch_size if self.train else min(start + self.batch_size, self.length)
+            if end > start:
+                yield [
+                    Draw(int(order[p % self.length]), epoch, p, batch, self.sizes[choice], progress, opening)
+                    for p in range(start, end)
+                ]
+
+    def _progress(self, epochs: float) -> tuple[float, float]:
+        if self.total_epochs is None:
+            return 1.0, 0.0
+        before = self.total_epochs - self.closing_epochs
+        return min(epochs / self.total_epochs, 1.0), epochs / before if before > 0 else 1.0
+
+    def state_dict(self) -> dict[str, int | None]:
+        """Where the next batch is, and what the order depends on."""
+        return {
+            "epoch": self.epoch,
+            "position": self.position,
+            "seed": self.seed,
+            "length": self.length,
+            "global_batch": self.batch_size * self.world_size,
+            "total_epochs": self.total_epochs,
+            "closing_epochs": self.closing_epochs,
+        }
+
+    def load_state_dict(self, state: dict[str, int | None]) -> None:
+        """Go on where the state was taken; UserError if the data, the seed or the global batch is another one."""
+        mine = self.state_dict()
+        for key, what in (("length", "number of images"), ("seed", "seed"), ("global_batch", "global batch size")):
+            if state[key] != mine[key]:
+                raise UserError(
+                    f"cannot resume: the {what} was {state[key]} and is {mine[key]} now; restore it, or start a new run"
+                )
+        self.epoch, self.position = state["epoch"] or 0, state["position"] or 0
+        self.total_epochs, self.closing_epochs = state["total_epochs"], state["closing_epochs"] or 0
