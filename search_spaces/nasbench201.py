@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
+from random import Random
 
 from nas.errors import SpecError
+from search_spaces.base import Mode, SearchSpace, draw
 
 #: Operations of an edge, in the benchmark's order.
 EDGE_OPERATIONS = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
@@ -100,34 +101,39 @@ def network_counts(cell: Cell, num_classes: int = 10) -> CellCounts:
     return CellCounts(params + 2 * width + (width + 1) * num_classes, macs + width * num_classes, layers)
 
 
-@dataclass(frozen=True, slots=True)
-class NasBench201:
+@dataclass(frozen=True, kw_only=True)
+class NasBench201(SearchSpace[Cell]):
     """The space of 5^6 cells; every cell is valid, also the 341 that connect nothing."""
 
-    @property
-    def size(self) -> int:
-        return len(EDGE_OPERATIONS) ** len(EDGES)
+    name: str = "nasbench201"
 
     def __iter__(self) -> Iterator[Cell]:
         """All cells, the last edge fastest (the benchmark's own index is a shuffled order, stored in its tables)."""
         for edges in product(EDGE_OPERATIONS, repeat=len(EDGES)):
             yield Cell(edges)  # type: ignore[arg-type]
 
-    def contains(self, cell: object) -> bool:
-        return isinstance(cell, Cell)
+    def size(self) -> int:
+        return len(EDGE_OPERATIONS) ** len(EDGES)
 
-    def sample(self, rng: random.Random) -> Cell:
+    def violations(self, spec: object) -> list[str]:
+        """Empty for every cell."""
+        return [] if isinstance(spec, Cell) else [f"a {type(spec).__name__} is no NAS-Bench-201 cell"]
+
+    def initial(self) -> Cell:
+        """The cell of six skip connections."""
+        return Cell(("skip_connect",) * 6)
+
+    def sample(self, rng: Random) -> Cell:
         """A cell drawn uniformly."""
-        return Cell(tuple(rng.choice(EDGE_OPERATIONS) for _ in EDGES))  # type: ignore[arg-type]
+        return Cell(tuple(draw(EDGE_OPERATIONS, rng) for _ in EDGES))  # type: ignore[arg-type]
 
-    def mutate(self, cell: Cell, rng: random.Random) -> Cell:
-        """The cell with one edge changed to another operation."""
-        edge = rng.randrange(len(EDGES))
-        edges = list(cell.edges)
-        edges[edge] = rng.choice([name for name in EDGE_OPERATIONS if name != edges[edge]])
+    def mutate(self, spec: Cell, rng: Random, mode: Mode = "coarse") -> Cell:
+        """The cell with one edge changed to another operation, in either mode."""
+        edge = int(rng.random() * len(EDGES))
+        edges = list(spec.edges)
+        edges[edge] = draw([name for name in EDGE_OPERATIONS if name != edges[edge]], rng)
         return Cell(tuple(edges))  # type: ignore[arg-type]
 
-    def crossover(self, first: Cell, second: Cell, rng: random.Random) -> Cell:
+    def crossover(self, a: Cell, b: Cell, rng: Random) -> Cell:
         """Each edge from one parent or the other."""
-        pairs = zip(first.edges, second.edges, strict=True)
-        return Cell(tuple(rng.choice(pair) for pair in pairs))  # type: ignore[arg-type]
+        return Cell(tuple(draw(pair, rng) for pair in zip(a.edges, b.edges, strict=True)))  # type: ignore[arg-type]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
+from random import Random
 
 from nas.errors import SpecError
+from search_spaces.base import Mode, SearchSpace, draw
 
 #: (expansion, kernel) of the choices 0, 1, 2; None is the identity.
 CHOICES: tuple[tuple[int, int] | None, ...] = (None, (3, 3), (6, 5))
@@ -76,33 +77,39 @@ def network_counts(net: MacroNet, num_classes: int = 10) -> MacroCounts:
     return MacroCounts(params + classifier + num_classes, macs + classifier, len(convolutions))
 
 
-@dataclass(frozen=True, slots=True)
-class NasBenchMacro:
+@dataclass(frozen=True, kw_only=True)
+class NasBenchMacro(SearchSpace[MacroNet]):
     """The space of 3^8 networks."""
 
-    @property
-    def size(self) -> int:
-        return len(CHOICES) ** len(LAYERS)
+    name: str = "nasbench_macro"
 
     def __iter__(self) -> Iterator[MacroNet]:
         """All networks in the order of their keys, which is the order of the published table."""
         for choices in product(range(len(CHOICES)), repeat=len(LAYERS)):
             yield MacroNet(choices)
 
-    def contains(self, net: object) -> bool:
-        return isinstance(net, MacroNet)
+    def size(self) -> int:
+        return len(CHOICES) ** len(LAYERS)
 
-    def sample(self, rng: random.Random) -> MacroNet:
+    def violations(self, spec: object) -> list[str]:
+        """Empty for every network."""
+        return [] if isinstance(spec, MacroNet) else [f"a {type(spec).__name__} is no NAS-Bench-Macro network"]
+
+    def initial(self) -> MacroNet:
+        """The network of identities."""
+        return MacroNet((0,) * len(LAYERS))
+
+    def sample(self, rng: Random) -> MacroNet:
         """A network drawn uniformly."""
-        return MacroNet(tuple(rng.randrange(len(CHOICES)) for _ in LAYERS))
+        return MacroNet(tuple(draw(range(len(CHOICES)), rng) for _ in LAYERS))
 
-    def mutate(self, net: MacroNet, rng: random.Random) -> MacroNet:
-        """The network with one layer changed to another choice."""
-        layer = rng.randrange(len(LAYERS))
-        choices = list(net.choices)
-        choices[layer] = rng.choice([choice for choice in range(len(CHOICES)) if choice != choices[layer]])
+    def mutate(self, spec: MacroNet, rng: Random, mode: Mode = "coarse") -> MacroNet:
+        """The network with one layer changed to another choice, in either mode."""
+        layer = int(rng.random() * len(LAYERS))
+        choices = list(spec.choices)
+        choices[layer] = draw([choice for choice in range(len(CHOICES)) if choice != choices[layer]], rng)
         return MacroNet(tuple(choices))
 
-    def crossover(self, first: MacroNet, second: MacroNet, rng: random.Random) -> MacroNet:
+    def crossover(self, a: MacroNet, b: MacroNet, rng: Random) -> MacroNet:
         """Each layer from one parent or the other."""
-        return MacroNet(tuple(rng.choice(pair) for pair in zip(first.choices, second.choices, strict=True)))
+        return MacroNet(tuple(draw(pair, rng) for pair in zip(a.choices, b.choices, strict=True)))

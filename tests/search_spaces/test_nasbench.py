@@ -34,10 +34,10 @@ def test_published_counts_of_single_networks() -> None:
 
 def test_space_is_complete_and_has_341_dead_cells() -> None:
     cells = list(NasBench201())
-    assert len(set(cells)) == NasBench201().size == 15625
+    assert len(set(cells)) == NasBench201().size() == 15625
     assert sum(not cell.connected for cell in cells) == 341
     assert all(Cell.parse(cell.text) == cell for cell in cells[::97])
-    assert len(set(NasBenchMacro())) == NasBenchMacro().size == 6561
+    assert len(set(NasBenchMacro())) == NasBenchMacro().size() == 6561
 
 
 def test_depth_is_the_longest_convolution_path() -> None:

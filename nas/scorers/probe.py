@@ -1,0 +1,92 @@
+"""How zero-cost scorers look at any network: one set of logits, one loss, its layers, its blocks."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from nas.errors import UserError
+from nas.models.backbone import InvertedUnit, ResidualUnit
+
+#: Classes of the stand-in task where a network has no classifier of its own.
+CLASSES = 10
+_ACTIVATIONS = (nn.ReLU, nn.ReLU6, nn.SiLU, nn.GELU, nn.Hardswish, nn.LeakyReLU)
+
+
+def prepare(model: nn.Module, train: bool) -> nn.Module:
+    """Set the BN mode and forbid in-place activations, which would spoil maps that scorers keep; returns the model."""
+    for module in model.modules():
+        if hasattr(module, "inplace"):
+            module.inplace = False
+    return model.train(train)
+
+
+def maps(output: object) -> list[Tensor]:
+    """The tensors of a network's answer: logits, feature maps in a list, tuple or dict, or raw predictions."""
+    if isinstance(output, Tensor):
+        return [output]
+    if hasattr(output, "class_logits") and hasattr(output, "box_logits"):
+        return [output.class_logits.mean(1), output.box_logits.mean(1).flatten(1)]
+    if isinstance(output, dict):
+        return [item for value in output.values() for item in maps(value)]
+    if isinstance(output, list | tuple):
+        return [item for value in output for item in maps(value)]
+    raise UserError(f"a scorer needs a network that returns tensors, got {type(output).__name__}")
+
+
+def features(model: nn.Module, images: Tensor) -> Tensor:
+    """(B, D): logits as they are, maps averaged over their area and joined, so that each level weighs alike."""
+    return torch.cat([item.mean((2, 3)) if item.dim() == 4 else item.flatten(1) for item in maps(model(images))], 1)
+
+
+def logits(model: nn.Module, images: Tensor, seed: int) -> Tensor:
+    """(B, classes): the network's own logits, or its averaged maps through a fixed random linear layer."""
+    output = model(images)
+    if isinstance(output, Tensor) and output.dim() == 2:
+        return output
+    joined = torch.cat([item.mean((2, 3)) if item.dim() == 4 else item.flatten(1) for item in maps(output)], 1)
+    generator = torch.Generator().manual_seed(seed)
+    head = torch.randn(joined.shape[1], CLASSES, generator=generator) / joined.shape[1] ** 0.5
+    return joined @ head.to(joined)
+
+
+def task_loss(model: nn.Module, images: Tensor, seed: int) -> Tensor:
+    """Cross-entropy against random labels: at initialisation the true labels carry no more information."""
+    answer = logits(model, images, seed)
+    generator = torch.Generator().manual_seed(seed + 1)
+    labels = torch.randint(answer.shape[1], (answer.shape[0],), generator=generator)
+    return F.cross_entropy(answer, labels.to(answer.device))
+
+
+def weighted_layers(model: nn.Module) -> list[nn.Module]:
+    """Convolutions and linear layers in definition order: the layers whose weights count."""
+    layers = [layer for layer in model.modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
+    if not layers:
+        raise UserError(f"{type(model).__name__} has no convolution or linear layer to score")
+    return layers
+
+
+def activation_layers(model: nn.Module) -> list[nn.Module]:
+    """Activation modules; raises UserError where a network calls them as functions only."""
+    layers = [layer for layer in model.modules() if isinstance(layer, _ACTIVATIONS)]
+    if not layers:
+        raise UserError(f"{type(model).__name__} has no activation module; use nn.ReLU instead of a function")
+    return layers
+
+
+def primary_blocks(model: nn.Module) -> list[nn.Module]:
+    """The repeated blocks of a network in order: our units, else the children of the container that has most of them.
+
+    Raises UserError for a network without two blocks in a sequence.
+    """
+    best = [module for module in model.modules() if isinstance(module, ResidualUnit | InvertedUnit)]
+    for container in model.modules() if not best else ():
+        if isinstance(container, nn.Sequential | nn.ModuleList):
+            blocks = [child for child in container if not isinstance(child, nn.Conv2d | nn.Linear)]
+            blocks = [child for child in blocks if any(isinstance(layer, nn.Conv2d) for layer in child.modules())]
+            if len(blocks) > len(best):
+                best = blocks
+    if len(best) < 2:
+        raise UserError(f"{type(model).__name__} has no sequence of blocks; put them into an nn.Sequential")
+    return best
