@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from nas.cost.price import Bound, Price
+from nas.cost.table_file import number
 from nas.errors import UserError
 from nas.lowering.operation import Operation
 
@@ -55,9 +56,7 @@ class Parameters:
     def from_dict(cls, data: Mapping[str, Any], where: str) -> Parameters:
         names = [field.name for field in fields(cls)]
         for name in names:
-            value = data.get(name)
-            if type(value) not in (int, float) or not np.isfinite(value) or value < 0:
-                raise UserError(f"{where}: parameter {name} must be a number of at least 0, got {value!r}")
+            number(data.get(name), f"{where}: parameter {name}")
         unknown = sorted(set(data) - set(names))
         if unknown:
             raise UserError(f"{where}: unknown parameter {unknown[0]}; known: {', '.join(names)}")
@@ -164,8 +163,7 @@ class KernelModel:
         if sorted(facts) != sorted(names):
             raise UserError(f"{where}: hardware must have exactly {', '.join(names)}")
         for name in names:
-            if type(facts[name]) not in (int, float) or not facts[name] > 0:
-                raise UserError(f"{where}: hardware {name} must be a positive number, got {facts[name]!r}")
+            number(facts[name], f"{where}: hardware {name}", minimum=1e-9)
         return cls(Parameters.from_dict(body["parameters"], where), Device(**facts), batch)
 
     def price_many(self, operations: Sequence[Operation]) -> list[Price]:

@@ -66,7 +66,8 @@ class LatencyTable:
     def load(cls, name_or_path: str | os.PathLike[str], batch: int | None = None) -> LatencyTable:
         """A shipped table by name, or a file: JSON of this project, or the official TinyNAS text table.
 
-        batch: refuses a table for another one; chooses among those of an official table. Raises UserError in one line for a missing, truncated, corrupt, duplicated or unit-less table.
+        batch: refuses a table for another one; chooses among those of an official table.
+        Raises UserError in one line for a missing, truncated, corrupt, duplicated or unit-less table.
         """
         path = find_table(name_or_path)
         content = path.read_bytes()
@@ -98,7 +99,7 @@ class LatencyTable:
         return price
 
     def price_many(self, operations: Sequence[Operation]) -> list[Price]:
-        """Prices of many operations at once: new ones are computed together, which is what makes a large space cheap."""
+        """Prices of many operations at once: new ones are computed together, which makes large spaces cheap."""
         new = [operation for operation in dict.fromkeys(operations) if operation not in self._prices]
         if new:
             self._prices.update(zip(new, self._pricer.price_many(new), strict=True))

@@ -81,7 +81,7 @@ class OfficialTable:
             raise UserError(f"{path}: no rows")
         if batch is None and len(batches) == 1:
             batch = batches[0]
-        if batch not in batches:
+        if batch is None or batch not in batches:
             wanted = "choose one" if batch is None else f"not {batch}"
             raise UserError(f"{path}: the table is for batch {', '.join(map(str, batches))}; {wanted}")
         precision = re.search(r"fp16|fp32|int8", path.stem.lower())
@@ -142,8 +142,10 @@ class OfficialTable:
         rest = ~exact & (cin != 3)
         ratios = [value for value in planes if value > 0]
         if rest.any() and ratios:
-            grid = np.stack([planes[value](cout[rest], height[rest]) for value in ratios], axis=1)
-            result[rest] = [_over_ratio(ratios, row, at) for row, at in zip(grid.tolist(), ratio[rest], strict=True)]
+            points, where = np.unique(np.stack([cout[rest], height[rest]], axis=1), axis=0, return_inverse=True)
+            values = np.stack([planes[value](points[:, 0], points[:, 1]) for value in ratios], axis=1).tolist()
+            pairs = zip(where.ravel().tolist(), ratio[rest].tolist(), strict=True)
+            result[rest] = [_over_ratio(ratios, values[point], at) for point, at in pairs]
         return [value if value >= 0 else math.inf for value in result.tolist()]
 
 
