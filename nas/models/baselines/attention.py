@@ -43,13 +43,13 @@ class PSABlock(nn.Module):
 
 
 class C2PSA(nn.Module):
-    """YOLO11 block: 1x1, `n` PSA units on the second half of the channels, 1x1; heads are 64 channels wide."""
+    """YOLO11 block: 1x1, `n` PSA units on the second half of the channels, 1x1; heads are 64 channels wide; c1 = c2."""
 
-    def __init__(self, width: int, n: int = 1) -> None:
+    def __init__(self, c1: int, c2: int, n: int = 1) -> None:
         super().__init__()
-        half = width // 2
-        self.cv1 = Conv(width, 2 * half)
-        self.cv2 = Conv(2 * half, width)
+        half = c1 // 2
+        self.cv1 = Conv(c1, 2 * half)
+        self.cv2 = Conv(2 * half, c2)
         self.m = nn.Sequential(*(PSABlock(half, max(half // 64, 1)) for _ in range(n)))
 
     def forward(self, x: Tensor) -> Tensor:

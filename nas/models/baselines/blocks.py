@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
+from nas.models.baselines.anchor_head import PlannedRepConv
 from nas.models.baselines.attention import C2PSA
 from nas.models.baselines.conv import SPPELAN, SPPF, AConv, ADown, Conv, RepConv
 from nas.models.baselines.csp import C3k2
@@ -27,7 +28,7 @@ def set_activation(module: nn.Module, activation: Activation) -> None:
 def fuse_units(module: nn.Module) -> None:
     """Merge the branches and fold the BatchNorms of every hand-drawn unit inside `module`, in place."""
     for unit in list(module.modules()):
-        if isinstance(unit, RepConv):
+        if isinstance(unit, RepConv | PlannedRepConv):
             unit.fuse()
     for unit in list(module.modules()):
         if isinstance(unit, Conv):
@@ -73,7 +74,7 @@ class C2PSABlock(C2PSA):
     """YOLO11's attention block of the spec; (B, out, H, W) -> the same shape."""
 
     def __init__(self, block: C2PSASpec, activation: Activation = "silu") -> None:
-        super().__init__(block.out, block.depth)
+        super().__init__(block.out, block.out, block.depth)
         set_activation(self, activation)
 
     def fuse(self) -> None:

@@ -92,6 +92,7 @@ class RepConv(nn.Module):
             return self.act(self.conv(x))
         return self.act(self.conv1(x) + self.conv2(x))
 
+    @torch.no_grad()
     def fuse(self) -> None:
         """Merge both branches into `conv`, one biased 3x3, in place."""
         if hasattr(self, "conv"):

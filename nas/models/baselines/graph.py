@@ -1,0 +1,133 @@
+"""A detector drawn row by row, as the published tables print: each row is a module fed by one or more earlier rows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from nas.models.baselines.conv import CBFuse, CBLinear, Concat
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """Depth and width multipliers of a family's size, and the cap on the width before scaling."""
+
+    depth: float
+    width: float
+    cap: int
+
+    def channels(self, width: int) -> int:
+        """Scaled width, rounded up to a multiple of 8."""
+        return math.ceil(min(width, self.cap) * self.width / 8) * 8
+
+    def repeats(self, count: int) -> int:
+        """Scaled number of units; a single unit stays single."""
+        return max(round(count * self.depth), 1) if count > 1 else count
+
+
+class Graph:
+    """Rows of a network under construction; every method appends one row and returns its index."""
+
+    def __init__(self, in_channels: int = 3) -> None:
+        self.in_channels = in_channels
+        self.modules: list[nn.Module] = []
+        self.sources: list[tuple[int, ...]] = []
+        self.widths: list[int] = []
+
+    def _append(self, module: nn.Module, sources: Sequence[int], width: int) -> int:
+        index = len(self.modules)
+        self.modules.append(module)
+        self.sources.append(tuple(source if source >= 0 else index + source for source in sources))
+        self.widths.append(width)
+        return index
+
+    def width(self, source: int) -> int:
+        """Channels of a row, or of the image before the first row."""
+        index = source if source >= 0 else len(self.modules) + source
+        return self.widths[index] if index >= 0 else self.in_channels
+
+    def add(self, block: Callable[..., nn.Module], out: int, *arguments: Any, source: int = -1, **options: Any) -> int:
+        """Append block(in, out, *arguments, **options)."""
+        return self._append(block(self.width(source), out, *arguments, **options), [source], out)
+
+    def keep(self) -> int:
+        """Append an identity, which holds the image for a second column."""
+        return self._append(nn.Identity(), [-1], self.width(-1))
+
+    def pool(self) -> int:
+        """Append a 2x2 max pooling."""
+        return self._append(nn.MaxPool2d(2, 2), [-1], self.width(-1))
+
+    def upsample(self) -> int:
+        """Append a nearest-neighbour upsampling by 2."""
+        return self._append(nn.Upsample(scale_factor=2.0, mode="nearest"), [-1], self.width(-1))
+
+    def concat(self, *sources: int) -> int:
+        """Append a channel concatenation."""
+        return self._append(Concat(), sources, sum(self.width(source) for source in sources))
+
+    def link(self, source: int, *widths: int) -> int:
+        """Append a CBLinear that offers `widths` to a second column."""
+        return self._append(CBLinear(self.width(source), widths), [source], sum(widths))
+
+    def join(self, sources: Sequence[int], pick: int) -> int:
+        """Append a CBFuse that adds the `pick`-th piece of each linked row to the previous row."""
+        return self._append(CBFuse([pick] * len(sources)), [*sources, -1], self.width(-1))
+
+    def head(self, module: nn.Module, sources: Sequence[int]) -> int:
+        """Append the detection head, fed by three rows or, with an auxiliary branch first, by six."""
+        return self._append(module, sources, 0)
+
+
+Rows = list[tuple[int, ...]]
+
+
+def needed_rows(sources: Sequence[tuple[int, ...]], wanted: Sequence[int]) -> list[int]:
+    """The rows that must run to compute the `wanted` ones, in order."""
+    needed, queue = set(), list(wanted)
+    while queue:
+        index = queue.pop()
+        if index >= 0 and index not in needed:
+            needed.add(index)
+            queue.extend(sources[index])
+    return sorted(needed)
+
+
+def run_rows(modules: nn.Sequential, sources: Rows, image: Tensor, wanted: Sequence[int]) -> list[Any]:
+    """Outputs of the `wanted` rows; others are dropped as soon as no later row reads them."""
+    rows = needed_rows(sources, wanted)
+    last_use = {source: row for row in rows for source in sources[row]}
+    outputs: dict[int, Any] = {-1: image}
+    for row in rows:
+        inputs = [outputs[source] for source in sources[row]]
+        several = isinstance(modules[row], Concat | CBFuse)
+        outputs[row] = modules[row](inputs if several else inputs[0])
+        for source in sources[row]:
+            if last_use[source] == row and source not in wanted:
+                outputs.pop(source, None)
+    return [outputs[row] for row in wanted]
+
+
+def prune(modules: nn.Sequential, sources: Rows) -> tuple[nn.Sequential, Rows, dict[int, int]]:
+    """The rows that the last row needs, their sources, and new indices by old ones.
+
+    An identity with a single reader is left out as well.
+    """
+    needed = needed_rows(sources, [len(modules) - 1])
+    renumbered: dict[int, int] = {-1: -1}
+    kept: list[nn.Module] = []
+    rows: Rows = []
+    for index in needed:
+        inputs = tuple(renumbered[source] for source in sources[index])
+        readers = [reader for reader in needed if index in sources[reader]]
+        if isinstance(modules[index], nn.Identity) and len(readers) == 1:
+            renumbered[index] = inputs[0]
+            continue
+        renumbered[index] = len(kept)
+        kept.append(modules[index])
+        rows.append(inputs)
+    return nn.Sequential(*kept), rows, renumbered
