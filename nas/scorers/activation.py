@@ -69,8 +69,8 @@ def jacov(model: nn.Module, images: Tensor, seed: int = 0, epsilon: float = 1e-5
 def zen(model: nn.Module, images: Tensor, seed: int = 0, step: float = 0.01) -> float:
     """ln mean ||f(x + step e) - f(x)|| before pooling, plus sum of ln BN deviations (Lin et al., ICCV 2021).
 
-    Weights, x and e are Gaussian; of `images` only the shape is used. The paper removes residual links first; a module's
-    links cannot be removed from outside, so they stay. The last 4-D map is the feature before pooling.
+    Weights, x and e are Gaussian; of `images` only the shape is used. The paper removes residual links first; the links
+    of a module cannot be removed from outside, so they stay. The last 4-D map is the feature before pooling.
     """
     prepare(model, train=True)
     generator = torch.Generator().manual_seed(seed)
@@ -108,8 +108,8 @@ def zen(model: nn.Module, images: Tensor, seed: int = 0, step: float = 0.01) -> 
 def meco(model: nn.Module, images: Tensor, seed: int = 0) -> float:
     """Sum over convolutions of the least eigenvalue of the correlation of channel maps (Jiang et al., NeurIPS 2023).
 
-    The first of two random images of the shape of `images` (one alone has no BN statistics in a 1x1 map). A layer with more channels than cells has eigenvalue 0; channels that do not
-    vary count as uncorrelated with all.
+    The first of two random images of the shape of `images` (one alone has no BN statistics in a 1x1 map). A layer with
+    more channels than cells has eigenvalue 0; channels that do not vary count as uncorrelated with all.
     """
     prepare(model, train=True)
     pair = torch.randn((2, *images.shape[1:]), generator=torch.Generator().manual_seed(seed))

@@ -55,7 +55,7 @@ def top(score: ArrayLike, count: int, rng: np.random.Generator) -> NDArray[np.in
 
 
 def ndcg(accuracy: ArrayLike, order: NDArray[np.intp], count: int = 10) -> float:
-    """Normalised discounted cumulative gain of the first `count`: gain 2^accuracy - 1, accuracy in [0, 1] (VKDNW's form)."""
+    """Normalised DCG of the first `count`, gain 2^accuracy - 1 with accuracy in [0, 1] (VKDNW)."""
     gains = np.exp2(np.asarray(accuracy, dtype=float)) - 1
     discounts = 1 / np.log2(np.arange(2, min(count, gains.size) + 2))
     ideal = float(np.sort(gains)[::-1][: discounts.size] @ discounts)
@@ -123,4 +123,4 @@ def spread(scores: ArrayLike, accuracy: ArrayLike) -> Spread:
     finite = values[np.isfinite(values).all(1)]
     within = float(np.sqrt(finite.var(1, ddof=1).mean())) if finite.shape[0] and finite.shape[1] > 1 else 0.0
     between = float(finite.mean(1).std(ddof=1)) if finite.shape[0] > 1 else 0.0
-    return Spread(*values.shape, within, between, min(single), max(single))
+    return Spread(values.shape[0], values.shape[1], within, between, min(single), max(single))

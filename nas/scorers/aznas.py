@@ -1,4 +1,4 @@
-"""AZ-NAS (Lee and Ham, CVPR 2024) from the paper's definitions: three measures of blocks, to be ranked with the MACs."""
+"""AZ-NAS (Lee and Ham, CVPR 2024) from the paper's definitions: three measures of blocks, ranked with the MACs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from nas.scorers.probe import prepare, primary_blocks
 
 
 def spectrum_entropy(features: Tensor) -> float:
-    """Entropy of the normalised principal-component spectrum of a map (B, C, H, W): ln C if isotropic, 0 if rank one."""
+    """Entropy of the normalised PCA spectrum of a map (B, C, H, W): ln C if isotropic, 0 at rank one."""
     points = features.detach().transpose(0, 1).flatten(1)
     points = points - points.mean(1, keepdim=True)
     variances = torch.linalg.eigvalsh(points @ points.T / points.shape[1]).clamp_min(0)
@@ -26,8 +26,8 @@ def spectrum_entropy(features: Tensor) -> float:
 def largest_singular_value(source: Tensor, output: Tensor, generator: torch.Generator) -> float:
     """Spectral norm of the position-averaged Jacobian of a block, estimated with one Rademacher back-propagation.
 
-    E[v v'] = I makes the average of g v' over positions an estimate of the transposed Jacobian, where v is sent into the
-    output and g arrives at the input. A finer input is folded into channels, so both lie on the output's grid.
+    E[v v'] = I makes the average of g v' over positions an estimate of the transposed Jacobian, where v is sent into
+    the output and g arrives at the input. A finer input is folded into channels: both lie on the output's grid.
     """
     signs = torch.randint(0, 2, output.shape, generator=generator).to(output) * 2 - 1
     if not (output.requires_grad and source.requires_grad):
@@ -44,9 +44,9 @@ def largest_singular_value(source: Tensor, output: Tensor, generator: torch.Gene
 def aznas_measures(model: nn.Module, images: Tensor, seed: int = 0) -> dict[str, float]:
     """az_expressivity, az_progressivity, az_trainability of a network with Gaussian input and Kaiming weights.
 
-    Expressivity is the sum of spectrum entropies of block outputs, progressivity their least increase from block to block,
-    trainability the mean of 2 - s - 1/s with s the spectral norm of a block's Jacobian (0 is ideal). Of `images` only the
-    shape is used.
+    Expressivity is the sum of spectrum entropies of block outputs, progressivity their least increase from block to
+    block, trainability the mean of 2 - s - 1/s with s the spectral norm of a block's Jacobian (0 is ideal). Of `images`
+    only the shape is used.
     """
     prepare(model, train=True)
     generator = torch.Generator().manual_seed(seed)

@@ -1,4 +1,4 @@
-"""Scores that exist for a population only: ranks of several scorers combined. A value may not be stored without its peers."""
+"""Scores that exist for a population only: combined ranks. A value means nothing without its peers."""
 
 from __future__ import annotations
 

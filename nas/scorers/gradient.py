@@ -32,8 +32,8 @@ def first_order(model: nn.Module, images: Tensor, seed: int = 0) -> dict[str, fl
     """SNIP, gradient norm and Fisher from one forward and backward pass.
 
     snip: sum |w dL/dw| (Lee et al., ICLR 2019); grad_norm: sum over layers of the Euclidean norm of dL/dw;
-    fisher: half the batch mean of (sum over the map of z dL/dz)^2, summed over channels of all layers (Theis et al., 2018;
-    all three in this form in Abdelfattah et al., ICLR 2021).
+    fisher: half the batch mean of (sum over the map of z dL/dz)^2, summed over channels of all layers (Theis et al.,
+    2018; all three in this form in Abdelfattah et al., ICLR 2021).
     """
     prepare(model, train=True)
     weights = _weights(model)
@@ -73,7 +73,7 @@ def fisher(model: nn.Module, images: Tensor, seed: int = 0) -> float:
 
 
 def grasp(model: nn.Module, images: Tensor, seed: int = 0) -> float:
-    """Gradient signal preservation, -sum w (H g) with H the Hessian and g the gradient of the loss (Wang, ICLR 2020)."""
+    """Gradient signal preservation, -sum w (H g), H the Hessian and g the gradient of the loss (Wang, ICLR 2020)."""
     prepare(model, train=True)
     weights = _weights(model)
     gradients = _gradients(task_loss(model, images, seed), weights, create_graph=True)
@@ -86,8 +86,8 @@ def synflow(model: nn.Module, images: Tensor, seed: int = 0) -> float:
     """ln of the synaptic flow, sum |w dR/dw| with |weights|, BN of a fresh network, an all-ones image (Tanaka 2020).
 
     Computed in float64. Without biases R is linear in the image, so biases are set to zero, and an overflow is met by a
-    smaller image and a smaller R whose logarithms are added back. Data-free: of `images` only the shape is used. -inf where
-    nothing flows.
+    smaller image and a smaller R whose logarithms are added back. Data-free: of `images` only the shape is used. -inf
+    where nothing flows.
     """
     prepare(model, train=False).double()
     with torch.no_grad():

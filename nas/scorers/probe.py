@@ -18,7 +18,7 @@ def prepare(model: nn.Module, train: bool) -> nn.Module:
     """Set the BN mode and forbid in-place activations, which would spoil maps that scorers keep; returns the model."""
     for module in model.modules():
         if hasattr(module, "inplace"):
-            module.inplace = False
+            module.inplace = False  # type: ignore[assignment]
     return model.train(train)
 
 
@@ -61,7 +61,7 @@ def task_loss(model: nn.Module, images: Tensor, seed: int) -> Tensor:
 
 def weighted_layers(model: nn.Module) -> list[nn.Module]:
     """Convolutions and linear layers in definition order: the layers whose weights count."""
-    layers = [layer for layer in model.modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
+    layers: list[nn.Module] = [layer for layer in model.modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
     if not layers:
         raise UserError(f"{type(model).__name__} has no convolution or linear layer to score")
     return layers
@@ -69,7 +69,7 @@ def weighted_layers(model: nn.Module) -> list[nn.Module]:
 
 def activation_layers(model: nn.Module) -> list[nn.Module]:
     """Activation modules; raises UserError where a network calls them as functions only."""
-    layers = [layer for layer in model.modules() if isinstance(layer, _ACTIVATIONS)]
+    layers: list[nn.Module] = [layer for layer in model.modules() if isinstance(layer, _ACTIVATIONS)]
     if not layers:
         raise UserError(f"{type(model).__name__} has no activation module; use nn.ReLU instead of a function")
     return layers
@@ -80,7 +80,7 @@ def primary_blocks(model: nn.Module) -> list[nn.Module]:
 
     Raises UserError for a network without two blocks in a sequence.
     """
-    best = [module for module in model.modules() if isinstance(module, ResidualUnit | InvertedUnit)]
+    best: list[nn.Module] = [module for module in model.modules() if isinstance(module, ResidualUnit | InvertedUnit)]
     for container in model.modules() if not best else ():
         if isinstance(container, nn.Sequential | nn.ModuleList):
             blocks = [child for child in container if not isinstance(child, nn.Conv2d | nn.Linear)]

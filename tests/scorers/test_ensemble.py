@@ -22,7 +22,7 @@ def test_log_rank_by_hand_and_worst_for_missing_scores() -> None:
 def test_vote_follows_the_majority_and_pieces_do_not_matter() -> None:
     columns = [[1, 2, 3], [1, 3, 2], [3, 2, 1]]
     assert vote(columns) == pytest.approx([0, 1, 0.5])
-    many = np.random.default_rng(0).integers(0, 9, (3, 40))
+    many = np.random.default_rng(0).integers(0, 9, (3, 40)).tolist()
     assert vote(many, chunk=7) == pytest.approx(vote(many))
     with pytest.raises(UserError):
         vote([])
