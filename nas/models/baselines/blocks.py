@@ -10,19 +10,10 @@ from nas.models.baselines.conv import SPPELAN, SPPF, AConv, ADown, Conv, RepConv
 from nas.models.baselines.csp import C3k2
 from nas.models.baselines.elan import ELAN1, RepNCSPELAN4
 from nas.spec import C2PSA as C2PSASpec
-from nas.spec import GELAN, Activation
+from nas.spec import GELAN
 from nas.spec import C3k2 as C3k2Spec
 
-__all__ = ["SPPELAN", "SPPF", "C2PSABlock", "C3k2Stage", "GELANStage", "fuse_units", "set_activation"]
-
-
-def set_activation(module: nn.Module, activation: Activation) -> None:
-    """Use `activation` wherever the hand-drawn blocks have their SiLU, in place."""
-    if activation == "silu":
-        return
-    for unit in module.modules():
-        if isinstance(unit, Conv | RepConv) and isinstance(unit.act, nn.SiLU):
-            unit.act = nn.ReLU(inplace=True)
+__all__ = ["SPPELAN", "SPPF", "C2PSABlock", "C3k2Stage", "GELANStage", "fuse_units"]
 
 
 def fuse_units(module: nn.Module) -> None:
@@ -38,7 +29,7 @@ def fuse_units(module: nn.Module) -> None:
 class GELANStage(nn.Sequential):
     """Down-sampler and ELAN1 or RepNCSPELAN4 of YOLOv9; (B, C, H, W) -> (B, block.out, H/2, W/2)."""
 
-    def __init__(self, in_channels: int, block: GELAN, activation: Activation = "silu") -> None:
+    def __init__(self, in_channels: int, block: GELAN) -> None:
         down: nn.Module
         if block.down == "conv":
             down = Conv(in_channels, block.entry, 3, 2)
@@ -50,7 +41,6 @@ class GELANStage(nn.Sequential):
         else:
             body = RepNCSPELAN4(block.entry, block.out, block.hidden, block.inner, block.depth)
         super().__init__(down, body)
-        set_activation(self, activation)
 
     def fuse(self) -> None:
         fuse_units(self)
@@ -59,12 +49,11 @@ class GELANStage(nn.Sequential):
 class C3k2Stage(nn.Sequential):
     """3x3 stride-2 Conv and C3k2 of YOLO11; (B, C, H, W) -> (B, block.out, H/2, W/2)."""
 
-    def __init__(self, in_channels: int, block: C3k2Spec, activation: Activation = "silu") -> None:
+    def __init__(self, in_channels: int, block: C3k2Spec) -> None:
         super().__init__(
             Conv(in_channels, block.entry, 3, 2),
             C3k2(block.entry, block.out, block.depth, block.c3k, hidden=block.hidden),
         )
-        set_activation(self, activation)
 
     def fuse(self) -> None:
         fuse_units(self)
@@ -73,9 +62,8 @@ class C3k2Stage(nn.Sequential):
 class C2PSABlock(C2PSA):
     """YOLO11's attention block of the spec; (B, out, H, W) -> the same shape."""
 
-    def __init__(self, block: C2PSASpec, activation: Activation = "silu") -> None:
+    def __init__(self, block: C2PSASpec) -> None:
         super().__init__(block.out, block.out, block.depth)
-        set_activation(self, activation)
 
     def fuse(self) -> None:
         fuse_units(self)

@@ -12,6 +12,7 @@ from torch import nn
 from nas.errors import UserError
 from nas.models.baselines import yolo11, yolo26, yolov5, yolov7, yolov8, yolov9
 from nas.models.baselines.detector import BaselineDetector
+from nas.models.classes import class_names
 
 YOLOV9_SIZES = ("t", "s", "m", "c", "e")
 RTDETR_SIZES = ("s", "m", "l", "x")
@@ -73,19 +74,12 @@ def build_baseline(
         raise UserError(f"image_size must be a multiple of 32, got {image_size}")
     if num_classes < 1:
         raise UserError(f"num_classes must be at least 1, got {num_classes}")
-    names = tuple(classes) if classes is not None else default_classes(num_classes)
-    if len(names) != num_classes:
-        raise UserError(f"{len(names)} class names were given for {num_classes} classes")
+    names = class_names(num_classes, classes)
     if key.startswith("rtdetrv2-"):
         from nas.models.baselines.rtdetrv2 import RTDETRv2
 
         return RTDETRv2(key, num_classes, image_size, names)
     return _from_rows(key, num_classes, image_size, names)
-
-
-def default_classes(num_classes: int) -> tuple[str, ...]:
-    """Names for classes that came without: class_0, class_1 ..."""
-    return tuple(f"class_{index}" for index in range(num_classes))
 
 
 def _from_rows(name: str, num_classes: int, image_size: int, classes: tuple[str, ...]) -> nn.Module:

@@ -1,0 +1,60 @@
+"""The lowered GELAN, C3k2 and C2PSA blocks count exactly what the torch modules hold and compute."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from nas.lowering import Operation, block_operations
+from nas.models.baselines.blocks import C2PSABlock, C3k2Stage, GELANStage
+from nas.spec import C2PSA, GELAN, C3k2
+
+CASES = [
+    (GELAN(64, 48, 64, 32, 3), 16, lambda block: GELANStage(16, block)),
+    (GELAN(48, 64, 32, 24, 0, down="conv"), 24, lambda block: GELANStage(24, block)),
+    (GELAN(64, 64, 64, 32, 1, down="adown"), 32, lambda block: GELANStage(32, block)),
+    (C3k2(64, 32, 16, 2), 16, lambda block: C3k2Stage(16, block)),
+    (C3k2(96, 64, 32, 1, c3k=True), 16, lambda block: C3k2Stage(16, block)),
+    (C2PSA(256, 2), 256, lambda block: C2PSABlock(block)),
+]
+
+
+def parameters(operation: Operation) -> int:
+    return operation.weights + operation.out_channels * (2 * operation.norm + operation.bias)
+
+
+@pytest.mark.parametrize(("block", "channels", "build"), CASES)
+def test_counts_equal_the_module(block, channels, build) -> None:
+    with torch.device("meta"):
+        module = build(block).eval()
+        for form in ("train", "folded"):
+            if form == "folded":
+                module.fuse()
+            with FlopCounterMode(display=False) as counter, torch.no_grad():
+                out = module(torch.zeros(1, channels, 40, 24))
+            operations = block_operations(block, channels, 40, 24, form=form)
+            assert sum(operation.macs for operation in operations) == counter.get_total_flops() // 2
+            assert sum(map(parameters, operations)) == sum(p.numel() for p in module.parameters())
+            assert (out.shape[1], *out.shape[2:]) == (block.out, operations[-1].height, operations[-1].width)
+
+
+def test_fusing_keeps_the_function() -> None:
+    torch.manual_seed(0)
+    for block, channels, build in CASES:
+        module = build(block)
+        module(torch.randn(2, channels, 32, 32))
+        module.eval()
+        x = torch.randn(1, channels, 32, 32)
+        with torch.no_grad():
+            before = module(x)
+            module.fuse()
+            torch.testing.assert_close(module(x), before, rtol=1e-4, atol=1e-5)
+
+
+def test_longest_path_of_a_gelan_stage() -> None:
+    """Down-sampler, 1x1, twice (1x1, three units of two, 1x1, 3x3), 1x1: what depth-reading scores sum over."""
+    operations = block_operations(GELAN(64, 64, 64, 32, 3), 32, 80, 80)
+    path = [operation for operation in operations if operation.kind == "conv" and operation.role == "main"]
+    assert len(path) == 1 + 1 + 2 * (1 + 6 + 1 + 1) + 1
+    assert [operation.kernel for operation in path[:4]] == [3, 1, 1, 3]
