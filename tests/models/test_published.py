@@ -97,3 +97,10 @@ def test_outputs_equal_the_official_ones(name, spec_of, golden_weights, golden_i
     fused = model.fuse()(golden_images)
     assert (unfused[0] - fused[0]).abs().max() < 1e-4
     assert (unfused[1] - fused[1]).abs().max() < 1e-2
+
+
+@pytest.mark.parametrize("name", COUNTS)
+def test_spec_files_hold_the_published_tables(name, spec_of):
+    from search_spaces.published import load_published
+
+    assert load_published(f"damo-yolo-{name.lower()}") == spec_of(name)

@@ -1,0 +1,140 @@
+"""One self-contained file per detector: weights in safetensors, everything else in its JSON header."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from nas.errors import UserError
+from nas.files import write_atomic
+from nas.spec import DetectorSpec, from_dict, to_dict
+
+FORMAT = "maenas-checkpoint/1"
+#: What every detector of this library expects of its images.
+NORMALISATION = {"colour": "RGB", "range": [0, 255], "mean": [0, 0, 0], "std": [1, 1, 1]}
+
+
+def save_checkpoint(path: str | Path, model: Any, extra: Mapping[str, Any] | None = None) -> Path:
+    """Write a detector (ours or a baseline, trained or fused) so that `load_checkpoint` needs nothing else.
+
+    `extra` is any JSON data (metrics, provenance). The file replaces an older one only when it is complete; raises
+    UserError if the disk refuses it.
+    """
+    spec = getattr(model, "spec", None)
+    header = {
+        "format": FORMAT,
+        "architecture": {"spec": to_dict(spec)} if spec is not None else {"baseline": model.name},
+        "classes": list(model.classes),
+        "image_size": model.image_size,
+        "normalisation": NORMALISATION,
+        "extra": dict(extra or {}),
+    }
+    tensors = {name: value.detach().cpu().clone().contiguous() for name, value in model.state_dict().items()}
+    return write_atomic(path, save(tensors, {"format": "pt", "maenas": json.dumps(header)}))
+
+
+def read_header(path: str | Path) -> dict[str, Any]:
+    """What a checkpoint says of itself: architecture, classes, image_size, normalisation, extra.
+
+    Raises UserError naming the file if it is missing, damaged, or not a checkpoint of this library.
+    """
+    return _open(path, weights=False)[0]
+
+
+def load_checkpoint(path: str | Path) -> Any:
+    """The detector of a checkpoint, in eval mode on the CPU.
+
+    Raises UserError naming the file and what is wrong with it, down to the missing or unexpected entries.
+    """
+    header, state = _open(path, weights=True)
+    model = _build(header, path)
+    load_weights(model, state, str(path))
+    return model.eval()
+
+
+def load_weights(model: Any, state: Mapping[str, Tensor], source: str, optional: tuple[str, ...] = ()) -> None:
+    """Copy entries into a model of the same architecture, merging or fusing it first if they are of such a form.
+
+    `optional` are beginnings of names that may be absent and then keep their values. Raises UserError that counts and
+    names missing entries, unexpected ones, and ones of another shape.
+    """
+    problem = _difference(model.state_dict(), state, optional)
+    if problem:
+        for step in (step for step in ("merge", "fuse") if hasattr(model, step)):
+            trial = getattr(copy.deepcopy(model), step)()
+            if not _difference(trial.state_dict(), state, optional):
+                getattr(model, step)()
+                break
+        else:
+            raise UserError(f"{source} does not fit the architecture: {problem}")
+    model.load_state_dict(dict(state), strict=False)
+
+
+def _difference(own: Mapping[str, Tensor], state: Mapping[str, Tensor], optional: tuple[str, ...]) -> str:
+    """Missing, unexpected and misshapen entries in one line; empty if there are none."""
+    missing = [
+        name
+        for name in own
+        if name not in state and not name.startswith(optional or "\0") and not name.endswith("num_batches_tracked")
+    ]
+    unexpected = [name for name in state if name not in own]
+    shapes = [
+        f"{name} {tuple(state[name].shape)} instead of {tuple(value.shape)}"
+        for name, value in own.items()
+        if name in state and state[name].shape != value.shape
+    ]
+    parts = [
+        f"{len(names)} {kind} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
+        for kind, names in (("missing", missing), ("unexpected", unexpected), ("of another shape", shapes))
+        if names
+    ]
+    return "; ".join(parts)
+
+
+def _open(path: str | Path, weights: bool) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    if not Path(path).is_file():
+        raise UserError(f"{path}: no such checkpoint")
+    try:
+        with safe_open(path, framework="pt") as file:
+            text = (file.metadata() or {}).get("maenas")
+            state = {name: file.get_tensor(name) for name in file.keys()} if weights else {}  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError) as error:
+        raise UserError(f"{path} is damaged or not a safetensors file ({error})") from None
+    try:
+        header = json.loads(text or "")
+    except ValueError:
+        header = None
+    if not isinstance(header, dict) or not isinstance(header.get("architecture"), dict):
+        raise UserError(f"{path} is a safetensors file without maenas' header: convert it with nas.models.convert")
+    if header.get("format") != FORMAT:
+        raise UserError(f"{path}: format is {header.get('format')!r}, this version reads {FORMAT!r}")
+    return header, state
+
+
+def _build(header: Mapping[str, Any], path: str | Path) -> nn.Module:
+    from nas.models.baselines import build_baseline
+    from nas.models.detector import build_detector
+
+    try:
+        classes = [str(name) for name in header["classes"]]
+        size = int(header["image_size"])
+        architecture = header["architecture"]
+        with torch.random.fork_rng([]):  # the weights will be overwritten: nobody's random numbers move
+            if "baseline" in architecture:
+                return build_baseline(str(architecture["baseline"]), len(classes), size, classes)
+            spec = from_dict(architecture["spec"])
+            if not isinstance(spec, DetectorSpec):
+                raise UserError("describes a backbone, not a detector")
+            return build_detector(replace(spec, image_size=size), classes=classes)
+    except (KeyError, TypeError, ValueError, UserError) as error:
+        message = f"lacks {error}" if isinstance(error, KeyError) else str(error)
+        raise UserError(f"{path}: its header is not valid: {message}") from None
