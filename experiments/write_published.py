@@ -1,4 +1,4 @@
-"""Writes `search_spaces/published/*.yaml` from the official structure lists: `python -m experiments.write_published FILE`.
+"""Writes `search_spaces/published/*.yaml` from official structure lists: `python -m experiments.write_published FILE`.
 
 FILE is a JSON document whose `records` hold `id`, `structure` (the official block list) and `published` (figures).
 """

@@ -1,0 +1,37 @@
+"""Scores of untrained architectures, by name; nothing is imported before its scorer is used."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from nas.errors import UserError
+from nas.scorers.base import Scorer
+from nas.spec import Spec
+
+_ALL = (
+    Scorer("mae", "nas.scorers.entropy:mae", "MAE-DET, arXiv 2111.13336"),
+    Scorer("mae_neck", "nas.scorers.neck_entropy:mae_neck", "ours, after MAE-DET"),
+    Scorer("deepmad", "nas.scorers.deepmad:deepmad", "DeepMAD, arXiv 2303.02165"),
+    Scorer("params", "nas.scorers.counts:params", "baseline"),
+    Scorer("macs", "nas.scorers.counts:macs", "baseline"),
+    Scorer("layers", "nas.scorers.counts:layers", "baseline"),
+    Scorer("random", "nas.scorers.counts:chance", "baseline"),
+)
+
+SCORERS: dict[str, Scorer] = {scorer.name: scorer for scorer in _ALL}
+
+
+def find_scorer(name: str) -> Scorer:
+    """The scorer of that name; raises UserError with the known names."""
+    if name not in SCORERS:
+        raise UserError(f"unknown scorer {name!r}; known: {', '.join(SCORERS)}")
+    return SCORERS[name]
+
+
+def score_spec(spec: Spec, name: str = "mae", **options: Any) -> float:
+    """The score of a spec by a scorer that reads specs; raises UserError for another scorer or an unknown option."""
+    scorer = find_scorer(name)
+    if scorer.needs != "spec":
+        raise UserError(f"scorer {name} needs a {scorer.needs}: rank it with python -m nas.rank")
+    scorer.check_options(options)
+    return scorer.function(spec, **options)

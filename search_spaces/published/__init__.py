@@ -1,9 +1,9 @@
-"""The published architectures, one spec file each; every file names the space it is judged by and the limits it breaks."""
+"""The published architectures, one spec file each; a file names the space it is judged by and the limits it breaks."""
 
 from __future__ import annotations
 
 import difflib
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +43,7 @@ def load_published(name: str) -> Spec:
     return published_document(name)[0]
 
 
-@lru_cache(maxsize=None)
+@cache
 def _document(path: Path) -> tuple[Spec, dict[str, Any]]:
     return read_spec_document(path)
 
@@ -71,7 +71,7 @@ def _key(name: str) -> str:
     return "".join(letter for letter in name.lower() if letter.isalnum())
 
 
-@lru_cache(maxsize=1)
+@cache
 def _keys() -> dict[str, str]:
     """Every accepted spelling without separators -> name."""
     return {_key(name): name for name in published_names()} | _OFFICIAL
