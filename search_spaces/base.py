@@ -7,7 +7,7 @@ scores, budgets or searchers. All randomness comes from the `random.Random` that
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from random import Random
@@ -100,7 +100,14 @@ class SearchSpace(ABC, Generic[Value]):
             if key not in known:
                 raise UserError(f"space {self.name} has no limit {key!r}; it has {', '.join(sorted(known))}")
         hints = get_type_hints(type(self))
-        return replace(self, **{key: _freeze(value, hints[key], f"limit {key}") for key, value in limits.items()})
+        return replace(self, **{key: self._limit(key, value, hints[key]) for key, value in limits.items()})
+
+    def _limit(self, key: str, value: Any, annotation: Any) -> Any:
+        """A limit in its own type; a space inside a space takes a mapping of its limits."""
+        inner = getattr(self, key)
+        if isinstance(inner, SearchSpace) and isinstance(value, Mapping):
+            return inner.override(**value)
+        return value if isinstance(value, SearchSpace) else _freeze(value, annotation, f"limit {key}")
 
 
 def _freeze(value: Any, annotation: Any, where: str) -> Any:

@@ -1,4 +1,4 @@
-"""The MAE-NAS score in closed form (MAE-DET, arXiv 2111.13336): maximum entropy of Gaussian feature maps, level by level.
+"""The MAE-NAS score in closed form (MAE-DET, arXiv 2111.13336): entropy of Gaussian feature maps, level by level.
 
 A convolution with unit-variance weights multiplies the variance of its signal by its fan-in, so its log-std gains
 ln(fan-in) / 2. The score of a backbone is

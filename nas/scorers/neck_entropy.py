@@ -65,7 +65,7 @@ def _mixed(pieces: Sequence[Piece], kernel: int = 1) -> float:
 
 
 def _down_gain(channels: int) -> float:
-    """Log-variance that a stride-2 step adds: one 3x3 convolution, or depthwise 3x3 and 1x1, which comes to the same."""
+    """Log-variance that a stride-2 step adds: a 3x3 convolution; depthwise 3x3 and 1x1 come to the same."""
     return math.log(9 * channels)
 
 

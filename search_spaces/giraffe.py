@@ -1,0 +1,166 @@
+"""Backbone and neck searched together under one whole-detector budget (after GiraffeDet, arXiv 2202.04256).
+
+GiraffeDet's idea is a light space-to-depth backbone under a heavy neck. Here both are free: the backbone moves in a
+TinyNAS space, the RepGFPN in its depth, its output widths and its hidden ratio per level; the budget decides who gets
+the compute. Score these detectors with `mae_neck`, which sees the neck.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from random import Random
+
+from nas.errors import UserError
+from nas.spec import Backbone, DetectorSpec, HeadSpec, NeckSpec
+from search_spaces.base import Mode, SearchSpace, draw, round_to
+from search_spaces.chain import TinyNASSpace
+from search_spaces.tinynas import SPACES as TINYNAS
+
+neck_of = lru_cache(maxsize=1 << 18)(NeckSpec)
+"""The interned neck of given fields."""
+
+Widths = tuple[int, int, int]
+Ratios = tuple[float, float, float]
+_set = object.__setattr__
+
+
+@dataclass(frozen=True, kw_only=True)
+class GiraffeSpace(SearchSpace[DetectorSpec]):
+    """Detectors of a backbone from `backbone`, a RepGFPN within the neck limits, and a fixed head.
+
+    neck_depth: fewest and most blocks of a fusion stage; neck_channels: (lowest, highest) width of N3, N4, N5 on
+    multiples of `step`, never decreasing; hidden_ratios: allowed ratios, chosen for each level.
+    start_neck: output widths of the first candidate, whose depth and ratio are the smallest.
+    """
+
+    backbone: TinyNASSpace
+    neck_depth: tuple[int, int] = (1, 6)
+    neck_channels: tuple[tuple[int, int], ...] = ((32, 128), (64, 256), (128, 512))
+    hidden_ratios: tuple[float, ...] = (0.5, 0.75, 1.0)
+    start_neck: tuple[int, ...] = (48, 96, 192)
+    step: int = 8
+    num_classes: int = 80
+    reg_max: int = 16
+    image_size: int = 640
+
+    def __post_init__(self) -> None:
+        if len(self.neck_channels) != 3 or not self.hidden_ratios or not 1 <= self.neck_depth[0] <= self.neck_depth[1]:
+            raise UserError(f"space {self.name}: needs three neck channel ranges, hidden ratios and a neck_depth range")
+        for low, high in self.neck_channels:
+            if low % self.step or high % self.step or not self.step <= low <= high:
+                raise UserError(f"space {self.name}: neck range [{low}, {high}] must be multiples of {self.step}")
+        self.check(self.initial())
+
+    def initial(self) -> DetectorSpec:
+        lowest = min(self.hidden_ratios)
+        o3, o4, o5 = self.start_neck
+        return self._detector(self.backbone.initial(), (o3, o4, o5), self.neck_depth[0], (lowest, lowest, lowest))
+
+    def sample(self, rng: Random) -> DetectorSpec:
+        backbone, out, before = self.backbone.sample(rng), [], 0
+        for level, (low, _) in enumerate(self.neck_channels):
+            highest = min(high for _, high in self.neck_channels[level:])
+            before = draw(range(max(low, before), highest + 1, self.step), rng)
+            out.append(before)
+        depth = draw(range(self.neck_depth[0], self.neck_depth[1] + 1), rng)
+        ratios = tuple(draw(self.hidden_ratios, rng) for _ in range(3))
+        return self._detector(backbone, tuple(out), depth, ratios)  # type: ignore[arg-type]
+
+    def mutate(self, spec: DetectorSpec, rng: Random, mode: Mode = "coarse") -> DetectorSpec:
+        """A move of the backbone's space, or of the neck, or (one time in three) both."""
+        what = int(rng.random() * 3)
+        backbone = self.backbone.mutate(spec.backbone, rng, mode) if what != 1 else spec.backbone
+        neck = self._moved_neck(spec.neck, rng, mode) if what != 0 else spec.neck
+        return _with_parts(spec, backbone, neck)
+
+    def crossover(self, a: DetectorSpec, b: DetectorSpec, rng: Random) -> DetectorSpec:
+        """A crossing of the backbones with either neck."""
+        return _with_parts(a, self.backbone.crossover(a.backbone, b.backbone, rng), draw((a.neck, b.neck), rng))
+
+    def violations(self, spec: DetectorSpec) -> list[str]:
+        if not isinstance(spec, DetectorSpec):
+            return ["a bare backbone: this space holds whole detectors"]
+        broken = [f"backbone: {line}" for line in self.backbone.violations(spec.backbone)]
+        frame, neck, before = self.initial(), spec.neck, 0
+        for level, (width, (low, high)) in enumerate(zip(neck.out, self.neck_channels, strict=True), start=3):
+            if not low <= width <= high or width % self.step:
+                broken.append(f"neck width N{level} {width} is not a multiple of {self.step} in [{low}, {high}]")
+            if width < before:
+                broken.append(f"neck width N{level} {width} is below the level before, {before}")
+            before = width
+        low, high = self.neck_depth
+        if not low <= neck.depth <= high:
+            broken.append(f"neck depth {neck.depth} is not in [{low}, {high}]")
+        broken += [f"hidden ratio {r:g} is not allowed" for r in neck.hidden_ratio if r not in self.hidden_ratios]
+        fixed = replace(neck, out=frame.neck.out, depth=frame.neck.depth, hidden_ratio=frame.neck.hidden_ratio)
+        if fixed != frame.neck:
+            broken.append("the neck's activation, fusion or edges differ from the space's")
+        if spec.head != frame.head or spec.image_size != self.image_size:
+            broken.append("the head or the image size differs from the space's")
+        return broken
+
+    def size(self) -> int:
+        """The exact number of members."""
+        ways = {0: 1}
+        for low, high in self.neck_channels:
+            widths = range(low, high + 1, self.step)
+            ways = {out: sum(n for before, n in ways.items() if before <= out) for out in widths}
+        necks = sum(ways.values()) * (self.neck_depth[1] - self.neck_depth[0] + 1) * len(self.hidden_ratios) ** 3
+        return self.backbone.size() * necks
+
+    def _neck(self, out: Widths, depth: int, ratios: Ratios) -> NeckSpec:
+        return neck_of(out, depth, ratios, self.backbone.activation)
+
+    def _detector(self, backbone: Backbone, out: Widths, depth: int, ratios: Ratios) -> DetectorSpec:
+        head = HeadSpec(self.num_classes, self.reg_max)
+        return DetectorSpec(backbone, self._neck(out, depth, ratios), head, self.image_size)
+
+    def _moved_neck(self, neck: NeckSpec, rng: Random, mode: Mode) -> NeckSpec:
+        """The neck with its depth, one width or one hidden ratio moved (in minor mode, a width)."""
+        out, depth, ratios = neck.out, neck.depth, neck.hidden_ratio
+        what = 0 if mode == "minor" else int(rng.random() * 3)
+        level = int(rng.random() * 3)
+        if what == 0:
+            low, high = self.neck_channels[level]
+            low = max(low, out[level - 1]) if level else low
+            high = min(high, out[level + 1]) if level < 2 else high
+            if mode == "coarse":
+                width = round_to(out[level] * draw(self.backbone.scales, rng), self.step)
+            else:
+                width = out[level] + self.step * draw(self.backbone.minor_steps, rng)
+            out = (*out[:level], min(max(width, low), high), *out[level + 1 :])  # type: ignore[assignment]
+        elif what == 1:
+            depth = min(max(depth + draw((-1, 1), rng), self.neck_depth[0]), self.neck_depth[1])
+        else:
+            ratios = (*ratios[:level], draw(self.hidden_ratios, rng), *ratios[level + 1 :])  # type: ignore[assignment]
+        return self._neck(out, depth, ratios)
+
+
+def _with_parts(template: DetectorSpec, backbone: Backbone, neck: NeckSpec) -> DetectorSpec:
+    """A copy of a detector with other valid parts, without validating them again."""
+    spec = object.__new__(DetectorSpec)
+    _set(spec, "backbone", backbone)
+    _set(spec, "neck", neck)
+    _set(spec, "head", template.head)
+    _set(spec, "image_size", template.image_size)
+    return spec
+
+
+#: GiraffeDet's proportions: at most two thin units per block under a neck of up to eight.
+_LIGHT = replace(
+    TINYNAS["tinynas_k1kx"],
+    name="giraffe_light_backbone",
+    channels=((8, 64), (32, 96), (32, 128), (64, 192), (96, 320)),
+    depths=(1, 1, 2, 2, 2),
+    max_layers=17,
+    start=((32, 16), (48, 24), (64, 32), (96, 48), (160, 80)),
+)
+
+SPACES: dict[str, GiraffeSpace] = {
+    space.name: space
+    for space in (
+        GiraffeSpace(name="giraffe", backbone=TINYNAS["tinynas_k1kx"]),
+        GiraffeSpace(name="giraffe_light", backbone=_LIGHT, neck_depth=(2, 8), hidden_ratios=(0.5, 0.75, 1.0, 1.25)),
+    )
+}
