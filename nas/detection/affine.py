@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-Matrix = NDArray[np.float64]
+Matrix = NDArray
 Rectangle = tuple[float, float, float, float]
 
 
@@ -34,8 +34,8 @@ def random_affine(
 ) -> tuple[Matrix, float]:
     """Map from a square canvas to a size x size image, and its scale: M = T S R C.
 
-    C moves the canvas centre to the origin, R rotates by +-rotation degrees and scales, S shears by +-shear degrees, T moves
-    the origin to (0.5 +- shift) * size. The order of the draws is part of the seed's meaning.
+    C moves the canvas centre to the origin, R rotates by +-rotation degrees and scales, S shears by +-shear degrees, T
+    moves the origin to (0.5 +- shift) * size. The order of the draws is part of the seed's meaning.
     """
     angle = np.deg2rad(rng.uniform(-rotation, rotation))
     factor = float(rng.uniform(*scale))
@@ -52,26 +52,26 @@ def magnification(matrix: Matrix) -> float:
     return float(max(np.hypot(matrix[0, 0], matrix[1, 0]), np.hypot(matrix[0, 1], matrix[1, 1])))
 
 
-def map_points(matrix: Matrix, points: NDArray) -> NDArray[np.float64]:
+def map_points(matrix: Matrix, points: NDArray) -> NDArray:
     """Points (..., 2) through the map."""
     return points @ matrix[:2, :2].T + matrix[:2, 2]
 
 
-def corner_hull(matrix: Matrix, boxes: NDArray) -> NDArray[np.float64]:
+def corner_hull(matrix: Matrix, boxes: NDArray) -> NDArray:
     """The upright boxes (K, 4) around the mapped corners of boxes (K, 4)."""
     points = map_points(matrix, boxes[:, [0, 1, 2, 1, 2, 3, 0, 3]].reshape(-1, 4, 2))
     return np.concatenate([points.min(1), points.max(1)], 1)
 
 
 def reachable(matrix: Matrix, window: Rectangle, size: int) -> tuple[int, int, int, int] | None:
-    """Pixel rectangle (left, top, right, bottom) of a size x size image that the window of the source touches, if any."""
+    """Pixels (left, top, right, bottom) of a size x size image that the window of the source touches, if any."""
     left, top, right, bottom = corner_hull(matrix, np.array([window], float))[0]
     x1, y1 = max(int(np.floor(left)), 0), max(int(np.floor(top)), 0)
     x2, y2 = min(int(np.ceil(right)), size), min(int(np.ceil(bottom)), size)
     return (x1, y1, x2, y2) if x2 > x1 and y2 > y1 else None
 
 
-def paste(canvas: NDArray[np.uint8], image: NDArray[np.uint8], matrix: Matrix, window: Rectangle) -> None:
+def paste(canvas: NDArray, image: NDArray, matrix: Matrix, window: Rectangle) -> None:
     """Draw `window` of the image (its own pixels) into the square canvas through the map, in place, bilinear.
 
     Only the canvas pixels that the window reaches are visited, so that four mosaic tiles cost one image.
@@ -119,7 +119,7 @@ def clip_segments(segments: NDArray, owner: NDArray, window: Rectangle) -> tuple
     return ends, owner[keep]
 
 
-def segment_hull(segments: NDArray, owner: NDArray, count: int) -> NDArray[np.float64]:
+def segment_hull(segments: NDArray, owner: NDArray, count: int) -> NDArray:
     """Boxes (count, 4) around the segments of each owner; zeros for an owner without any."""
     hull = np.zeros((count, 4))
     hull[:, :2], hull[:, 2:] = np.inf, -np.inf

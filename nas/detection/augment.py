@@ -33,9 +33,9 @@ FILL = 114
 class Sample(NamedTuple):
     """image (S, S, 3) uint8 RGB, boxes (K, 4) float32 corners in its pixels, labels (K,) int64."""
 
-    image: NDArray[np.uint8]
-    boxes: NDArray[np.float32]
-    labels: NDArray[np.int64]
+    image: NDArray
+    boxes: NDArray
+    labels: NDArray
 
 
 @dataclass
@@ -123,7 +123,7 @@ class Augmenter:
     def __call__(self, draw: Draw) -> Sample:
         """image (S, S, 3) at the draw's size with its boxes."""
         recipe, again = self.recipe, draw.position // len(self._records)
-        rng = np.random.default_rng([self.seed, draw.epoch, draw.index, again])
+        rng = np.random.default_rng([self.seed, draw.epoch, draw.record, again])
         if draw.closing or not (recipe.mosaic or recipe.moves or recipe.mixup):
             sample = self._stretched(draw)
         else:
@@ -140,17 +140,17 @@ class Augmenter:
         return Sample(image, boxes, labels)
 
     def _stretched(self, draw: Draw) -> Sample:
-        record, size = self._records[draw.index], draw.size
+        record, size = self._records[draw.record], draw.size
         scale = np.array([size / record.width, size / record.height] * 2, np.float32)
-        return Sample(self._source.stretched(draw.index, size), record.boxes * scale, record.labels)
+        return Sample(self._source.stretched(draw.record, size), record.boxes * scale, record.labels)
 
     def _composed(self, draw: Draw, rng: np.random.Generator) -> Sample:
         recipe, size = self.recipe, draw.size
         if rng.random() < recipe.mosaic:
             a, b, c = (int(i) for i in rng.choice(self._pool(draw), 3))
-            tiles, side = mosaic_tiles(rng, (draw.index, a, b, c), self._records, size), 2 * size
+            tiles, side = mosaic_tiles(rng, (draw.record, a, b, c), self._records, size), 2 * size
         else:
-            tiles, side = [whole_tile(draw.index, self._records[draw.index], size)], size
+            tiles, side = [whole_tile(draw.record, self._records[draw.record], size)], size
         affine, factor = random_affine(rng, side, size, recipe.rotation, recipe.scale, recipe.shear, recipe.translation)
         image = np.full((size, size, 3), FILL, np.uint8)
         parts = [self._draw_tile(image, tile, affine, factor) for tile in tiles]
@@ -161,7 +161,7 @@ class Augmenter:
         keep = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1]) > 4 * (size / 640) ** 2
         return Sample(image, boxes[keep], labels[keep])
 
-    def _pool(self, draw: Draw) -> NDArray[np.int64]:
+    def _pool(self, draw: Draw) -> NDArray:
         """The images that may stand beside this one in a mosaic."""
         count, pool = len(self._records), self.recipe.mosaic_pool
         if not pool or pool >= count:
@@ -169,9 +169,7 @@ class Augmenter:
         start = min(draw.position % count // pool * pool, count - pool)
         return epoch_order(count, self.seed, draw.epoch)[start : start + pool]
 
-    def _draw_tile(
-        self, image: NDArray[np.uint8], tile: Tile, affine: NDArray, factor: float
-    ) -> tuple[NDArray, NDArray[np.int64]]:
+    def _draw_tile(self, image: NDArray, tile: Tile, affine: NDArray, factor: float) -> tuple[NDArray, NDArray]:
         """Paste a tile; its boxes (K, 4) that are kept, and their labels."""
         record, size = self._records[tile.index], image.shape[0]
         if reachable(affine, tile.visible, size) is None:

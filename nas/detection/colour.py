@@ -7,9 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-def jitter_colour(
-    image: NDArray[np.uint8], rng: np.random.Generator, hue: float, saturation: float, value: float
-) -> NDArray[np.uint8]:
+def jitter_colour(image: NDArray, rng: np.random.Generator, hue: float, saturation: float, value: float) -> NDArray:
     """RGB (H, W, 3) with hue turned and saturation and value scaled by factors uniform in 1 +- the given shares."""
     factors = 1 + rng.uniform(-1, 1, 3) * (hue, saturation, value)
     levels = np.arange(256)

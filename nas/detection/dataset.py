@@ -1,4 +1,4 @@
-"""Annotated images as immutable values: what every reader makes and the loader, the report and the evaluator consume."""
+"""Annotated images as immutable values: what readers make and the loader, the report and the evaluator consume."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ def empty_boxes() -> NDArray[np.float32]:
 class Record:
     """One image with its objects.
 
-    boxes (K, 4) float32 corners x1, y1, x2, y2 in pixels as annotated (not clipped); labels (K,) int64, 0-based positions in
-    the data's classes; areas (K,) float64 as the file gives them (COCO: of the mask); polygons: one tuple of (P, 2) outlines
-    a box, or () when the file has none. Crowd regions stand apart: never trained on, ignored by the evaluation as
-    pycocotools does.
+    boxes (K, 4) float32 corners x1, y1, x2, y2 in pixels as annotated (not clipped); labels (K,) int64, 0-based
+    positions in the data's classes; areas (K,) float64 as the file gives them (COCO: of the mask); polygons: one tuple
+    of (P, 2) outlines a box, or () when the file has none. Crowd regions stand apart: never trained on, ignored by the
+    evaluation as pycocotools does.
     """
 
     path: Path

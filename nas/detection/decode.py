@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nas.detection.dataset import Record
-from nas.detection.images import read_image
+from nas.detection.images import decode_image
 from nas.errors import UserError
 
-Pixels = NDArray[np.uint8]
+Pixels = NDArray
 _REDUCED = {
     1: cv2.IMREAD_COLOR_RGB,
     2: cv2.IMREAD_REDUCED_COLOR_2,
@@ -27,7 +27,8 @@ _REDUCED = {
 def decode(record: Record, reduction: int = 1) -> Pixels:
     """RGB (H, W, 3) of a record, at 1/reduction of its size (1, 2, 4 or 8).
 
-    A JPEG is decoded at the reduced size directly. UserError for a missing or unreadable file, or one whose size is not the annotated one.
+    A JPEG is decoded at the reduced size directly. UserError for a missing or unreadable file, or one whose size is not
+    the annotated one.
     """
     try:
         data = np.fromfile(record.path, np.uint8)
@@ -35,19 +36,24 @@ def decode(record: Record, reduction: int = 1) -> Pixels:
         raise UserError(f"{record.path}: {error.strerror or error}; run python -m nas.data on this data set") from None
     whole = data.size > 4 and data[0] == 0xFF and data[1] == 0xD8 and b"\xff\xd9" in data[-64:].tobytes()
     if not whole:  # not a complete JPEG: the careful reader names what is wrong
-        return _fit(read_image(record.path), record, reduction)
+        return _fit(decode_image(data.tobytes(), str(record.path)), record, reduction)
     image = cv2.imdecode(data, _REDUCED[reduction])
     if image is None:
-        return _fit(read_image(record.path), record, reduction)
+        return _fit(decode_image(data.tobytes(), str(record.path)), record, reduction)
     if reduction > 1:
         cv2.cvtColor(image, cv2.COLOR_BGR2RGB, dst=image)
     expected = (-(-record.height // reduction), -(-record.width // reduction))
     if image.shape[:2] == expected:
         return image
     if image.shape[:2] == expected[::-1]:  # annotated in the camera's orientation, not the EXIF one
-        image = cv2.imdecode(data, cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)
-        return _fit(image, record, reduction)
+        return _fit(_sensor_oriented(data), record, reduction)
     raise _wrong_size(record, image.shape[1] * reduction, image.shape[0] * reduction)
+
+
+def _sensor_oriented(data: NDArray) -> Pixels:
+    image = cv2.imdecode(data, cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)
+    assert image is not None  # decoded a moment ago with its orientation
+    return image
 
 
 def _fit(image: Pixels, record: Record, reduction: int) -> Pixels:
@@ -109,7 +115,8 @@ def _decode_all(records: Sequence[Record], size: int) -> Pixels:
     free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else needed * 2
     if needed > 0.8 * free:
         raise UserError(
-            f"image cache: {len(records)} images need {needed / 2**30:.1f} GiB, {free / 2**30:.1f} are free; use cache=none"
+            f"image cache: {len(records)} images need {needed / 2**30:.1f} GiB, {free / 2**30:.1f} are free; "
+            "use cache=none"
         )
     images = np.empty((len(records), size, size, 3), np.uint8)
 

@@ -20,8 +20,8 @@ from nas.errors import UserError
 
 
 class Batch(NamedTuple):
-    """images (B, 3, S, S) uint8 RGB; boxes: B tensors (K, 4) float32 corners in pixels of the S x S image; labels: B tensors
-    (K,) int64; image_ids, sizes (height, width) of the original and indices into the data: B each."""
+    """images (B, 3, S, S) uint8 RGB; boxes: B tensors (K, 4) float32 corners in pixels of the S x S image; labels: B
+    tensors (K,) int64; image_ids, sizes (height, width) of the originals and indices into the data: B each."""
 
     images: Tensor
     boxes: list[Tensor]
@@ -36,7 +36,7 @@ class Batch(NamedTuple):
 class Loader:
     """Iterates over the batches that are left of the current epoch; then the epoch counter goes up by one.
 
-    `state_dict()` taken while the caller works on a batch says that this batch is done: save after the optimiser's step.
+    `state_dict()` taken while the caller works on a batch says that this batch is done: save after the optimiser step.
     """
 
     def __init__(self, data: DetectionData, sampler: EpochSampler, batches: DataLoader) -> None:
@@ -161,7 +161,7 @@ def _collate(samples: list[tuple[Draw, Any]]) -> dict[str, Any]:
         "boxes": np.concatenate([sample.boxes for _, sample in samples]),
         "labels": np.concatenate([sample.labels for _, sample in samples]),
         "counts": [len(sample.labels) for _, sample in samples],
-        "indices": [draw.index for draw in draws],
+        "indices": [draw.record for draw in draws],
         "epoch": draws[0].epoch,
         "position": draws[0].batch,
     }

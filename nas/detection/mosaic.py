@@ -1,7 +1,7 @@
 """Mosaic: four stretched images around a random centre, drawn straight into the output through one affine map each.
 
-The canvas of two image sizes a side is never built: each tile's own scale and place are composed with the affine map, which is
-the same picture within interpolation at a fraction of the pixels.
+The canvas of two image sizes a side is never built: each tile's own scale and place are composed with the affine map,
+which is the same picture within interpolation at a fraction of the pixels.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Tile:
 def mosaic_tiles(
     rng: np.random.Generator, indices: tuple[int, int, int, int], records: tuple[Record, ...], size: int
 ) -> list[Tile]:
-    """Top left, top right, bottom left, bottom right against a centre uniform in [0.5, 1.5] sizes, cut by the canvas."""
+    """Top left, top right, bottom left, bottom right of a centre uniform in [0.5, 1.5] sizes, cut by the canvas."""
     x, y = rng.uniform(0.5 * size, 1.5 * size, 2)
     tiles = []
     for index, dx, dy in zip(indices, (-size, 0, -size, 0), (-size, -size, 0, 0), strict=True):
@@ -57,8 +57,8 @@ def whole_tile(index: int, record: Record, size: int) -> Tile:
 def moved_boxes(record: Record, tile: Tile, affine: Matrix, factor: float, size: int) -> tuple[NDArray, NDArray]:
     """Boxes (K, 4) in the output and which of the record's boxes (K,) are worth keeping.
 
-    A box with polygons becomes the hull of what is left of its outline, one without the hull of its corners. Kept: sides
-    above 2 pixels (at 640), more than 0.1 of the scaled original's area, aspect ratio below 20.
+    A box with polygons becomes the hull of what is left of its outline, one without the hull of its corners. Kept:
+    sides above 2 pixels (at 640), more than 0.1 of the scaled original's area, aspect ratio below 20.
     """
     on_canvas = clip_boxes(corner_hull(tile.to_canvas, record.boxes), tile.visible)
     frame = (0.0, 0.0, float(size), float(size))

@@ -1,5 +1,5 @@
-"""SADA, the box-level augmentation policy that DAMO-YOLO trains with: colour changes that fade out around chosen boxes, and
-boxes whose own pixels are mirrored, turned, sheared, or copied elsewhere with a new label.
+"""SADA, the box-level augmentation policy that DAMO-YOLO trains with: colour changes that fade out around chosen boxes,
+and boxes whose own pixels are mirrored, turned, sheared, or copied elsewhere with a new label.
 
 Source: the policy decoded from the official parameters; level L of ten gives factor 0.1 + 1.8 L/10, 30 L/10 degrees of
 rotation, 15 L/10 of shear, 120 L/10 pixels of translation, 0.4296875 L/10 of solarisation.
@@ -40,12 +40,12 @@ GEOMETRY_SHARE = (1 / 3, 1 / 3, 1 / 3)
 
 
 def apply_sada(
-    image: NDArray[np.uint8],
-    boxes: NDArray[np.float32],
-    labels: NDArray[np.int64],
+    image: NDArray,
+    boxes: NDArray,
+    labels: NDArray,
     rng: np.random.Generator,
     strength: float,
-) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.int64]]:
+) -> tuple[NDArray, NDArray, NDArray]:
     """One sub-policy on an image (H, W, 3): each step fires with its probability times `strength` in [0, 1].
 
     A translated box is appended to boxes (K, 4) and labels (K,), clipped; the input image is not written to.
@@ -80,9 +80,7 @@ def _spread(areas: NDArray, splits: NDArray) -> NDArray:
     return np.asarray(factors)
 
 
-def _change_colour(
-    image: NDArray[np.uint8], boxes: NDArray, spread: NDArray, operation: str, amount: float
-) -> NDArray[np.uint8]:
+def _change_colour(image: NDArray, boxes: NDArray, spread: NDArray, operation: str, amount: float) -> NDArray:
     height, width = image.shape[:2]
     reach = np.sqrt(spread * height * width / (2 * np.pi))
     across = _gaussian(width, (boxes[:, 0] + boxes[:, 2]) / 2, (boxes[:, 2] - boxes[:, 0]) / width * reach)
@@ -96,7 +94,7 @@ def _change_colour(
     return np.clip(np.rint(pixels + weight * change), 0, 255).astype(np.uint8)
 
 
-def _faded(pixels: NDArray[np.float32], operation: str) -> NDArray[np.float32]:
+def _faded(pixels: NDArray, operation: str) -> NDArray:
     """What the operation blends the image with: grey, black, or a blur."""
     if operation == "colour":
         return (pixels @ np.array([0.2989, 0.587, 0.114], np.float32))[..., None]
@@ -106,15 +104,15 @@ def _faded(pixels: NDArray[np.float32], operation: str) -> NDArray[np.float32]:
     return cv2.filter2D(pixels, -1, kernel, borderType=cv2.BORDER_REFLECT_101)
 
 
-def _gaussian(length: int, centres: NDArray, sigmas: NDArray) -> NDArray[np.float32]:
+def _gaussian(length: int, centres: NDArray, sigmas: NDArray) -> NDArray:
     """(K, length): a peak of one at each centre."""
     steps = np.arange(length, dtype=np.float32) - centres[:, None]
     return np.exp(-0.5 * (steps / np.maximum(sigmas[:, None], 1e-6)) ** 2).astype(np.float32)
 
 
 def _move_boxes(
-    image: NDArray[np.uint8], boxes: NDArray, labels: NDArray, chosen: NDArray, operation: str, magnitude: float
-) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.int64]]:
+    image: NDArray, boxes: NDArray, labels: NDArray, chosen: NDArray, operation: str, magnitude: float
+) -> tuple[NDArray, NDArray, NDArray]:
     height, width = image.shape[:2]
     limit = (width, height, width, height)
     original = image.copy()
@@ -139,7 +137,7 @@ def _move_boxes(
     return image, boxes, labels
 
 
-def _transformed(crop: NDArray[np.uint8], operation: str, degrees: float) -> NDArray[np.uint8]:
+def _transformed(crop: NDArray, operation: str, degrees: float) -> NDArray:
     if operation == "mirror":
         return crop[:, ::-1]
     height, width = crop.shape[:2]
@@ -152,7 +150,7 @@ def _transformed(crop: NDArray[np.uint8], operation: str, degrees: float) -> NDA
     return cv2.warpAffine(np.ascontiguousarray(crop), matrix, (width, height), borderValue=FILL)
 
 
-def _blend(image: NDArray[np.uint8], crop: NDArray[np.uint8], left: int, top: int) -> None:
+def _blend(image: NDArray, crop: NDArray, left: int, top: int) -> None:
     """Blend the crop into the image at (left, top) with a round Gaussian; what falls outside is cut off."""
     height, width = crop.shape[:2]
     sigma = np.array([np.sqrt(height * width / (2 * np.pi))])

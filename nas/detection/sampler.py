@@ -17,11 +17,11 @@ _ORDER, _SIZE = 0, 1  # what a random stream is for: keeps the streams of one (s
 class Draw(NamedTuple):
     """What a sample is a function of, besides the seed.
 
-    index into the data; epoch; position in the epoch's global order; batch number; image size; progress of the whole
-    training in [0, 1]; opening: progress of the epochs before the closing ones, 1 or more in these.
+    record: index into the data; epoch; position in the epoch's global order; batch number; image size; progress of the
+    whole training in [0, 1]; opening: progress of the epochs before the closing ones, 1 or more in these.
     """
 
-    index: int
+    record: int
     epoch: int
     position: int
     batch: int
