@@ -79,11 +79,15 @@ class BaselineDetector(nn.Module):
     def fuse(self) -> BaselineDetector:
         """The deployed form, in place and in evaluation mode: training branches dropped, others merged, BN folded."""
         self.eval()
+        self.drop_auxiliary()
+        self.head.fuse()
+        fuse_units(self)
+        return self
+
+    def drop_auxiliary(self) -> None:
+        """Remove PGI's rows and head branch, in place; the rest takes the names of the published inference form."""
         if isinstance(self.head, DualDFLHead):
             self.sources[-1] = self.sources[-1][3:]
             self.model[-1] = self.head.deployed()
             self.model, self.sources, renumbered = prune(self.model, self.sources)
             self.backbone = tuple(renumbered[row] for row in self.backbone)
-        self.head.fuse()
-        fuse_units(self)
-        return self

@@ -1,0 +1,221 @@
+"""RT-DETRv2 (s, m, l, x), assembled from the parts of `transformers` (Apache-2.0) under the published settings.
+
+Inference, evaluation and export; training stays with its own repository. The size m is ResNet-50vd-m, which keeps six
+decoder layers and runs three.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from nas.errors import UserError
+from nas.models.baselines.conv import biased
+from nas.models.raw import RawPrediction
+
+QUERIES = 300
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """What differs between sizes (arXiv 2407.17140, repository rtdetrv2_pytorch)."""
+
+    depths: tuple[int, int, int, int]
+    basic: bool
+    width: int = 256
+    encoder_ffn: int = 1024
+    expansion: float = 0.5
+    decoder_layers: int = 6
+    run_layers: int = 6
+
+
+SIZES = {
+    "s": Size((2, 2, 2, 2), basic=True, decoder_layers=3, run_layers=3),
+    "m": Size((3, 4, 6, 3), basic=False, run_layers=3),
+    "l": Size((3, 4, 6, 3), basic=False, expansion=1.0),
+    "x": Size((3, 4, 23, 3), basic=False, width=384, encoder_ffn=2048, expansion=1.0),
+}
+
+
+def _transformers() -> tuple[Any, Any, Any]:
+    """The three classes of `transformers` that this family is made of."""
+    try:
+        from transformers import RTDetrResNetConfig, RTDetrV2Config
+        from transformers.models.rt_detr_v2.modeling_rt_detr_v2 import RTDetrV2Model
+    except ImportError as error:
+        raise UserError(
+            "RT-DETRv2 needs transformers 4.49 or newer: install it with `pip install 'maenas[rtdetr]'`"
+        ) from error
+    return RTDetrResNetConfig, RTDetrV2Config, RTDetrV2Model
+
+
+def _body(size: Size, num_classes: int) -> Any:
+    resnet, config, model = _transformers()
+    widths = [64, 128, 256, 512] if size.basic else [256, 512, 1024, 2048]
+    backbone = resnet(
+        depths=list(size.depths),
+        hidden_sizes=widths,
+        layer_type="basic" if size.basic else "bottleneck",
+        out_indices=[2, 3, 4],
+    )
+    return model(
+        config(
+            backbone_config=backbone,
+            freeze_backbone_batch_norms=not size.basic,
+            encoder_in_channels=widths[1:],
+            encoder_hidden_dim=size.width,
+            encoder_ffn_dim=size.encoder_ffn,
+            hidden_expansion=size.expansion,
+            decoder_in_channels=[size.width] * 3,
+            decoder_layers=size.decoder_layers,
+            num_queries=QUERIES,
+            num_labels=num_classes,
+            attn_implementation="eager",
+        )
+    )
+
+
+class RTDETRv2(nn.Module):
+    """End-to-end detector of 300 queries; images are RGB 0..255 (B, 3, H, W) with sides that are multiples of 32."""
+
+    strides = (8, 16, 32)
+    end_to_end = True
+    auxiliary = ""
+
+    def __init__(self, name: str, num_classes: int, image_size: int, classes: Sequence[str]) -> None:
+        super().__init__()
+        self.name = name
+        self.size = SIZES[name[-1]]
+        self.num_classes = num_classes
+        self.image_size = image_size
+        self.classes = tuple(classes)
+        self.body = _body(self.size, num_classes)
+        from transformers.models.rt_detr_v2.modeling_rt_detr_v2 import RTDetrV2MLPPredictionHead
+
+        width, layers = self.body.config.d_model, self.size.decoder_layers
+        self.class_embed = nn.ModuleList(nn.Linear(width, num_classes) for _ in range(layers))
+        self.bbox_embed = nn.ModuleList(RTDetrV2MLPPredictionHead(width, width, 4, 3) for _ in range(layers))
+
+    def _encoded(self, images: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        """Maps C3, C4, C5 of the backbone and the three maps of the hybrid encoder."""
+        maps = list(self.body.backbone.model(images / 255.0).feature_maps)
+        inputs = [project(level) for project, level in zip(self.body.encoder_input_proj, maps, strict=True)]
+        return maps, list(self.body.encoder(inputs).last_hidden_state)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Evaluation: scores (B, 300, C) and corner boxes (B, 300, 4) in pixels; training raises UserError."""
+        if self.training:
+            self.predict_raw(images)
+        logits, boxes = self.decode(self._encoded(images)[1])
+        centre, half = boxes[..., :2], boxes[..., 2:] / 2
+        height, width = images.shape[-2:]
+        size = torch.tensor([width, height, width, height], device=boxes.device, dtype=boxes.dtype)
+        return logits.sigmoid(), torch.cat((centre - half, centre + half), -1) * size
+
+    def decode(self, maps: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Class logits (B, 300, C) and boxes (B, 300, 4), centre and size relative to the image, of encoder maps."""
+        body = self.body
+        levels = [project(level) for project, level in zip(body.decoder_input_proj, maps, strict=True)]
+        shapes = [(level.shape[2], level.shape[3]) for level in levels]
+        memory = torch.cat([level.flatten(2).transpose(1, 2) for level in levels], 1)
+        queries, references = self._select(memory, shapes)
+        sizes = torch.tensor(shapes, device="cpu")  # only checked against the token count
+        for index in range(self.size.run_layers):
+            queries = body.decoder.layers[index](
+                queries,
+                object_queries_position_embeddings=body.decoder.query_pos_head(references),
+                reference_points=references.unsqueeze(2),
+                spatial_shapes=sizes,
+                spatial_shapes_list=shapes,
+                encoder_hidden_states=memory,
+            )
+            references = (self.bbox_embed[index](queries) + inverse_sigmoid(references)).sigmoid()
+        return self.class_embed[self.size.run_layers - 1](queries), references
+
+    def _select(self, memory: Tensor, shapes: list[tuple[int, int]]) -> tuple[Tensor, Tensor]:
+        """Embeddings and boxes of the 300 tokens with the best class logit."""
+        body = self.body
+        anchors, valid = anchor_logits(shapes, memory)
+        embedded = body.enc_output(valid.to(memory.dtype) * memory)
+        scores = body.enc_score_head(embedded).amax(-1)
+        boxes = body.enc_bbox_head(embedded) + anchors
+        chosen = scores.topk(QUERIES, dim=1).indices[..., None]
+        queries = embedded.gather(1, chosen.expand(-1, -1, embedded.shape[-1]))
+        return queries, boxes.gather(1, chosen.expand(-1, -1, 4)).sigmoid()
+
+    def predict_raw(self, images: Tensor) -> RawPrediction:
+        raise UserError("RT-DETRv2 is built for inference, evaluation and export; train yolo26n or yolov9t instead")
+
+    def features(self, images: Tensor) -> dict[str, list[Tensor]]:
+        """The three maps of the "backbone" and of the "neck" (the hybrid encoder)."""
+        backbone, neck = self._encoded(images)
+        return {"backbone": backbone, "neck": neck}
+
+    @torch.no_grad()
+    def fuse(self) -> RTDETRv2:
+        """The deployed form, in place and in evaluation mode: branches merged, BN folded."""
+        self.eval()
+        module: Any
+        for module in list(self.modules()):
+            if hasattr(module, "convolution") and hasattr(module, "normalization"):
+                module.convolution = fold(module.convolution, module.normalization)
+                module.normalization = nn.Identity()
+            elif hasattr(module, "conv") and hasattr(module, "norm"):
+                module.conv, module.norm = fold(module.conv, module.norm), nn.Identity()
+        for projection in (*self.body.encoder_input_proj, *self.body.decoder_input_proj):
+            projection[0], projection[1] = fold(projection[0], projection[1]), nn.Identity()
+        for block in (*self.body.encoder.fpn_blocks, *self.body.encoder.pan_blocks):
+            for unit in block.bottlenecks:
+                merge(unit)
+        return self
+
+
+def anchor_logits(shapes: Sequence[tuple[int, int]], like: Tensor) -> tuple[Tensor, Tensor]:
+    """Logits of the anchor boxes (1, A, 4), huge where they touch the outer 1 %, and their validity (1, A, 1)."""
+    anchors = []
+    for level, (height, width) in enumerate(shapes):
+        xs = (torch.arange(width, device=like.device, dtype=like.dtype) + 0.5) / width
+        ys = (torch.arange(height, device=like.device, dtype=like.dtype) + 0.5) / height
+        grid_y, grid_x = torch.meshgrid(ys, xs, indexing="ij")
+        side = torch.full_like(grid_x, 0.05 * 2.0**level)
+        anchors.append(torch.stack((grid_x, grid_y, side, side), -1).view(1, -1, 4))
+    boxes = torch.cat(anchors, 1)
+    valid = ((boxes > 0.01) & (boxes < 0.99)).all(-1, keepdim=True)
+    logits = torch.log(boxes / (1 - boxes))
+    return torch.where(valid, logits, torch.full_like(logits, torch.finfo(like.dtype).max)), valid
+
+
+def inverse_sigmoid(x: Tensor, eps: float = 1e-5) -> Tensor:
+    """Logit of a probability, kept finite."""
+    x = x.clamp(0, 1)
+    return torch.log(x.clamp(min=eps) / (1 - x).clamp(min=eps))
+
+
+def fold(conv: nn.Conv2d, norm: Any) -> nn.Conv2d:
+    """One convolution for `conv` and a BatchNorm, trainable or frozen."""
+    if isinstance(norm, nn.Identity):
+        return conv
+    scale = norm.weight / torch.sqrt(norm.running_var + getattr(norm, "eps", 1e-5))
+    bias = norm.bias - norm.running_mean * scale
+    return biased(conv, conv.weight * scale[:, None, None, None], bias)
+
+
+def merge(unit: Any) -> None:
+    """Add the 1x1 branch of a RepVGG unit to its 3x3, in place; the branch is replaced by nothing."""
+    if isinstance(unit.conv2, _Zero):
+        return
+    dense, small = unit.conv1.conv, unit.conv2.conv
+    dense.weight.add_(nn.functional.pad(small.weight, (1, 1, 1, 1)))
+    dense.bias.add_(small.bias)
+    unit.conv2 = _Zero()
+
+
+class _Zero(nn.Module):
+    """The merged branch: adds nothing."""
+
+    def forward(self, x: Tensor) -> float:
+        return 0.0
