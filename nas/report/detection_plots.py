@@ -1,0 +1,81 @@
+"""Pictures of an evaluation and of a data set, as PNG."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+SHOWN = 40  # classes in one picture; the most frequent are taken
+
+
+def save_confusion(path: Path, confusion: NDArray, classes: Sequence[str]) -> Path:
+    """The confusion matrix (C + 1, C + 1), background last, as shares of each row with the counts written in."""
+    counts = np.asarray(confusion)
+    names = [*classes, "background"]
+    if len(classes) > SHOWN:
+        chosen = np.sort(np.argsort(-counts[:-1].sum(1), kind="stable")[:SHOWN])
+        kept = [*chosen.tolist(), len(classes)]
+        counts, names = counts[np.ix_(kept, kept)], [names[i] for i in kept]
+    shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    side = max(4.5, 0.45 * len(names) + 2)
+    figure, axes = _figure(side, side)
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    axes.set_xticks(range(len(names)), names, rotation=90)
+    axes.set_yticks(range(len(names)), names)
+    axes.set_xlabel("predicted")
+    axes.set_ylabel("annotated")
+    if len(names) <= 25:
+        for (row, column), count in np.ndenumerate(counts):
+            colour = "white" if shares[row, column] > 0.5 else "black"
+            axes.text(column, row, str(count), ha="center", va="center", color=colour, fontsize=8)
+    return _save(figure, path)
+
+
+def save_precision_recall(
+    path: Path, curves: Mapping[str, tuple[NDArray, NDArray]], scores: Mapping[str, float]
+) -> Path:
+    """Precision over recall at IoU 0.5 of each class, and their mean; `scores`: the AP50 in the legend."""
+    figure, axes = _figure(7, 5)
+    for name, (recall, precision) in list(curves.items())[:SHOWN]:
+        label = f"{name} {scores[name]:.3f}" if len(curves) <= 10 else None
+        axes.plot(recall, precision, linewidth=1, alpha=0.7, label=label)
+    if curves:
+        recall = next(iter(curves.values()))[0]
+        mean = np.mean([precision for _, precision in curves.values()], 0)
+        axes.plot(recall, mean, color="black", linewidth=2, label=f"mean {np.mean(list(scores.values())):.3f}")
+        axes.legend(fontsize=8)
+    axes.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="recall", ylabel="precision at IoU 0.5")
+    axes.grid(alpha=0.3)
+    return _save(figure, path)
+
+
+def save_histogram(path: Path, histograms: Mapping[str, Sequence[int]], classes: Sequence[str]) -> Path:
+    """Boxes of each class, a bar a split, the most frequent classes first."""
+    totals = np.sum([np.asarray(h) for h in histograms.values()], 0)
+    order = np.argsort(-totals, kind="stable")[:SHOWN]
+    figure, axes = _figure(max(5, 0.3 * len(order) + 2), 4)
+    width = 0.8 / max(len(histograms), 1)
+    for number, (split, counts) in enumerate(histograms.items()):
+        axes.bar(np.arange(len(order)) + number * width, np.asarray(counts)[order], width, label=split)
+    axes.set_xticks(np.arange(len(order)) + 0.4 - width / 2, [classes[c] for c in order], rotation=90)
+    axes.set_ylabel("boxes")
+    axes.legend()
+    return _save(figure, path)
+
+
+def _figure(width: float, height: float) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure, figure.add_subplot()
+
+
+def _save(figure: Figure, path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=120)
+    return path
