@@ -20,9 +20,13 @@ COLUMNS = [field.name for field in fields(Operation)][:12]
 KINDS = {"depthwise_conv": "conv", "grouped_conv": "conv", "silu_mul": "silu"}
 
 
-def read_nodes(path: Path) -> list[Node]:
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """The rows of one exported list."""
+    return list(json.loads(gzip.decompress(path.read_bytes()))["rows"])
+
+
+def to_nodes(rows: list[dict[str, Any]]) -> list[Node]:
     """The layers of one exported list; a SiLU's sigmoid disappears into its product."""
-    rows: list[dict[str, Any]] = json.loads(gzip.decompress(path.read_bytes()))["rows"]
     nodes = []
     for row in rows:
         kind, shape = row["kind"], row["out_shape"]
@@ -32,18 +36,25 @@ def read_nodes(path: Path) -> list[Node]:
         elif kind == "silu_mul":
             inputs, shapes = inputs[:1], shapes[:1]
         out = tuple(shape[0] if isinstance(shape[0], list) else shape)
-        nodes.append(
-            Node(
-                KINDS.get(kind, kind),
-                inputs,
-                shapes,
-                out,
-                *(max(row[key] or [1]) for key in ("kernel", "stride")),
-                groups=row["groups"] or 1,
-                bias=True,
-            )  # fmt: skip
-        )
+        kernel, stride = (max(row[key] or [1]) for key in ("kernel", "stride"))
+        nodes.append(Node(KINDS.get(kind, kind), inputs, shapes, out, kernel, stride, row["groups"] or 1, bias=True))
     return _without_dead_views(nodes)
+
+
+def anchor_based(rows: list[dict[str, Any]]) -> tuple[Operation, ...]:
+    """YOLOv5 as first published: the same backbone and neck, then one 1x1 convolution to 3 x 85 channels per level."""
+    nodes = to_nodes(rows)
+    head = [index for index, row in enumerate(rows) if "/model.24/" in row["name"]]
+    maps = {tuple(rows[index]["in_shapes"][0][1:]) for index in head if rows[index]["name"].endswith(".0/conv/Conv")}
+    for index in head:
+        nodes[index] = Node("reshape", (), (), nodes[index].out_shape)
+    body = fuse_graph(nodes)
+    result = list(body)
+    for channels, height, width in sorted(maps, key=lambda shape: -shape[1]):
+        result.append(Operation("conv", channels, 255, height, width, height, width, activation="sigmoid", bias=True))
+        result.append(Operation("elementwise", 255, 255, height, width, height, width))
+    result.append(Operation("concat", 255, 255, 8400, 1, 8400, 1))
+    return tuple(result)
 
 
 def _without_dead_views(nodes: list[Node]) -> list[Node]:
@@ -62,9 +73,15 @@ def pack(operations: tuple[Operation, ...]) -> list[list[Any]]:
 def main(folder: str) -> None:
     HERE.mkdir(exist_ok=True)
     for path in sorted(Path(folder).glob("*.json.gz")):
-        rows = pack(fuse_graph(read_nodes(path)))
-        body = ",\n".join(json.dumps(row, separators=(",", ":")) for row in rows)
-        (HERE / path.name.removesuffix(".gz")).write_text(f'{{"columns":{json.dumps(COLUMNS)},"rows":[\n{body}\n]}}\n')
+        rows, name = read_rows(path), path.name.removesuffix(".json.gz")
+        _write(name, fuse_graph(to_nodes(rows)))
+        if name.startswith("yolov5"):
+            _write(name.removesuffix("u") + "_anchor", anchor_based(rows))
+
+
+def _write(name: str, operations: tuple[Operation, ...]) -> None:
+    body = ",\n".join(json.dumps(row, separators=(",", ":")) for row in pack(operations))
+    (HERE / f"{name}.json").write_text(f'{{"columns":{json.dumps(COLUMNS)},"rows":[\n{body}\n]}}\n')
 
 
 if __name__ == "__main__":

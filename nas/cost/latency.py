@@ -80,7 +80,8 @@ class LatencyTable:
         header, body = read_table(path)
         header.require(batch=batch)
         if header.kind == "kernel_model":
-            return cls(header, KernelModel.from_body(body, header.batch, str(path)), digest)
+            model = KernelModel.from_body(body, header.batch, str(path))
+            return cls(header, model, digest, model.offset_ms)
         from nas.cost.measured_table import MeasuredRows
 
         rows = MeasuredRows.from_body(body, header, str(path))

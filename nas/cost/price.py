@@ -16,8 +16,8 @@ Bound = Literal["compute", "memory", "launch"]
 class Price:
     """Milliseconds of one operation at the table's batch.
 
-    how: "exact" a measured row, "interpolated" between measured rows, "roofline" extrapolated by a bound that was scaled
-        to the measured rows, "model" the calibrated kernel model.
+    how: "exact" a measured row, "interpolated" between measured rows, "roofline" a bound scaled to the measured rows,
+        "model" the calibrated kernel model.
     """
 
     ms: float

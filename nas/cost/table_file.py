@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import math
 import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from nas.errors import UserError
+from nas.files import write_atomic
 
 FORMAT = "maenas-latency/1"
 KINDS = ("kernel_model", "measured")
@@ -125,8 +125,4 @@ def write_table(path: Path, header: Header, body: Mapping[str, Any]) -> None:
     if "rows" in body:
         rows = ",\n".join(json.dumps(row, separators=(",", ":")) for row in body["rows"])
         text = text[:-2] + ',\n "rows": [\n' + rows + "\n ]\n}"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name)
-    with os.fdopen(handle, "w", encoding="utf-8") as stream:
-        stream.write(text + "\n")
-    os.replace(temporary, path)
+    write_atomic(path, text + "\n")

@@ -16,15 +16,17 @@ Shape = tuple[int, ...]
 #: Layers that only rename memory.
 VIEWS = frozenset({"reshape", "identity"})
 #: Layers that compute one output value from one value of each input.
-POINTWISE = frozenset({"add", "sub", "mul", "div", "relu", "silu", "sigmoid", "gelu", "tanh", "clip", "log", "exp", "pow",
-                       "erf", "sqrt", "hardswish", "hardsigmoid", "leaky_relu", "elu", "mish", "neg", "where", "compare"})  # fmt: skip
+POINTWISE = frozenset(
+    "add sub mul div neg abs pow sqrt exp log erf clip where compare tanh "
+    "relu silu sigmoid gelu hardswish hardsigmoid leaky_relu elu mish softplus".split()
+)
 #: Layers that move values; a pointwise kernel reads or writes through them.
 MOVES = frozenset({"slice", "split", "gather", "transpose", "expand"})
 #: Pointwise layers that a convolution carries as its epilogue.
 EPILOGUES = frozenset({"relu", "silu", "sigmoid", "gelu", "hardswish", "leaky_relu", "mish"})
 
 
-#: Activations after which a residual sum still belongs to the same kernel: a SiLU is computed beside the sum, a ReLU before.
+#: Activations after which a residual sum still belongs to the same kernel: a SiLU runs beside the sum.
 LATE_SUM = frozenset({"none", "silu", "gelu", "hardswish", "mish"})
 
 
@@ -75,9 +77,8 @@ def _operation(node: Node) -> Operation:
         in_height, in_width = height, width
     if kind == "slice":
         in_channels, in_height, in_width = channels, height, width
-    return Operation(
-        kind, in_channels, channels, height, width, in_height, in_width, node.kernel, node.stride, node.groups, bias=node.bias
-    )  # fmt: skip
+    size = (height, width, in_height, in_width)
+    return Operation(kind, in_channels, channels, *size, node.kernel, node.stride, node.groups, bias=node.bias)
 
 
 def fuse_graph(nodes: Sequence[Node]) -> tuple[Operation, ...]:
@@ -147,7 +148,7 @@ class _Fuser:
         return kernel
 
     def _is_residual(self, index: int, node: Node) -> bool:
-        """A sum of two maps of equal size whose other term exists before the convolution runs, or is not another fusable one."""
+        """A sum of two equally large maps, the other of which exists before the convolution runs."""
         if len(node.in_shapes) != 2 or prod(node.in_shapes[0]) != prod(node.in_shapes[1]):
             return False
         return all(self._origin(source) <= index for source in node.inputs)
