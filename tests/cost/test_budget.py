@@ -1,0 +1,40 @@
+"""Limits: what is inside, what binds, and what is refused."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from nas.cost.budget import Budget
+from nas.errors import UserError
+
+METRICS = {"latency_ms": 2.99, "layers": 25.0, "params_m": 9.0}
+
+
+def test_a_value_equal_to_its_limit_is_inside() -> None:
+    assert Budget.of({"layers": 25}).admits(METRICS)
+    assert not Budget.of({"layers": 24}).admits(METRICS)
+
+
+def test_every_limit_counts_and_the_broken_one_is_named() -> None:
+    budget = Budget.of({"latency_ms": 3, "params_m": 8})
+    assert not budget.admits(METRICS)
+    assert budget.exceeded(METRICS) == ["params_m 9 > 8"]
+
+
+def test_binding_limits_are_those_used_up() -> None:
+    budget = Budget.of({"latency_ms": 3, "layers": 30, "params_m": 9})
+    assert budget.binding(METRICS) == ["latency_ms", "params_m"]
+    assert budget.use(METRICS)["layers"] == pytest.approx(25 / 30)
+    assert budget["latency_ms"] == 3 and budget["flops_g"] == math.inf
+
+
+@pytest.mark.parametrize(
+    ("limits", "words"),
+    [({}, "at least one"), ({"speed": 3}, "unknown budget metric 'speed'"), ({"layers": 0}, "positive"),
+     ({"layers": math.nan}, "positive"), ({"layers": True}, "positive"), ({"latency_ms": "3"}, "positive")],
+)  # fmt: skip
+def test_senseless_budgets_are_refused(limits: dict[str, float], words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        Budget.of(limits)

@@ -1,0 +1,87 @@
+"""Whole detectors as operations: the published counts in all three forms, and the shape of every list."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from nas.errors import SpecError
+from nas.lowering import backbone_operations, operations
+from nas.lowering.neck import neck_graph
+from nas.spec import DetectorSpec, NeckSpec
+from search_spaces import load_published
+
+MODELS = ("T", "S", "M", "L", "Ns", "Nm", "Nl")
+
+
+@pytest.fixture(scope="module")
+def published(golden: Path) -> dict[str, dict[str, str]]:
+    with (golden / "damo-counts.csv").open() as stream:
+        return {row["model"]: row for row in csv.DictReader(stream)}
+
+
+def detector(model: str) -> DetectorSpec:
+    spec = load_published(f"damo-yolo-{model.lower()}")
+    assert isinstance(spec, DetectorSpec)
+    return spec
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_params_and_macs_equal_the_official_models(model: str, published: dict[str, dict[str, str]]) -> None:
+    spec, row = detector(model), published[model]
+    train, merged, folded = (operations(spec, form) for form in ("train", "merged", "folded"))
+    assert sum(op.params for op in train) == int(row["params_train"])
+    assert sum(op.params for op in merged) == int(row["params_deploy_rep"])
+    assert sum(op.params for op in folded) == int(row["params_deploy_rep_all_bn_folded"])
+    for role in ("neck", "head"):
+        assert sum(op.params for op in train if op.role == role) == int(row[f"params_train_{role}"])
+    backbone = [op for group in backbone_operations(spec.backbone, 640, "train") for op in group]
+    assert sum(op.params for op in backbone) == int(row["params_train_backbone"])
+    # the decoding's integral is arithmetic of ours, not a convolution of theirs
+    assert sum(op.macs for op in operations(spec, "train", 640)) == int(row["conv_macs_640_train"])
+    assert sum(op.macs for op in operations(spec, "merged", 640)) == int(row["conv_macs_640_deploy"])
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_maps_chain_without_gaps(model: str) -> None:
+    spec = detector(model)
+    for group in backbone_operations(spec.backbone, spec.image_size):
+        for op in group:
+            assert op.height == -(-op.in_height // op.stride) or op.kind == "globalpool"
+    last = operations(spec)[-1]
+    cells = sum((spec.image_size // stride) ** 2 for stride in (8, 16, 32))
+    assert (last.out_channels, last.height) == (4, cells)
+
+
+def test_branches_exist_in_the_training_form_alone() -> None:
+    spec = detector("S")
+    assert any(op.branch for op in operations(spec, "train"))
+    assert not any(op.branch for op in operations(spec, "merged"))
+    assert not any(op.norm for op in operations(spec, "folded"))
+
+
+def test_queen_fusion_edges_add_the_documented_inputs() -> None:
+    base = NeckSpec((128, 256, 512), extra_down=False)
+    channels = (128, 256, 512)
+
+    def widths(neck: NeckSpec) -> list[int]:
+        return [node.in_channels for node in neck_graph(neck, channels)]
+
+    assert widths(base) == [512, 768, 384, 384, 768]
+    assert widths(replace(base, extra_down=True)) == [768, 896, 384, 384, 1024]
+    assert widths(replace(base, extra_up=True)) == [512, 1280, 640, 896, 768]
+
+
+@pytest.mark.parametrize(("fusion", "published_gflops"), [("conv", 44.3), ("csp", 36.7), ("csp_rep", 36.7), ("elan", 37.8)])
+def test_fusion_styles_cost_what_the_report_prints(fusion: str, published_gflops: float) -> None:
+    spec = detector("S")
+    changed = replace(spec, neck=replace(spec.neck, fusion=fusion))
+    assert 2 * sum(op.macs for op in operations(changed)) / 1e9 == pytest.approx(published_gflops, rel=0.01)
+
+
+def test_a_bare_backbone_needs_an_image_size() -> None:
+    with pytest.raises(SpecError, match="image_size"):
+        operations(detector("T").backbone)
