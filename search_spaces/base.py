@@ -114,6 +114,8 @@ def _freeze(value: Any, annotation: Any, where: str) -> Any:
     """`value` as the annotated type of a field: lists become tuples, whole numbers floats where floats stand."""
     arguments = get_args(annotation)
     if get_origin(annotation) is tuple and isinstance(value, list | tuple):
+        if arguments[-1] is not Ellipsis and len(value) != len(arguments):
+            raise UserError(f"{where} needs {len(arguments)} entries, got {len(value)}")
         return tuple(_freeze(item, arguments[0], f"{where}[{i}]") for i, item in enumerate(value))
     if get_origin(annotation) is Literal and value in arguments:
         return value

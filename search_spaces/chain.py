@@ -34,7 +34,8 @@ class TinyNASSpace(SearchSpace[Backbone]):
     growth: the most that a block may widen its input, from the second block on.
     kernels: allowed kernels; a block at map side r (before its stride) takes only those with 1.5 k <= r.
     scales, depth_steps: coarse moves of a width (factors) and of a depth; minor_steps: minor moves, in units of `step`.
-    start: (out, bottleneck) of the stem and the blocks of the first candidate, where every depth is 1.
+    start_stem, start: widths of the first candidate's stem, and (out, bottleneck) of its blocks of depth 1, clipped to
+        the limits.
     Raises UserError if a limit makes no sense.
     """
 
@@ -205,9 +206,15 @@ class TinyNASSpace(SearchSpace[Backbone]):
     def frame(self) -> Backbone:
         """The first candidate, which also holds whatever the space keeps fixed."""
         tail = (Plain(self.closing),) if self.closing else ()
-        blocks = tuple(self.block(i, out, mid, 1, self._kernels[i][0]) for i, (out, mid) in enumerate(self.start))
-        stem = stem_of(self.stem_kind, self.start_stem, 3, 2)
-        return Backbone(stem, blocks + tail, self.out_blocks, self.spp, self.activation, self.reparam)
+        low, high = self.stem_channels
+        before = min(max(self.start_stem, low), high, self._highest[0])
+        stem, blocks = stem_of(self.stem_kind, before, 3, 2), []
+        for i, (out, mid) in enumerate(self.start):
+            low, high = self.width_interval(i, before, None)
+            before = min(max(out, low), high)
+            wanted = self.block(i, out, mid, 1, self._kernels[i][0])
+            blocks.append(self.block(i, before, self._fitted(before, wanted), 1, wanted.kernel))
+        return Backbone(stem, (*blocks, *tail), self.out_blocks, self.spp, self.activation, self.reparam)
 
     def _build(self, stem: int, blocks: tuple[Block, ...]) -> Backbone:
         template = self.frame

@@ -44,7 +44,7 @@ def deployed(spec: Backbone, family: Family = "res", focus: bool = True) -> Back
 
 def _residual(block: Block, index: int) -> Residual:
     if not isinstance(block, Residual):
-        raise SpecError(f"block {index} is a {type(block).__name__}: only residual backbones have a deployed form")
+        raise SpecError(f"block {index} is {type(block).__name__}: only residual backbones have a deployed form")
     return block
 
 
@@ -58,18 +58,19 @@ def _csp_stages(blocks: list[Residual]) -> tuple[tuple[CSP, ...], list[int]]:
     stages: list[CSP] = []
     members: list[int] = []
     for index, block in enumerate(blocks):
-        if block.kind != "kxkx":
-            raise SpecError(f"block {index} is {block.kind}: CSP stages are built of kxkx units")
+        if block.kind not in ("k1kx", "kxkx"):
+            raise SpecError(f"block {index} is {block.kind}: CSP stages are built of k1kx or kxkx units")
         if block.stride == 2:
             if block.depth < 2:
                 raise SpecError(f"block {index} has depth 1: its down-sampler would be the whole CSP stage")
-            stages.append(CSP(block.out, block.bottleneck, block.depth - 1, kernel=block.kernel))
+            stages.append(CSP(block.out, block.bottleneck, block.depth - 1, 2, block.kernel, block.kind))
         else:
             if not stages:
                 raise SpecError("the first block has stride 1: a CSP stage begins with a stride-2 block")
             last = stages[-1]
-            if (last.out, last.bottleneck, last.kernel) != (block.out, block.bottleneck, block.kernel):
-                raise SpecError(f"block {index} differs in width, bottleneck or kernel from the stage that it joins")
+            units = (block.out, block.bottleneck, block.kernel, block.kind)
+            if (last.out, last.bottleneck, last.kernel, last.kind) != units:
+                raise SpecError(f"block {index} differs in width or units from the stage that it joins")
             stages[-1] = replace(last, depth=last.depth + block.depth)
         members.append(len(stages) - 1)
     return tuple(stages), members
