@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import product
+from math import log
 from random import Random
 
 from nas.errors import SpecError
@@ -62,11 +63,21 @@ class Cell:
     @property
     def depth(self) -> int:
         """Convolutions on the longest path through the cell (0 where nothing connects)."""
-        longest = {0: 0}
-        for (source, target), name in zip(EDGES, self.edges, strict=True):
-            if source in longest and name != "none":
-                longest[target] = max(longest.get(target, 0), longest[source] + (name in _KERNEL))
-        return longest.get(3, 0)
+        return round(longest_path(self, {name: 1.0 for name in _KERNEL}))
+
+
+def longest_path(cell: Cell, gains: Mapping[str, float]) -> float:
+    """The greatest sum of gains (0 for an operation that is not listed) along a path through the cell."""
+    longest = {0: 0.0}
+    for (source, target), name in zip(EDGES, cell.edges, strict=True):
+        if source in longest and name != "none":
+            longest[target] = max(longest.get(target, 0.0), longest[source] + gains.get(name, 0.0))
+    return longest.get(3, 0.0)
+
+
+def path_gain(cell: Cell, channels: int) -> float:
+    """Half the sum of ln fan-in along the path of greatest gain: MAE's entropy of one cell of this width."""
+    return longest_path(cell, {name: 0.5 * log(kernel * kernel * channels) for name, kernel in _KERNEL.items()})
 
 
 @dataclass(frozen=True, slots=True)

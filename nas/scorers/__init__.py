@@ -6,6 +6,7 @@ from typing import Any
 
 from nas.errors import UserError
 from nas.scorers.base import Scorer
+from nas.scorers.zero_cost import ZERO_COST
 from nas.spec import Spec
 
 _ALL = (
@@ -16,6 +17,7 @@ _ALL = (
     Scorer("macs", "nas.scorers.counts:macs", "baseline"),
     Scorer("layers", "nas.scorers.counts:layers", "baseline"),
     Scorer("random", "nas.scorers.counts:chance", "baseline"),
+    *ZERO_COST,
 )
 
 SCORERS: dict[str, Scorer] = {scorer.name: scorer for scorer in _ALL}

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from nas.errors import UserError
-from nas.scorers.probe import activation_layers, features, prepare, weighted_layers
+from nas.scorers.probe import activation_layers, answer, features, prepare, weighted_layers
 
 _BatchNorm = nn.modules.batchnorm._BatchNorm
 
@@ -36,7 +36,7 @@ def naswot(model: nn.Module, images: Tensor, seed: int = 0) -> float:
         kernel.add_((code @ code.T + (1 - code) @ (1 - code).T).double())
 
     hooks = [layer.register_forward_pre_hook(count) for layer in activation_layers(model)]
-    model(images)
+    answer(model, images)
     for hook in hooks:
         hook.remove()
     return log_determinant(kernel)
@@ -93,11 +93,11 @@ def zen(model: nn.Module, images: Tensor, seed: int = 0, step: float = 0.01) -> 
     norms = [layer for layer in model.modules() if isinstance(layer, _BatchNorm)]
     hooks = [layer.register_forward_hook(keep_map) for layer in model.modules() if not list(layer.children())]
     watchers = [layer.register_forward_pre_hook(keep_deviation) for layer in norms]
-    model(x)
+    answer(model, x)
     before = last[0]
     for watcher in watchers:
         watcher.remove()
-    model(moved)
+    answer(model, moved)
     difference = float((last[0] - before).flatten(1).norm(dim=1).mean())
     for hook in hooks:
         hook.remove()
@@ -124,7 +124,7 @@ def meco(model: nn.Module, images: Tensor, seed: int = 0) -> float:
 
     layers = [layer for layer in weighted_layers(model) if isinstance(layer, nn.Conv2d)]
     hooks = [layer.register_forward_hook(least) for layer in layers]
-    model(pair)
+    answer(model, pair)
     for hook in hooks:
         hook.remove()
     return total

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nas.scorers.probe import prepare, primary_blocks
+from nas.scorers.probe import answer, prepare, primary_blocks
 
 
 def spectrum_entropy(features: Tensor) -> float:
@@ -61,7 +61,7 @@ def aznas_measures(model: nn.Module, images: Tensor, seed: int = 0) -> dict[str,
         outputs.append(output)
 
     hooks = [block.register_forward_hook(keep) for block in primary_blocks(model)]
-    model(torch.randn(images.shape, generator=generator))
+    answer(model, torch.randn(images.shape, generator=generator))
     for hook in hooks:
         hook.remove()
     entropies = [spectrum_entropy(output) for output in outputs]
@@ -73,3 +73,18 @@ def aznas_measures(model: nn.Module, images: Tensor, seed: int = 0) -> dict[str,
         "az_progressivity": min(later - earlier for earlier, later in zip(entropies, entropies[1:], strict=False)),
         "az_trainability": sum(trainability) / len(trainability),
     }
+
+
+def az_expressivity(model: nn.Module, images: Tensor, seed: int = 0) -> float:
+    """Sum of the spectrum entropies of all block outputs."""
+    return aznas_measures(model, images, seed)["az_expressivity"]
+
+
+def az_progressivity(model: nn.Module, images: Tensor, seed: int = 0) -> float:
+    """Least increase of the spectrum entropy from block to block."""
+    return aznas_measures(model, images, seed)["az_progressivity"]
+
+
+def az_trainability(model: nn.Module, images: Tensor, seed: int = 0) -> float:
+    """Mean of 2 - s - 1/s over blocks, s the spectral norm of a block's Jacobian."""
+    return aznas_measures(model, images, seed)["az_trainability"]

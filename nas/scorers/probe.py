@@ -23,11 +23,9 @@ def prepare(model: nn.Module, train: bool) -> nn.Module:
 
 
 def maps(output: object) -> list[Tensor]:
-    """The tensors of a network's answer: logits, feature maps in a list, tuple or dict, or raw predictions."""
+    """The tensors of a network's answer: logits, or feature maps in a list, tuple or dict."""
     if isinstance(output, Tensor):
         return [output]
-    if hasattr(output, "class_logits") and hasattr(output, "box_logits"):
-        return [output.class_logits.mean(1), output.box_logits.mean(1).flatten(1)]
     if isinstance(output, dict):
         return [item for value in output.values() for item in maps(value)]
     if isinstance(output, list | tuple):
@@ -35,17 +33,27 @@ def maps(output: object) -> list[Tensor]:
     raise UserError(f"a scorer needs a network that returns tensors, got {type(output).__name__}")
 
 
+def answer(model: nn.Module, images: Tensor) -> object:
+    """What a network says; of a detector the neck's maps, since its decoded boxes saturate at initialisation."""
+    return model.features(images)["neck"] if hasattr(model, "predict_raw") else model(images)  # type: ignore[operator]
+
+
 def features(model: nn.Module, images: Tensor) -> Tensor:
     """(B, D): logits as they are, maps averaged over their area and joined, so that each level weighs alike."""
-    return torch.cat([item.mean((2, 3)) if item.dim() == 4 else item.flatten(1) for item in maps(model(images))], 1)
+    return pooled(answer(model, images))
+
+
+def pooled(output: object) -> Tensor:
+    """(B, D) of an answer, see `features`."""
+    return torch.cat([item.mean((2, 3)) if item.dim() == 4 else item.flatten(1) for item in maps(output)], 1)
 
 
 def logits(model: nn.Module, images: Tensor, seed: int) -> Tensor:
     """(B, classes): the network's own logits, or its averaged maps through a fixed random linear layer."""
-    output = model(images)
+    output = answer(model, images)
+    joined = pooled(output)
     if isinstance(output, Tensor) and output.dim() == 2:
-        return output
-    joined = torch.cat([item.mean((2, 3)) if item.dim() == 4 else item.flatten(1) for item in maps(output)], 1)
+        return joined
     generator = torch.Generator().manual_seed(seed)
     head = torch.randn(joined.shape[1], CLASSES, generator=generator) / joined.shape[1] ** 0.5
     return joined @ head.to(joined)
@@ -53,10 +61,10 @@ def logits(model: nn.Module, images: Tensor, seed: int) -> Tensor:
 
 def task_loss(model: nn.Module, images: Tensor, seed: int) -> Tensor:
     """Cross-entropy against random labels: at initialisation the true labels carry no more information."""
-    answer = logits(model, images, seed)
+    guesses = logits(model, images, seed)
     generator = torch.Generator().manual_seed(seed + 1)
-    labels = torch.randint(answer.shape[1], (answer.shape[0],), generator=generator)
-    return F.cross_entropy(answer, labels.to(answer.device))
+    labels = torch.randint(guesses.shape[1], (guesses.shape[0],), generator=generator)
+    return F.cross_entropy(guesses, labels.to(guesses.device))
 
 
 def weighted_layers(model: nn.Module) -> list[nn.Module]:

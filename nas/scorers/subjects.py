@@ -1,0 +1,108 @@
+"""What zero-cost scorers are run on: specs and the networks of tabular benchmarks, built one at a time.
+
+torch is imported when a network is built, not before.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import random
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nas.cost.count import count_spec
+from nas.errors import UserError
+from nas.spec import Backbone, DetectorSpec, Spec
+from search_spaces import nasbench201, nasbench_macro
+
+if TYPE_CHECKING:
+    from torch import nn
+
+#: Benchmark name -> (table file, accuracy columns in per cent).
+BENCHMARKS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "nasbench201": ("nb201_accuracy.csv.gz", ("c10_test_e200", "c100_test_e200")),
+    "nasbench_macro": ("nasbench_macro_cifar10.csv.gz", ("mean_acc",)),
+}
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A network by name: its counts, its accuracies in [0, 1] where known, and how to build it afresh."""
+
+    name: str
+    counts: Mapping[str, float]
+    build: Callable[[], nn.Module]
+    image_size: int = 32
+    spec: Spec | None = None
+    accuracy: Mapping[str, float] = field(default_factory=dict)
+
+
+def spec_subject(name: str, spec: Spec, image_size: int | None = None) -> Subject:
+    """A backbone or detector as it is deployed: parallel branches, which exist in training alone, are left out."""
+    side = image_size or (spec.image_size if isinstance(spec, DetectorSpec) else 640)
+    counts = count_spec(spec, image_size=side)
+
+    def build() -> nn.Module:
+        if isinstance(spec, Backbone):
+            from nas.models.backbone import BackboneModule
+
+            return BackboneModule(replace(spec, reparam=False))
+        from nas.models.detector import build_detector
+
+        return build_detector(replace(spec, backbone=replace(spec.backbone, reparam=False)))
+
+    figures = {"params": counts.params, "macs": counts.macs, "layers": counts.layers}
+    return Subject(name, figures, build, side, spec)
+
+
+def benchmark_rows(name: str, tables: Path) -> list[dict[str, str]]:
+    """The rows of a benchmark's table. Raises UserError for an unknown benchmark or a folder without its file."""
+    if name not in BENCHMARKS:
+        raise UserError(f"unknown benchmark {name!r}; known: {', '.join(BENCHMARKS)}")
+    path = tables / BENCHMARKS[name][0]
+    if not path.is_file():
+        raise UserError(f"{path} is missing: point tables= to the folder of the benchmark tables")
+    with gzip.open(path, "rt") as file:
+        return list(csv.DictReader(file))
+
+
+def benchmark_subjects(name: str, tables: Path, sample: int = 0, seed: int = 0) -> Iterator[Subject]:
+    """Networks of a benchmark in a seeded random order (so that any beginning is a fair sample); 0 takes all."""
+    rows = benchmark_rows(name, tables)
+    random.Random(seed).shuffle(rows)
+    columns = BENCHMARKS[name][1]
+    for row in rows[: sample or None]:
+        accuracy = {column: float(row[column]) / 100 for column in columns}
+        yield _cell(row["arch"], accuracy) if name == "nasbench201" else _macro(row["arch"], accuracy)
+
+
+def _cell(text: str, accuracy: dict[str, float]) -> Subject:
+    cell = nasbench201.Cell.parse(text)
+
+    def build() -> Any:
+        from nas.models.nasbench201 import CellNetwork
+
+        return CellNetwork(cell.edges)
+
+    counts = nasbench201.network_counts(cell)
+    figures: dict[str, float] = {"params": counts.params, "macs": counts.macs, "layers": counts.layers}
+    figures["depth"] = cell.depth
+    # The MAE score read along the path of greatest gain: what is left of it where width and cell count are fixed.
+    figures["mae_path"] = sum(nasbench201.path_gain(cell, width) for width, _ in nasbench201.STAGES)
+    return Subject(text, figures, build, accuracy=accuracy)
+
+
+def _macro(text: str, accuracy: dict[str, float]) -> Subject:
+    net = nasbench_macro.MacroNet.parse(text)
+
+    def build() -> Any:
+        from nas.models.nasbench_macro import MacroNetwork
+
+        return MacroNetwork(net.choices)
+
+    counts = nasbench_macro.network_counts(net)
+    figures = {"params": counts.params, "macs": counts.macs, "layers": counts.layers}
+    return Subject(text, figures, build, accuracy=accuracy)
