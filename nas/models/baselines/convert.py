@@ -78,7 +78,7 @@ def from_official(name: str, state_dict_or_path: Mapping[str, Any] | str | Path,
         state = rtdetr_state(state)
     elif kind == "anchors":
         state = with_neutral_implicit(state)
-    with_pgi = key.startswith("yolov9") and not key.endswith("-pgi") and any(".cv5." in entry for entry in state)
+    with_pgi = key.startswith("yolov9") and not key.endswith("-pgi") and any(".cv5.0." in entry for entry in state)
     found = class_count(state, kind)
     model = build_baseline(f"{key}-pgi" if with_pgi else key, num_classes or found or 80)
     fresh = class_entries(model.state_dict(), state, kind) if model.num_classes != found else ()
