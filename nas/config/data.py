@@ -1,4 +1,4 @@
-"""Schema of the `data` group: where a data set lies and how it is read."""
+"""Schemas of the `data` group, where a data set lies and how it is read, and of `python -m nas.data`."""
 
 from __future__ import annotations
 
@@ -15,6 +15,14 @@ class Split:
 
 
 @dataclass
+class Download:
+    """An archive that belongs to a data set: http, https or file URL, `md5:...` or `sha256:...` or null."""
+
+    url: str = ""
+    checksum: str | None = None
+
+
+@dataclass
 class DataConfig:
     """One data set; a split without paths does not exist."""
 
@@ -28,3 +36,15 @@ class DataConfig:
     num_classes: int | None = None  # only checked: an error if the data has another number
     mode: str = "strict"  # strict: a broken label or image stops; repair: it is dropped or clipped, and reported
     check: str = "full"  # full: every image is decoded and hashed before training; labels: annotations only
+    download: list[Download] = field(default_factory=list)  # what `python -m nas.data action=fetch` gets
+    layout: str = "as_is"  # of the archives: as_is, or bccd (VOC files to be converted)
+
+
+@dataclass
+class DataCommand:
+    """action: check, convert or fetch; `to` and `output` belong to convert, `output` also to fetch."""
+
+    data: DataConfig = field(default_factory=DataConfig)
+    action: str = "check"
+    to: str = "yolo"
+    output: str | None = None
