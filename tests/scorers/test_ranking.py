@@ -47,7 +47,7 @@ def settings(table_folder: Path, folder: Path, **changes: object) -> RankConfig:
         "batch": 2,
         "progress": False,
     }
-    return RankConfig(**{**base, "scorers": ["synflow"], "resamples": 20, **changes})  # type: ignore[arg-type]
+    return RankConfig(**{**base, "scorers": ["synflow"], "resamples": 20, "progress": False, **changes})  # type: ignore[arg-type]
 
 
 def test_a_benchmark_is_scored_judged_and_reported(tables: Path, tmp_path: Path) -> None:
