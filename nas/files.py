@@ -56,7 +56,8 @@ def read_yaml(path: str | Path) -> Any:
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         where = getattr(error, "problem_mark", None)
         line = f" at line {where.line + 1}" if where is not None else ""
-        raise UserError(f"{path} is not valid YAML{line}: {getattr(error, 'problem', None) or error}") from None
+        reason = " ".join(str(getattr(error, "problem", None) or error).split())
+        raise UserError(f"{path} is not valid YAML{line}: {reason}") from None
 
 
 def read_json(path: str | Path) -> Any:
