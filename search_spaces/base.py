@@ -83,6 +83,14 @@ class SearchSpace(ABC, Generic[Value]):
     def size(self) -> int:
         """How many architectures the space holds (a subclass says if it is an upper bound)."""
 
+    def smallest(self) -> Value:
+        """A member that costs about as little as any: what tells whether a budget is possible at all."""
+        return self.initial()
+
+    def reached(self, spec: Value) -> list[str]:
+        """The limits of the space that a member uses up, as readable lines: what stops it from growing."""
+        return []
+
     def contains(self, spec: Value) -> bool:
         """Whether `spec` breaks no limit."""
         return not self.violations(spec)

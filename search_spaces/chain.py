@@ -127,6 +127,27 @@ class TinyNASSpace(SearchSpace[Backbone]):
     def initial(self) -> Backbone:
         return self.frame
 
+    def smallest(self) -> Backbone:
+        """Every width, bottleneck, depth and kernel at its lowest."""
+        blocks = []
+        for i in range(len(self.strides)):
+            out = self.widths(i)[0]
+            blocks.append(self.block(i, out, self.bottlenecks(out)[0], 1, min(self._kernels[i])))
+        return self._build(self.stem_widths()[0], tuple(blocks))
+
+    def reached(self, spec: Backbone) -> list[str]:
+        blocks = self.searched(spec)
+        lines = []
+        if self.max_layers - self.layers_of(spec) < self.unit_layers:
+            lines.append(f"max_layers {self.max_layers}")
+        full = [i for i, (block, cap) in enumerate(zip(blocks, self.depths, strict=True)) if block.depth == cap]
+        if len(full) == len(blocks):
+            lines.append(f"depths {list(self.depths)}")
+        wide = [i for i, block in enumerate(blocks) if block.out == self._highest[i]]
+        if len(wide) == len(blocks):
+            lines.append(f"channels {[high for _, high in self.channels]}")
+        return lines
+
     def sample(self, rng: Random) -> Backbone:
         """A random member: stem and widths one after the other, uniform between what the neighbours allow."""
         before = stem = draw(self.stem_widths(), rng)
@@ -235,13 +256,11 @@ class TinyNASSpace(SearchSpace[Backbone]):
 
     @cached_property
     def _lowest(self) -> tuple[int, ...]:
-        """Lowest width of each block from which the later blocks' ranges can be reached."""
+        """Lowest width of each block that the stem allows and from which the later blocks' ranges can be reached."""
         lows: list[int] = []
         for low, _ in reversed(self.channels):
             lows.insert(0, max(low, self._shrunk(lows[0])) if lows else low)
-        for i in range(1, len(lows)):
-            lows[i] = max(lows[i], lows[i - 1])
-        return tuple(lows)
+        return tuple(accumulate([self.stem_channels[0], *lows], max))[1:]
 
     def _shrunk(self, out: int) -> int:
         """The narrowest input from which a block may grow to `out`."""

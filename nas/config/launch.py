@@ -24,28 +24,51 @@ def launch(name: str, schema: type, run: Callable[[Any], Any]) -> None:
     """Compose conf/`name`.yaml on `schema` with the command line, call run(config), exit 1 with one line on failure.
 
     `schema` is a dataclass; conf/`name`.yaml lists it first in its defaults as `<name>_schema`, so that a misspelt
-    key or a wrong type is an error before anything runs.
+    key or a wrong type is an error before anything runs. In a sweep the jobs after a failed one still run.
     """
     os.environ["HYDRA_FULL_ERROR"] = "1"
     import hydra
     from hydra.core.config_store import ConfigStore
+    from hydra.core.hydra_config import HydraConfig
     from hydra.errors import HydraException
+    from hydra.types import RunMode
+    from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
+    OmegaConf.register_new_resolver("first", lambda *values: next((v for v in values if v), None), replace=True)
     ConfigStore.instance().store(name=f"{name}_schema", node=schema)
+    failures: list[BaseException] = []
+
+    def task(config: Any) -> None:
+        """A single run keeps its failure to itself, as Hydra would print a second line; a sweep's launcher needs it."""
+        try:
+            run(config)
+        except (UserError, OmegaConfBaseException, OSError) as error:
+            if HydraConfig.get().mode != RunMode.RUN:
+                raise
+            failures.append(error)
+
     try:
-        hydra.main(version_base="1.3", config_path=config_folder(), config_name=name)(run)()
+        hydra.main(version_base="1.3", config_path=config_folder(), config_name=name)(task)()
     except (UserError, HydraException, OmegaConfBaseException, OSError) as error:
-        message = _first_line(error)
-        sys.exit(f"error: {message}")
+        failures.append(error)
     except KeyboardInterrupt:
         sys.exit(130)
+    if failures:
+        sys.exit(f"error: {_one_line(failures[0])}")
 
 
-def _first_line(error: BaseException) -> str:
-    """The line of an error that names the thing: Hydra hides it in the cause."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+def _one_line(error: BaseException) -> str:
+    """What is wrong, where, and what there is instead, in one line."""
     cause = error.__cause__
-    if cause is not None and lines and lines[0].startswith(("Error merging", "In '")):
-        return _first_line(cause)
-    return lines[0] if lines else type(error).__name__
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    if cause is not None and lines[0].startswith("Error merging"):
+        return _one_line(cause)
+    text = lines[0]
+    places = [line.removeprefix("full_key:").strip() for line in lines if line.startswith("full_key:")]
+    if places and places[0] not in text:
+        text = f"{places[0]}: {text}"
+    if text.startswith("Could not override"):
+        text += " There is no such setting; see conf/ for those that exist."
+    options = getattr(error, "options", None)
+    return f"{text}; there are {', '.join(sorted(options))}" if options else text

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import MISSING
+
+from nas.config.launch import config_folder
+from nas.errors import UserError
+from nas.files import read_yaml
+
+if TYPE_CHECKING:
+    from nas.searching import SearchSettings
 
 
 @dataclass
@@ -47,3 +56,68 @@ class SearchConfig:
     evaluations: int = 100_000
     resume: str | None = None
     progress: bool = True
+
+
+def settings_of(plain: dict[str, Any]) -> SearchSettings:
+    """The settings of a composed configuration; raises UserError in one line for whatever is wrong with it."""
+    from nas.frame import Frame
+    from nas.searching import SearchSettings
+    from search_spaces import find_space
+
+    space, scorer, searcher = (_named(plain[group], group) for group in ("space", "scorer", "searcher"))
+    neck = plain["neck"]
+    frame = Frame(
+        image_size=plain["image_size"],
+        **{key: tuple(value) if isinstance(value, list) else value for key, value in neck.items()},
+    )
+    return SearchSettings.of(
+        budget=limits_of(plain["budget"]),
+        space=find_space(space[0], **space[1]),
+        scorer=scorer[0],
+        scorer_options=scorer[1],
+        searcher=searcher[0],
+        searcher_options=searcher[1],
+        hardware=plain["hardware"],
+        frame=frame,
+        scope=plain["scope"],
+        seed=plain["seed"],
+        workers=plain["workers"],
+        evaluations=plain["evaluations"],
+    )
+
+
+def limits_of(budget: dict[str, Any]) -> dict[str, float]:
+    """{metric: limit} of the budget group, whose entries are named limits; two limits on one metric are refused."""
+    if not budget:
+        names = sorted(path.stem for path in (Path(config_folder()) / "budget").glob("*.yaml"))
+        raise UserError(f"no budget: add +budget=NAME (or '+budget=[NAME,NAME]'); there are {', '.join(names)}")
+    limits: dict[str, float] = {}
+    for name, entry in budget.items():
+        pairs = entry if isinstance(entry, dict) else {name: entry}
+        for metric, limit in pairs.items():
+            if metric in limits:
+                raise UserError(f"two limits on {metric}: {limits[metric]:g} and {limit:g}; keep one")
+            limits[metric] = limit
+    return limits
+
+
+def stored_config(folder: str) -> dict[str, Any]:
+    """The configuration of an earlier run, for `resume`."""
+    path = Path(folder) / "config.yaml"
+    if not path.is_file():
+        raise UserError(f"nothing to resume in {folder}: there is no config.yaml; give the folder of a search")
+    stored = read_yaml(path)
+    if not isinstance(stored, dict) or set(SearchConfig.__dataclass_fields__) - set(stored) - {"resume", "workers", "progress"}:
+        raise UserError(f"{path} is not the configuration of a search")
+    return stored
+
+
+def override_names(overrides: Sequence[str]) -> list[str]:
+    """The keys of command-line overrides."""
+    return [override.split("=")[0].lstrip("+~") for override in overrides]
+
+
+def _named(entry: dict[str, Any], group: str) -> tuple[str, dict[str, Any]]:
+    if not isinstance(entry.get("name"), str):
+        raise UserError(f"{group} needs a name")
+    return entry["name"], {key: value for key, value in entry.items() if key != "name"}

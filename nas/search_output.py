@@ -1,0 +1,183 @@
+"""The files of a search: best.yaml and pareto.csv (deterministic), trace, summary, pictures and the page."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import platform
+import subprocess
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import nas
+from nas.files import save_spec, write_atomic
+from nas.report.html import write_search_page
+from nas.report.plots import draw_search
+from nas.report.search_record import Mark, SearchRecord, network_parts
+from nas.searching import SearchResult, backbone_of, published_marks
+from nas.spec import DetectorSpec
+
+#: Evaluations that trace.csv and the pictures show.
+SAMPLE = 4000
+SHOWN = ("latency_ms", "flops_g", "params_m", "layers", "rho")
+
+
+def write_search(result: SearchResult, folder: Path, marks: list[Mark] | None = None) -> list[Path]:
+    """Write every file of a search into `folder`; returns the paths, the most important first."""
+    settings, best, history = result.settings, result.best, result.outcome.history
+    written = [
+        save_spec(
+            folder / "best.yaml",
+            best.spec,
+            name=folder.name if not folder.name.isdigit() else f"best_{best.digest}",
+            metrics=_rounded(best.metrics),
+            provenance=provenance(result),
+        )
+    ]
+    written.append(write_atomic(folder / "pareto.csv", _front_csv(result)))
+    outside = history.column("excess")
+    rose = history.improvements("score", outside == 0)
+    rows = history.sample(SAMPLE, rose)
+    written.append(write_atomic(folder / "trace.csv", history.to_csv(rows)))
+    record = search_record(result, rows, marks if marks is not None else [])
+    written.append(write_search_page(record, folder / "report.html"))
+    written += draw_search(record, folder)
+    written.append(write_atomic(folder / "summary.json", json.dumps(summary(result), indent=1) + "\n"))
+    return written
+
+
+def provenance(result: SearchResult) -> dict[str, Any]:
+    """Where a result comes from, the same wherever and however often the search ran."""
+    settings = result.settings
+    return {
+        "maenas": nas.__version__,
+        "space": settings.space.name,
+        "limits": dict(settings.budget.limits),
+        "scorer": settings.scorer,
+        "searcher": settings.searcher,
+        "evaluations": settings.evaluations,
+        "seed": settings.seed,
+        "scope": settings.scope,
+        "hardware": result.table.name,
+        "table_digest": result.table.digest,
+        "search": settings.identity,
+    }
+
+
+def summary(result: SearchResult) -> dict[str, Any]:
+    """The result with what may differ between runs: host, time, commit, versions, speed."""
+    outcome = result.outcome
+    return {
+        "best": {"digest": result.best.digest, **_rounded(result.best.metrics)},
+        "limits": dict(result.settings.budget.limits),
+        "binding": result.binding,
+        "notes": list(result.notes),
+        "provenance": provenance(result),
+        "evaluated": outcome.evaluated,
+        "proposed": outcome.proposed,
+        "seconds": round(outcome.seconds, 3),
+        "interrupted": outcome.interrupted,
+        "workers": result.settings.workers,
+        "host": platform.node(),
+        "machine": f"{platform.machine()}, {platform.system()}",
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "commit": commit(),
+        "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+    }
+
+
+def commit() -> str:
+    """The commit of the checkout that runs, empty outside one."""
+    try:
+        where = Path(__file__).resolve().parents[1]
+        result = subprocess.run(["git", "rev-parse", "HEAD"], cwd=where, capture_output=True, text=True, timeout=5)
+        return result.stdout.strip() if result.returncode == 0 else ""
+    except (OSError, subprocess.SubprocessError):
+        return ""
+
+
+def published(result: SearchResult) -> list[Mark]:
+    """The published networks beside the winner, judged by the same table and scorer."""
+    settings = result.settings
+    return [
+        Mark(name, score, metrics, settings.budget.admits(metrics)) for name, score, metrics in published_marks(settings, result.table)
+    ]
+
+
+def search_record(result: SearchResult, rows: np.ndarray, marks: list[Mark]) -> SearchRecord:
+    """What the pictures and the page show."""
+    settings, history = result.settings, result.outcome.history
+    outside = history.column("excess")
+    rose = history.improvements("score", outside == 0)
+    names = [name for name in history.names if name not in ("score", "excess")]
+    columns = {name: history.column(name)[rows] for name in ("score", *names)}
+    columns |= {"evaluation": rows.astype(np.float64) + 1, "feasible": (outside[rows] == 0).astype(np.float64)}
+    side = settings.frame.image_size
+    explained = result.table.total(_deployed(result))
+    prices = tuple(
+        {
+            "operation": f"{row.operation.role} {row.operation.kind} {row.operation.kernel}x{row.operation.kernel}/{row.operation.stride}",
+            "channels": f"{row.operation.in_channels} -> {row.operation.out_channels}",
+            "map": f"{row.operation.height}x{row.operation.width}",
+            "ms": row.price.ms / result.table.header.batch,
+            "how": row.price.how,
+            "bound": row.price.bound,
+        }
+        for row in explained.explain()
+    )
+    limits = ", ".join(f"{metric} <= {limit:g}" for metric, limit in settings.budget.limits)
+    return SearchRecord(
+        title=f"{settings.space.name}: {limits} on {result.table.name}",
+        scorer=settings.scorer,
+        limits=dict(settings.budget.limits),
+        binding=tuple(result.binding),
+        notes=result.notes,
+        columns=columns,
+        best_curve=np.stack([rose + 1.0, history.column("score")[rose]], axis=1),
+        winner=dict(result.best.metrics),
+        parts=network_parts(result.best.spec, side, result.table),
+        prices=prices,
+        front=tuple({"digest": c.digest, **_rounded(c.metrics)} for c in result.front[:200]),
+        marks=tuple(marks),
+        provenance=provenance(result),
+    )
+
+
+def _deployed(result: SearchResult) -> Any:
+    from nas.lowering import operations
+
+    spec = result.best.spec
+    side = None if isinstance(spec, DetectorSpec) else result.settings.frame.image_size
+    return operations(spec, "folded", side)
+
+
+def _front_csv(result: SearchResult) -> str:
+    """The front, highest score first, with the shape of each network in one column."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    names = list(result.best.metrics)
+    writer.writerow(["digest", *names, "shape"])
+    for candidate in result.front:
+        values = [repr(round(float(candidate.metrics[name]), 9)) for name in names]
+        writer.writerow([candidate.digest, *values, shape_of(candidate.spec)])
+    return text.getvalue()
+
+
+def shape_of(spec: Any) -> str:
+    """A backbone in one line: the stem's width, then out/bottleneck x depth of every block."""
+    backbone = backbone_of(spec)
+    blocks = [
+        f"{b.out}/{getattr(b, 'bottleneck', getattr(b, 'hidden', '-'))}x{b.depth}" for b in backbone.blocks
+    ]
+    return " ".join([str(backbone.stem.out), *blocks])
+
+
+def _rounded(metrics: Mapping[str, float]) -> dict[str, float]:
+    """Metrics without the noise of the last digits."""
+    return {name: round(float(value), 9) for name, value in metrics.items()}

@@ -1,0 +1,82 @@
+"""Searchers by name, and the problem that a space, a score and a budget make."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from nas.cost.budget import Budget
+from nas.cost.latency import LatencyTable
+from nas.errors import UserError
+from nas.frame import Frame
+from nas.scorers import find_scorer
+from nas.searchers.base import Searcher
+from nas.searchers.evolution import Evolution
+from nas.searchers.formulas import formula_of
+from nas.searchers.gene_problem import GeneProblem
+from nas.searchers.loop import Progress, SearchOutcome, run_loop
+from nas.searchers.objective import Objective
+from nas.searchers.problem import Problem
+from nas.searchers.random_search import RandomSearch
+from nas.searchers.spec_problem import NamedScore, SpecProblem
+from search_spaces.base import SearchSpace
+from search_spaces.chain import TinyNASSpace
+
+#: Searchers that are asked and told; the keywords of their constructors are their options.
+ASKED: dict[str, Callable[..., Searcher]] = {"random": RandomSearch, "evolution": Evolution}
+
+
+def searcher_names() -> tuple[str, ...]:
+    """Names that `search_with` knows."""
+    return tuple(ASKED)
+
+
+def check_searcher(name: str, options: Mapping[str, Any]) -> None:
+    """Raise UserError for an unknown searcher or option."""
+    if name not in ASKED:
+        raise UserError(f"unknown searcher {name!r}; known: {', '.join(searcher_names())}")
+    known = [key for key in inspect.signature(ASKED[name]).parameters if key not in ("self", "problem", "seed")]
+    for key in options:
+        if key not in known:
+            raise UserError(f"searcher {name} has no option {key!r}; it has {', '.join(known)}")
+
+
+def make_problem(
+    space: SearchSpace[Any],
+    budget: Budget,
+    scorer: str,
+    options: Mapping[str, Any],
+    table: LatencyTable | None,
+    frame: Frame | None,
+    image_size: int,
+    workers: int = 1,
+) -> Problem:
+    """The fast array problem where space and score have a closed form, else the general one over `workers` processes.
+
+    frame: neck and head around the backbone, or None to price the bare backbone at `image_size` pixels.
+    """
+    find_scorer(scorer).check_options(dict(options))
+    formula = formula_of(scorer, options, space.kind) if isinstance(space, TinyNASSpace) else None
+    if isinstance(space, TinyNASSpace) and formula is not None:
+        return GeneProblem(space, Objective(formula, table, frame, image_size), budget)
+    score = NamedScore(scorer, tuple(sorted(options.items())))
+    return SpecProblem(space, Objective(None, table, frame, image_size), budget, score, workers)
+
+
+def search_with(
+    name: str,
+    options: Mapping[str, Any],
+    problem: Problem,
+    evaluations: int,
+    seed: int = 0,
+    *,
+    state: Path | None = None,
+    identity: str = "",
+    on_progress: Callable[[Progress], None] | None = None,
+) -> SearchOutcome:
+    """Run the searcher of that name on a problem; see `run_loop`."""
+    check_searcher(name, options)
+    searcher = ASKED[name](problem, seed=seed, **options)
+    return run_loop(problem, searcher, evaluations, state=state, identity=identity, on_progress=on_progress)

@@ -1,0 +1,197 @@
+"""One search from settings to a result: the plain function behind `python -m nas.search` and `nas.find`."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from nas.cost.budget import Budget
+from nas.cost.latency import LatencyTable
+from nas.errors import UserError
+from nas.frame import Frame
+from nas.searchers.candidate import Candidate
+from nas.searchers.loop import Progress, SearchOutcome
+from nas.searchers.problem import Problem
+from nas.spec import Backbone, DetectorSpec, Spec, digest
+from search_spaces import SearchSpace, find_space
+
+SCOPES = ("detector", "backbone")
+
+
+@dataclass(frozen=True)
+class SearchSettings:
+    """Everything that decides the result of a search, and `workers`, which does not.
+
+    scope: price the whole `detector` (backbone in `frame`) or the bare `backbone` at image_size pixels.
+    hardware: a table by name or path; evaluations: distinct candidates (the exact searcher needs no such limit).
+    """
+
+    budget: Budget
+    space: SearchSpace[Any]
+    scorer: str = "mae"
+    scorer_options: Mapping[str, Any] = field(default_factory=dict)
+    searcher: str = "evolution"
+    searcher_options: Mapping[str, Any] = field(default_factory=dict)
+    hardware: str = "t4_tensorrt_fp16"
+    frame: Frame = field(default_factory=Frame)
+    scope: str = "detector"
+    seed: int = 0
+    workers: int = 1
+    evaluations: int = 100_000
+
+    @classmethod
+    def of(cls, budget: Mapping[str, float] | Budget, space: str | SearchSpace[Any] = "tinynas_k1kx", **options: Any) -> SearchSettings:
+        """Settings from plain values; raises UserError for an unknown space or option."""
+        unknown = set(options) - set(cls.__dataclass_fields__)
+        if unknown:
+            raise UserError(f"unknown search options {', '.join(sorted(unknown))}; known: {', '.join(cls.__dataclass_fields__)}")
+        limits = budget if isinstance(budget, Budget) else Budget.of(budget)
+        return cls(limits, find_space(space) if isinstance(space, str) else space, **options).checked()
+
+    def checked(self) -> SearchSettings:
+        """Itself; raises UserError for a value that cannot be used."""
+        from nas.searchers.catalog import check_searcher
+
+        if self.scope not in SCOPES:
+            raise UserError(f"scope must be one of {', '.join(SCOPES)}, got {self.scope!r}")
+        if self.workers < 1 or self.evaluations < 1 or self.seed < 0:
+            raise UserError("workers and evaluations must be at least 1, seed at least 0")
+        check_searcher(self.searcher, self.searcher_options)
+        return self
+
+    @property
+    def identity(self) -> str:
+        """What a resumed run must share: a digest of everything that decides the result."""
+        values = {name: repr(getattr(self, name)) for name in self.__dataclass_fields__ if name not in ("workers", "scorer_options", "searcher_options")}
+        values |= {"scorer_options": sorted(self.scorer_options.items()), "searcher_options": sorted(self.searcher_options.items())}
+        return hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """What a search found; `best.spec` is the whole detector, or the backbone with scope=backbone."""
+
+    settings: SearchSettings
+    table: LatencyTable
+    best: Candidate
+    front: tuple[Candidate, ...]
+    outcome: SearchOutcome
+    notes: tuple[str, ...]
+
+    @property
+    def binding(self) -> list[str]:
+        """Limits that the winner uses up to within 2 %."""
+        return self.settings.budget.binding(self.best.metrics)
+
+
+def run_search(
+    settings: SearchSettings,
+    state: Path | None = None,
+    on_progress: Callable[[Progress], None] | None = None,
+) -> SearchResult:
+    """Search; raises UserError before any long work for what cannot succeed, and after it if nothing fits.
+
+    state: a file to resume from, kept up to date; see `nas.searchers.loop.run_loop`.
+    """
+    from nas.searchers.catalog import make_problem, search_with
+
+    table = LatencyTable.load(settings.hardware)
+    problem = make_problem(
+        settings.space,
+        settings.budget,
+        settings.scorer,
+        settings.scorer_options,
+        table,
+        settings.frame if settings.scope == "detector" else None,
+        settings.frame.image_size,
+        settings.workers,
+    )
+    try:
+        check_possible(settings, problem)
+        outcome = search_with(
+            settings.searcher,
+            settings.searcher_options,
+            problem,
+            settings.evaluations,
+            settings.seed,
+            state=state,
+            identity=f"{settings.identity}-{table.digest}",
+            on_progress=on_progress,
+        )
+    finally:
+        problem.close()
+    if outcome.best is None:
+        raise UserError(
+            f"nothing among {outcome.evaluated} candidates fits the budget; loosen it or the limits of space {settings.space.name}"
+        )
+    front = tuple(whole(settings, candidate) for candidate in outcome.front)
+    best = front[0]
+    return SearchResult(settings, table, best, front, outcome, tuple(slack_notes(settings, best)))
+
+
+def whole(settings: SearchSettings, candidate: Candidate) -> Candidate:
+    """The candidate as what is searched for: a detector, unless the scope is the bare backbone."""
+    if settings.scope == "backbone" or isinstance(candidate.spec, DetectorSpec):
+        return candidate
+    spec = settings.frame.detector(candidate.spec)
+    return replace(candidate, spec=spec, digest=digest(spec))
+
+
+def check_possible(settings: SearchSettings, problem: Problem) -> None:
+    """Raise UserError if even the smallest network of the space exceeds a limit by half."""
+    smallest = problem.evaluate(problem.encode([settings.space.smallest()])).metrics[0]
+    for metric, limit in settings.budget.limits:
+        least = float(smallest[problem.metrics.index(metric)])
+        if least > 1.5 * limit:
+            raise UserError(
+                f"impossible budget: {metric} <= {limit:g}, but the smallest network of space {settings.space.name} "
+                f"has {least:.4g}; loosen the limit"
+            )
+
+
+def slack_notes(settings: SearchSettings, best: Candidate) -> list[str]:
+    """For every limit that does not bind, what stands in the way."""
+    budget, backbone = settings.budget, backbone_of(best.spec)
+    loose = [metric for metric in budget.metrics if metric not in budget.binding(best.metrics)]
+    if not loose:
+        return []
+    caps = settings.space.reached(backbone)
+    others = [f"the limit on {metric}" for metric in budget.metrics if metric not in loose]
+    reasons = "; ".join([*others, *(f"space limit {cap}" for cap in caps)]) or "the score itself (more would not raise it)"
+    use = budget.use(best.metrics)
+    return [f"{metric} does not bind ({100 * use[metric]:.0f} % used): {reasons}" for metric in loose]
+
+
+def backbone_of(spec: Spec) -> Backbone:
+    """The backbone of a detector, or the backbone itself."""
+    return spec.backbone if isinstance(spec, DetectorSpec) else spec
+
+
+def published_marks(settings: SearchSettings, table: LatencyTable) -> list[tuple[str, float, dict[str, float]]]:
+    """Name, score and costs of published networks of the same kind, to set beside the winner."""
+    from nas.scorers import score_spec
+    from search_spaces import load_published
+
+    names = ("damo-yolo-t", "damo-yolo-s") if settings.scope == "detector" else ("tinynas_l20_k1kx", "tinynas_l25_k1kx")
+    rows = []
+    for name in names:
+        spec = load_published(name)
+        try:
+            rows.append((name, score_spec(spec, settings.scorer, **settings.scorer_options), costs(spec, settings, table)))
+        except UserError:
+            continue  # a published net that this table or scorer cannot judge is left out
+    return rows
+
+
+def costs(spec: Spec, settings: SearchSettings, table: LatencyTable) -> dict[str, float]:
+    """Metrics of any network by the settings' table, a detector at its own image size."""
+    from nas.cost.count import count_spec
+    from nas.lowering import operations
+
+    side = spec.image_size if isinstance(spec, DetectorSpec) else settings.frame.image_size
+    total = table.total(operations(spec, "folded", side))
+    return count_spec(spec, "merged", side).metrics() | {"latency_ms": total.ms / table.header.batch}
