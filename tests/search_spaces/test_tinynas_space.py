@@ -135,6 +135,21 @@ def test_equal_blocks_are_one_object_and_moves_repeat_with_the_seed() -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_smallest_member_costs_least_and_full_members_say_what_is_full(name: str) -> None:
+    space, rng = SPACES[name], Random(6)
+    least = space.smallest()
+    assert space.violations(least) == [] and space.reached(least) == []
+    macs = count_spec(least, image_size=space.image_size).macs
+    assert all(count_spec(space.sample(rng), image_size=space.image_size).macs >= macs for _ in range(5))
+    full = space.initial()
+    for _ in range(4000):
+        child = space.mutate(full, rng)
+        full = child if space.layers_of(child) >= space.layers_of(full) else full
+    if space.max_layers < 200:
+        assert any("max_layers" in line or "depths" in line for line in space.reached(full))
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_layer_count_agrees_with_the_operations(name: str) -> None:
     space, rng = SPACES[name], Random(11)
     for _ in range(3):
