@@ -11,12 +11,16 @@ from typing import Any
 
 from nas.files import read_json, save_spec
 from nas.spec import Backbone, DetectorSpec, HeadSpec, NeckSpec, Spec
+from search_spaces.c3k2 import BACKBONES as C3K2
 from search_spaces.catalog import find_space
+from search_spaces.gelan import BACKBONES as GELANS
 from search_spaces.published import FOLDER
 from search_spaces.tinynas import deployed, from_official
 
 DAMO_YOLO = "DAMO-YOLO v0.3.1, arXiv 2211.15444"
 DEEPMAD = "DeepMAD, arXiv 2303.02165, TinyNAS release of August 2023"
+YOLOV9 = "YOLOv9, arXiv 2402.13616"
+YOLO11 = "YOLO11, Ultralytics 2024"
 MAE_DET = "MAE-DET, arXiv 2111.13336, TinyNAS release of August 2023"
 
 #: record id -> (our name, source, the space whose limits it is judged by)
@@ -96,7 +100,11 @@ def write_published(source: str | Path, folder: Path = FOLDER) -> list[str]:
         about = f"DAMO-YOLO {size.capitalize()}, whole detector as deployed"
         known = provenance | {"searched": name, "family": family, "published": PUBLISHED.get(size, {})}
         _write(folder, f"damo-yolo-{size}", detector_of(size, backbone), about, breaks, known)
-    return [*searched, *(f"damo-yolo-{size}" for size in DETECTORS)]
+    for space, source_text, drawn in (("gelan", YOLOV9, GELANS), ("c3k2", YOLO11, C3K2)):
+        for name, backbone in drawn.items():
+            about = f"{name.removesuffix('-backbone')}, backbone as drawn by hand, with its pyramid"
+            _write(folder, name, backbone, about, "", {"source": source_text, "space": space})
+    return [*searched, *(f"damo-yolo-{size}" for size in DETECTORS), *GELANS, *C3K2]
 
 
 def _write(folder: Path, name: str, spec: Spec, about: str, breaks: str, provenance: dict[str, Any]) -> None:

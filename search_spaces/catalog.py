@@ -9,7 +9,7 @@ from nas.errors import UserError
 from search_spaces.base import SearchSpace
 
 #: Modules whose `SPACES` map names to spaces, in the order in which they are listed.
-FAMILIES = ("search_spaces.tinynas", "search_spaces.giraffe")
+FAMILIES = ("search_spaces.tinynas", "search_spaces.giraffe", "search_spaces.gelan", "search_spaces.c3k2")
 
 
 def _spaces() -> dict[str, SearchSpace[Any]]:

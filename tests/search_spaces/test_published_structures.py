@@ -11,6 +11,8 @@ from nas.cost.count import count_spec
 from nas.errors import UserError
 from nas.spec import Backbone, DetectorSpec
 from search_spaces import find_space, load_published, published_names
+from search_spaces.c3k2 import BACKBONES as C3K2
+from search_spaces.gelan import BACKBONES as GELANS
 from search_spaces.published import is_published, published_document
 from search_spaces.tinynas import deployed
 
@@ -43,7 +45,8 @@ def test_all_announced_structures_are_there() -> None:
     searched = {"tinynas_l20_k1kx", "tinynas_l25_k1kx", "tinynas_l35_kxkx", "tinynas_l45_kxkx", "tinynas_l20_k1kx_nano"}
     nano = {f"tinynas_nano_{size}" for size in ("small", "middle", "large")}
     mae_det = {f"mae-det-{size}" for size in "sml"}
-    assert set(published_names()) == {*DETECTORS} | deepmad | searched | nano | mae_det
+    drawn = {*GELANS, *C3K2}
+    assert set(published_names()) == {*DETECTORS} | deepmad | searched | nano | mae_det | drawn
 
 
 @pytest.mark.parametrize("name", published_names())

@@ -1,0 +1,85 @@
+"""The spaces around GELAN and C3k2: the published backbones lie inside, and every move stays inside."""
+
+from __future__ import annotations
+
+import csv
+import random
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nas.cost.count import count_spec
+from nas.errors import UserError
+from nas.scorers.entropy import mae
+from nas.spec import GELAN
+from search_spaces import find_space, load_published
+from search_spaces.c3k2 import BACKBONES as C3K2
+from search_spaces.gelan import BACKBONES as GELANS
+
+NAMES = ("gelan", "c3k2")
+#: Reference layer table and number of its rows that make the backbone.
+TABLES = {
+    "yolov9-t-backbone": ("yolov9t", 10),
+    "yolov9-s-backbone": ("yolov9s", 10),
+    "yolov9-m-backbone": ("yolov9m", 10),
+    "yolov9-c-backbone": ("yolov9c", 10),
+    **{f"yolo11-{size}-backbone": (f"yolo11{size}", 11) for size in "nsmlx"},
+}
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_published_backbones_have_the_published_parameters(name: str, golden: Path) -> None:
+    table, rows = TABLES[name]
+    with (golden / "baselines" / "layers" / f"{table}.csv").open() as file:
+        counts = [int(row["params_train_form"]) for row in csv.DictReader(file)]
+    assert count_spec(load_published(name), "train", image_size=640).params == sum(counts[:rows])
+
+
+def test_published_backbones_are_members() -> None:
+    for space, backbones in (("gelan", GELANS), ("c3k2", C3K2)):
+        for name, backbone in backbones.items():
+            assert find_space(space).violations(backbone) == [], name
+            assert load_published(name) == backbone
+
+
+@pytest.mark.parametrize("name", NAMES)
+@given(seed=st.integers(0, 2**32 - 1))
+@settings(max_examples=40, deadline=None)
+def test_moves_stay_inside(name: str, seed: int) -> None:
+    space, rng = find_space(name), random.Random(seed)
+    a, b = space.sample(rng), space.sample(rng)
+    for spec in (a, b, space.mutate(a, rng), space.mutate(a, rng, "minor"), space.crossover(a, b, rng)):
+        assert space.violations(spec) == []
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_searches_can_start_and_move(name: str) -> None:
+    space, rng = find_space(name), random.Random(0)
+    assert space.violations(space.initial()) == [] and space.violations(space.smallest()) == []
+    small, start = (count_spec(spec, image_size=640).macs for spec in (space.smallest(), space.initial()))
+    assert small < start
+    mutants = {space.mutate(space.initial(), rng) for _ in range(200)}
+    assert len(mutants) > 100
+    assert len({mae(spec) for spec in mutants}) > 50
+
+
+def test_size_of_a_small_space_by_enumeration() -> None:
+    space = find_space("c3k2", stem_channels=(16, 24), channels=((32, 48), (64, 64), (64, 80), (128, 128)), depths=(1,))
+    seen = {space.sample(random.Random(seed)) for seed in range(3000)}
+    frozen = space.override(kinds=(True,), entries=(1.0,), hiddens=(0.5,), attention=(1,))
+    few = {frozen.sample(random.Random(seed)) for seed in range(300)}
+    assert frozen.size() == len(few) == 2 * 2 * 1 * 2 * 1
+    assert space.size() == 2 * (2 * 8) * 8 * (2 * 8) * 8 * 2 and len(seen) > 2500
+
+
+def test_broken_limits_are_named() -> None:
+    space, backbone = find_space("gelan"), GELANS["yolov9-s-backbone"]
+    wide = replace(backbone, blocks=(*backbone.blocks[:3], replace(backbone.blocks[3], out=648)))
+    assert "stage 3: width 648 is not a multiple of 8 in [96, 640]" in space.violations(wide)
+    odd = replace(backbone, blocks=(GELAN(64, 64, 64, 36, 0, 2, "conv"), *backbone.blocks[1:]))
+    assert "not among the space's choices" in space.violations(odd)[0]
+    with pytest.raises(UserError, match="no room"):
+        space.override(channels=((128, 256), (32, 64), (64, 512), (96, 640)))
