@@ -34,7 +34,7 @@ def write_search(result: SearchResult, folder: Path, marks: list[Mark] | None = 
         save_spec(
             folder / "best.yaml",
             best.spec,
-            name=folder.name if not folder.name.isdigit() else f"best_{best.digest}",
+            name=f"{settings.space.name}-{best.digest[:8]}",
             metrics=_rounded(best.metrics),
             provenance=provenance(result),
         )

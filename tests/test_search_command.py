@@ -1,0 +1,142 @@
+"""python -m nas.search as a user meets it: results that repeat, interruptions that cost nothing, one-line errors."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import nas
+from nas.files import load_spec, read_spec_document
+
+ROOT = Path(__file__).resolve().parents[1]
+QUICK = ("evaluations=3000", "progress=false")
+
+
+def command(*arguments: str, torch_free: bool = True) -> list[str]:
+    start = "import sys; sys.modules['torch'] = None; " if torch_free else ""
+    code = f"{start}import runpy; runpy.run_module('nas.search', run_name='__main__')"
+    return [sys.executable, "-c", code, *arguments]
+
+
+def search(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command(*arguments), capture_output=True, text=True, cwd=ROOT, timeout=120)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("search") / "run"
+    result = search("+budget=latency_3ms", *QUICK, f"hydra.run.dir={folder}")
+    assert result.returncode == 0, result.stderr
+    assert "winner" in result.stdout and "best.yaml" in result.stdout
+    return folder
+
+
+def test_the_default_result_is_a_detector_inside_the_official_caps(finished: Path) -> None:
+    spec, known = read_spec_document(finished / "best.yaml")
+    assert known["metrics"]["latency_ms"] == pytest.approx(float(nas.latency(spec)), abs=1e-6)
+    assert 2.8 <= known["metrics"]["latency_ms"] <= 3.0
+    assert 19 <= known["metrics"]["layers"] <= 25
+    assert known["metrics"]["params_m"] == pytest.approx(nas.count(spec).params / 1e6)
+    assert known["metrics"]["score"] == pytest.approx(nas.score(spec, "mae"))
+    depths = [block.depth for block in spec.backbone.blocks]
+    assert all(depth <= cap for depth, cap in zip(depths, (2, 3, 3, 3, 3), strict=True))
+
+
+def test_everything_that_is_promised_is_written(finished: Path) -> None:
+    names = {path.name for path in finished.iterdir()}
+    assert {"best.yaml", "pareto.csv", "trace.csv", "summary.json", "report.html", "score.png", "cloud.png",
+            "winner.png", "latency.png", "config.yaml", "state.npz"} <= names  # fmt: skip
+    assert any(name.startswith("events.out.tfevents") for name in names)
+    page = (finished / "report.html").read_text()
+    assert "damo-yolo-s" in page and "Pareto front" in page and "<script src=" not in page
+    summary = json.loads((finished / "summary.json").read_text())
+    assert summary["evaluated"] == 3000 and summary["host"]
+
+
+@pytest.mark.parametrize("scorer", ["mae", "random"])
+def test_workers_and_kills_do_not_change_a_byte(scorer: str, finished: Path, tmp_path: Path) -> None:
+    arguments = ("+budget=latency_3ms", f"scorer={scorer}", *QUICK)
+    straight = finished
+    if scorer != "mae":
+        straight = tmp_path / "straight"
+        assert search(*arguments, f"hydra.run.dir={straight}").returncode == 0
+    pair = tmp_path / "pair"
+    assert search(*arguments, "workers=2", f"hydra.run.dir={pair}").returncode == 0
+    killed = tmp_path / "killed"
+    process = subprocess.Popen(command(*arguments, f"hydra.run.dir={killed}"), cwd=ROOT, stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + 60
+    while not (killed / "config.yaml").exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    time.sleep(0.4)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    resumed = search(f"resume={killed}", "progress=false")
+    assert resumed.returncode == 0, resumed.stderr
+    for name in ("best.yaml", "pareto.csv"):
+        expected = (straight / name).read_bytes()
+        assert (pair / name).read_bytes() == expected
+        assert (killed / name).read_bytes() == expected
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ((), "no budget"),
+        (("+budget=latency_9ms",), "latency_3ms"),
+        (("+budget=latency_3ms", "sed=1"), "'sed'"),
+        (("+budget=[latency_2ms,latency_3ms]",), "two limits on latency_ms"),
+        (("+budget.mine.latency_ms=0.01",), "impossible budget"),
+        (("+budget.mine.speed=1",), "unknown budget metric 'speed'"),
+        (("+budget=latency_3ms", "hydra.run.dir=/proc/none/run"), "/proc/none"),
+        (("+budget=latency_3ms", "space.max_layer=3"), "space.max_layer"),
+        (("+budget=latency_3ms", "hardware=abacus"), "no latency table 'abacus'"),
+        (("+budget=latency_3ms", "searcher.population=1"), "population"),
+        (("+budget=latency_3ms", "scope=roof"), "scope"),
+        (("resume=absent",), "config.yaml"),
+    ],
+)
+def test_errors_are_one_clear_line(arguments: tuple[str, ...], words: str, tmp_path: Path) -> None:
+    given = arguments if any("hydra.run.dir" in a for a in arguments) else (*arguments, f"hydra.run.dir={tmp_path}/run")
+    result = search(*given, *([] if given[0].startswith("resume") else ["evaluations=100"]))
+    assert result.returncode == 1
+    assert result.stderr.startswith("error: ") and words in result.stderr
+    assert result.stderr.count("\n") == 1 and "Traceback" not in result.stderr
+
+
+def test_a_corrupt_table_row_is_named_before_the_search(tmp_path: Path) -> None:
+    table = tmp_path / "broken.json"
+    table.write_text('{"format": "maenas-latency/1", "kind": "kernel_model"')
+    result = search("+budget=latency_3ms", f"hardware={table}", f"hydra.run.dir={tmp_path}/run")
+    assert result.returncode == 1 and "broken.json" in result.stderr and result.stderr.count("\n") == 1
+
+
+def test_a_resumed_run_refuses_other_settings(finished: Path) -> None:
+    result = search(f"resume={finished}", "seed=5")
+    assert result.returncode == 1 and "seed" in result.stderr
+
+
+def test_a_sweep_makes_one_run_per_combination(tmp_path: Path) -> None:
+    result = search("-m", "+budget=latency_2ms,latency_3ms", "seed=0,1", "evaluations=600", "progress=false",
+                    f"hydra.sweep.dir={tmp_path}")  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    best = [load_spec(tmp_path / str(job) / "best.yaml") for job in range(4)]
+    assert len(set(best)) == 4
+
+
+def test_two_limits_hold_together(tmp_path: Path) -> None:
+    result = search("+budget=[latency_3ms,layers_20]", *QUICK, f"hydra.run.dir={tmp_path}/run")
+    assert result.returncode == 0, result.stderr
+    metrics = read_spec_document(tmp_path / "run" / "best.yaml")[1]["metrics"]
+    assert metrics["latency_ms"] <= 3 and metrics["layers"] <= 20
+
+
+def test_a_limit_that_does_not_bind_is_explained() -> None:
+    found = nas.find({"latency_ms": 7.0}, evaluations=3000)
+    assert any("latency_ms does not bind" in note and "max_layers 25" in note for note in found.notes)
