@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import accumulate
 from random import Random
 
 from nas.errors import UserError
@@ -56,6 +57,23 @@ class GiraffeSpace(SearchSpace[DetectorSpec]):
         lowest = min(self.hidden_ratios)
         o3, o4, o5 = self.start_neck
         return self._detector(self.backbone.initial(), (o3, o4, o5), self.neck_depth[0], (lowest, lowest, lowest))
+
+    def smallest(self) -> DetectorSpec:
+        """The smallest backbone under the narrowest, shallowest neck."""
+        o3, o4, o5 = accumulate((low for low, _ in self.neck_channels), max)
+        lowest = min(self.hidden_ratios)
+        return self._detector(self.backbone.smallest(), (o3, o4, o5), self.neck_depth[0], (lowest, lowest, lowest))
+
+    def reached(self, spec: DetectorSpec | Backbone) -> list[str]:
+        """The limits that a member uses up; of a bare backbone, those of its part."""
+        if isinstance(spec, Backbone):
+            return self.backbone.reached(spec)
+        lines = [f"backbone {line}" for line in self.backbone.reached(spec.backbone)]
+        if spec.neck.depth == self.neck_depth[1]:
+            lines.append(f"neck_depth {self.neck_depth[1]}")
+        if all(width == high for width, (_, high) in zip(spec.neck.out, self.neck_channels, strict=True)):
+            lines.append(f"neck_channels {[high for _, high in self.neck_channels]}")
+        return lines
 
     def sample(self, rng: Random) -> DetectorSpec:
         backbone, out, before = self.backbone.sample(rng), [], 0

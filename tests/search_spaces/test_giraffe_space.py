@@ -73,6 +73,16 @@ def test_heavier_necks_cost_and_score_more() -> None:
     assert count_spec(deeper).macs > count_spec(spec).macs and mae_neck(deeper) > mae_neck(spec)
 
 
+def test_smallest_member_and_what_is_full() -> None:
+    for space in SPACES.values():
+        least, rng = space.smallest(), Random(2)
+        assert space.violations(least) == [] and space.reached(least) == []
+        assert all(count_spec(space.sample(rng)).macs > count_spec(least).macs for _ in range(5))
+        full = replace(least, neck=replace(least.neck, depth=space.neck_depth[1], out=(128, 256, 512)))
+        lines = [f"neck_depth {space.neck_depth[1]}", "neck_channels [128, 256, 512]"]
+        assert space.reached(full) == lines and space.reached(full.backbone) == []
+
+
 def test_violations_and_overrides_name_the_limit() -> None:
     space = SPACES["giraffe"]
     spec = space.initial()

@@ -13,7 +13,7 @@ from nas.spec import Backbone, DetectorSpec
 from search_spaces import find_space, load_published, published_names
 from search_spaces.c3k2 import BACKBONES as C3K2
 from search_spaces.gelan import BACKBONES as GELANS
-from search_spaces.published import is_published, published_document
+from search_spaces.published import FOLDER, is_published, published_document
 from search_spaces.tinynas import deployed
 
 DETECTORS = [f"damo-yolo-{size}" for size in ("t", "s", "m", "l", "ns", "nm", "nl", "n")]
@@ -46,7 +46,7 @@ def test_all_announced_structures_are_there() -> None:
     nano = {f"tinynas_nano_{size}" for size in ("small", "middle", "large")}
     mae_det = {f"mae-det-{size}" for size in "sml"}
     drawn = {*GELANS, *C3K2}
-    assert set(published_names()) == {*DETECTORS} | deepmad | searched | nano | mae_det | drawn
+    assert set(published_names()) >= {*DETECTORS} | deepmad | searched | nano | mae_det | drawn
 
 
 @pytest.mark.parametrize("name", published_names())
@@ -86,7 +86,7 @@ def test_names_are_forgiving_and_wrong_ones_helpful() -> None:
 
 def test_files_are_what_the_script_writes(shared: Path, tmp_path: Path) -> None:
     names = write_published(shared / "golden" / "tinynas" / "published.json", tmp_path)
-    assert sorted(names) == list(published_names())
+    assert set(names) <= set(published_names())
     for name in names:
         written = (tmp_path / f"{name}.yaml").read_bytes()
-        assert written == (Path(find_space.__code__.co_filename).parent / "published" / f"{name}.yaml").read_bytes()
+        assert written == (FOLDER / f"{name}.yaml").read_bytes()
