@@ -35,7 +35,7 @@ def to_nodes(rows: list[dict[str, Any]]) -> list[Node]:
             kind = "reshape"
         elif kind == "silu_mul":
             inputs, shapes = inputs[:1], shapes[:1]
-        out = tuple(shape[0] if isinstance(shape[0], list) else shape)
+        out = shapes[0] if kind == "split" else tuple(shape[0] if isinstance(shape[0], list) else shape)
         kernel, stride = (max(row[key] or [1]) for key in ("kernel", "stride"))
         nodes.append(Node(KINDS.get(kind, kind), inputs, shapes, out, kernel, stride, row["groups"] or 1, bias=True))
     return _without_dead_views(nodes)

@@ -5,7 +5,7 @@ The same rules serve operation lists from files and modules traced by `nas.measu
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 
@@ -17,13 +17,13 @@ Shape = tuple[int, ...]
 VIEWS = frozenset({"reshape", "identity"})
 #: Layers that compute one output value from one value of each input.
 POINTWISE = frozenset(
-    "add sub mul div neg abs pow sqrt exp log erf clip where compare tanh "
-    "relu silu sigmoid gelu hardswish hardsigmoid leaky_relu elu mish softplus".split()
+    "batchnorm add sub mul div neg abs pow sqrt exp log erf clip where compare tanh "
+    "relu silu sigmoid gelu hardswish hard_sigmoid leaky_relu elu mish softplus".split()
 )
 #: Layers that move values; a pointwise kernel reads or writes through them.
 MOVES = frozenset({"slice", "split", "gather", "transpose", "expand"})
 #: Pointwise layers that a convolution carries as its epilogue.
-EPILOGUES = frozenset({"relu", "silu", "sigmoid", "gelu", "hardswish", "leaky_relu", "mish"})
+EPILOGUES = frozenset("relu silu sigmoid gelu hardswish hard_sigmoid leaky_relu mish".split())
 
 
 #: Activations after which a residual sum still belongs to the same kernel: a SiLU runs beside the sum.
@@ -34,7 +34,8 @@ LATE_SUM = frozenset({"none", "silu", "gelu", "hardswish", "mish"})
 class Node:
     """One layer of a graph: `inputs` are indices of earlier nodes (-1 is the network input), shapes include the batch.
 
-    kind: an Operation kind, or one of VIEWS, POINTWISE, "split", "expand"; `axis` counts for concat alone.
+    kind: an Operation kind, or one of VIEWS, POINTWISE, MOVES, "batchnorm".
+    constant: learnable numbers of a pointwise layer that scales or shifts by a constant, 0 for all others.
     """
 
     kind: str
@@ -45,50 +46,67 @@ class Node:
     stride: int = 1
     groups: int = 1
     bias: bool = False
+    constant: int = 0
 
 
-def _map(shape: Shape) -> tuple[int, int, int]:
-    """Channels, height and width of a tensor at batch 1; whatever is not a map is (second, third, the rest)."""
+def _layout(shape: Shape) -> tuple[int, int, int]:
+    """Channels, height and width of a tensor at batch 1; what is not a map is (the rest, its longest side, 1)."""
     inner = shape[1:] if len(shape) > 1 and shape[0] == 1 else shape
-    channels, height = (*inner, 1, 1)[:2]
-    return channels, height, prod(inner[2:])
+    if len(inner) == 3:
+        channels, height, width = inner
+        square = max(height, width) <= 4 * min(height, width) and channels <= 64 * height * width
+        if square or height == width:
+            return channels, height, width
+    if len(inner) < 2:
+        return prod(inner), 1, 1
+    longest = max(inner)
+    return prod(inner) // max(longest, 1), longest, 1
 
 
-def _rows(shape: Shape) -> tuple[int, int]:
-    return prod(shape[:-1]), shape[-1]
-
-
-def _operation(node: Node) -> Operation:
-    """The kernel of one node, still without what it absorbs."""
+def _operation(node: Node, source_shape: Shape | None = None) -> Operation:
+    """The kernel of one node, still without what it absorbs; `source_shape` is the layout in which its input was made."""
     kind = "slice" if node.kind in ("split", "expand") else node.kind
     if kind == "linear":
-        rows, width = _rows(node.out_shape)
-        inner = node.in_shapes[0][-1]
-        return Operation("linear", inner, width, rows, 1, rows, 1, bias=node.bias)
+        rows, width = prod(node.out_shape[:-1]), node.out_shape[-1]
+        return Operation("linear", node.in_shapes[0][-1], width, rows, 1, rows, 1, bias=node.bias)
     if kind == "matmul":
         first, out = node.in_shapes[0], node.out_shape
-        stacked = prod(out[:-2])
-        return Operation("matmul", first[-1], out[-1], out[-2], 1, out[-2], 1, groups=stacked)
-    channels, height, width = _map(node.out_shape)
-    in_channels, in_height, in_width = _map(node.in_shapes[0]) if node.in_shapes else (channels, height, width)
-    if kind == "concat" or kind in POINTWISE:
-        area = max(height * width, 1)
-        in_channels = max(1, round(sum(prod(shape) for shape in node.in_shapes) / area))
-        in_height, in_width = height, width
-    if kind == "slice":
-        in_channels, in_height, in_width = channels, height, width
+        return Operation("matmul", first[-1], out[-1], out[-2], 1, out[-2], 1, groups=prod(out[:-2]))
+    same = source_shape is not None and prod(source_shape) == prod(node.out_shape)
+    channels, height, width = _layout(source_shape if same and source_shape else node.out_shape)
+    if kind in ("concat", "slice", "softmax", "layernorm", "transpose", "gather") or kind in POINTWISE:
+        whole = [prod(shape) for shape in node.in_shapes if kind == "concat" or prod(shape) >= prod(node.out_shape)]
+        read = channels if kind in ("slice", "gather") else max(1, sum(whole) // max(height * width, 1))
+        return Operation(kind, read, channels, height, width, height, width)
+    in_channels, in_height, in_width = _layout(node.in_shapes[0])
     size = (height, width, in_height, in_width)
     return Operation(kind, in_channels, channels, *size, node.kernel, node.stride, node.groups, bias=node.bias)
 
 
-def fuse_graph(nodes: Sequence[Node]) -> tuple[Operation, ...]:
+def fuse_graph(nodes: Sequence[Node], outputs: Iterable[int] = ()) -> tuple[Operation, ...]:
     """The kernels of a graph in execution order, by TensorRT's rules.
 
     Convolutions and linear layers take one activation and one residual sum (in either order) of which they are the only
     producer left to run; reshapes vanish; connected pointwise layers become one kernel; four strided slices and their
-    concatenation are one space-to-depth; everything else is one kernel.
+    concatenation are one space-to-depth; everything else is one kernel. With `outputs` (indices of nodes), whatever does
+    not lead to one of them is dropped.
     """
-    return _Fuser(nodes).run()
+    return _Fuser(_alive(nodes, set(outputs))).run()
+
+
+def _alive(nodes: Sequence[Node], outputs: set[int]) -> list[Node]:
+    """The nodes with everything that leads to no output replaced by an empty view."""
+    if not outputs:
+        return list(nodes)
+    for index in range(len(nodes) - 1, -1, -1):
+        if index in outputs:
+            outputs.update(nodes[index].inputs)
+    return [node if index in outputs else Node("reshape", (), (), ()) for index, node in enumerate(nodes)]
+
+
+def _is_sum(node: Node) -> bool:
+    """Whether an addition has two equally large terms."""
+    return len(node.in_shapes) == 2 and prod(node.in_shapes[0]) == prod(node.in_shapes[1])
 
 
 class _Fuser:
@@ -104,19 +122,21 @@ class _Fuser:
     def run(self) -> tuple[Operation, ...]:
         kernels: list[tuple[int, Operation]] = []
         for index, node in enumerate(self.nodes):
-            if node.kind in CONVOLUTIONS:
+            if node.kind in CONVOLUTIONS and self._integral(index) is None:
                 kernels.append((index, self._with_epilogue(index)))
         done = {index for index, _ in kernels}
         for index, node in enumerate(self.nodes):
             if self.absorbed[index] or index in done or self._moves_for_free(index):
                 self.absorbed[index] = self.absorbed[index] or index not in done
                 continue
-            if node.kind in POINTWISE:
+            if (integral := self._integral(index)) is not None:
+                kernels.append((index, integral))
+            elif node.kind in POINTWISE:
                 kernels.append((index, self._chain(index)))
             elif node.kind == "concat" and (merged := self._space_to_depth(index)) is not None:
                 kernels.append((index, merged))
             else:
-                kernels.append((index, _operation(node)))
+                kernels.append((index, self._plain(index)))
         dropped = {index for index, gone in enumerate(self.absorbed) if gone}
         return tuple(kernel for index, kernel in sorted(kernels, key=lambda pair: pair[0]) if index not in dropped)
 
@@ -130,16 +150,15 @@ class _Fuser:
     def _with_epilogue(self, index: int) -> Operation:
         kernel = _operation(self.nodes[index])
         last = index
-        for _ in range(2):
-            reader = self._only_reader(last)
-            if reader is None or self.absorbed[reader]:
-                break
+        while (reader := self._only_reader(last)) is not None and not self.absorbed[reader]:
             node = self.nodes[reader]
-            if node.kind in EPILOGUES and kernel.activation == "none":
+            if node.kind == "batchnorm" and kernel.activation == "none" and not kernel.norm:
+                kernel = replace(kernel, norm=True)
+            elif node.constant and node.constant in (1, kernel.out_channels) and kernel.activation == "none":
+                kernel = replace(kernel, scalars=kernel.scalars + node.constant)
+            elif node.kind in EPILOGUES and kernel.activation == "none":
                 kernel = replace(kernel, activation=node.kind)
-            elif node.kind == "add" and not kernel.fused_add and self._is_residual(index, node):
-                if kernel.activation not in LATE_SUM:
-                    break
+            elif node.kind == "add" and not kernel.fused_add and kernel.activation in LATE_SUM and _is_sum(node):
                 kernel = replace(kernel, fused_add=True)
             else:
                 break
@@ -147,11 +166,37 @@ class _Fuser:
             last = reader
         return kernel
 
-    def _is_residual(self, index: int, node: Node) -> bool:
-        """A sum of two equally large maps, the other of which exists before the convolution runs."""
-        if len(node.in_shapes) != 2 or prod(node.in_shapes[0]) != prod(node.in_shapes[1]):
-            return False
-        return all(self._origin(source) <= index for source in node.inputs)
+    def _plain(self, index: int) -> Operation:
+        """A kernel that absorbs nothing, in the layout in which its input was made."""
+        node = self.nodes[index]
+        origin = self._origin(node.inputs[0]) if len(node.inputs) == 1 else -1
+        return _operation(node, self.nodes[origin].out_shape if origin >= 0 else None)
+
+    def _integral(self, index: int) -> Operation | None:
+        """The expectation of a softmax: a product with constants and a sum, or a matrix with one column."""
+        node = self.nodes[index]
+        if node.kind in CONVOLUTIONS:
+            single = prod(node.out_shape) * node.in_shapes[0][1 if node.kind == "conv" else -1] == prod(
+                node.in_shapes[0]
+            )
+            last, bins = index, prod(node.in_shapes[0]) // max(prod(node.out_shape), 1)
+            if not single or node.kernel > 1:
+                return None
+        else:
+            reader = self._only_reader(index)
+            if node.kind != "mul" or len(node.inputs) != 1 or reader is None or self.nodes[reader].kind != "reduce":
+                return None
+            last, bins = reader, 0
+        origin = self._origin(node.inputs[0])
+        while origin >= 0 and (self.nodes[origin].kind == "concat" or self.nodes[origin].kind in MOVES):
+            origin = self._origin(self.nodes[origin].inputs[0])
+        if origin < 0 or self.nodes[origin].kind != "softmax":
+            return None
+        if last != index:
+            self.absorbed[last] = True
+        channels, height, width = _layout(self.nodes[last].out_shape)
+        read = prod(node.in_shapes[0]) // (height * width)
+        return Operation("integral", read, channels, height, width, height, width, scalars=bins)
 
     def _origin(self, source: int) -> int:
         """The node that computes a value, before reshapes and absorbed epilogues."""
@@ -168,7 +213,7 @@ class _Fuser:
             if available and (self.nodes[reader].kind != "concat" or members.issuperset(sources)):
                 members.add(reader)
         if len(members) == 1:
-            return _operation(self.nodes[start])
+            return self._plain(start)
         read = {
             (source, shape)
             for member in members
@@ -178,10 +223,10 @@ class _Fuser:
         written = [self.nodes[member].out_shape for member in members if not self._computed_readers(member) <= members]
         written = written or [self.nodes[max(members)].out_shape]
         self.absorbed = [gone or (i in members and i != start) for i, gone in enumerate(self.absorbed)]
-        channels, height, width = _map(max(written, key=prod))
+        _, height, width = _layout(max(written, key=prod))
         area = max(height * width, 1)
-        inputs = max(1, round(sum(prod(shape) for _, shape in read) / area))
-        outputs = max(1, round(sum(prod(shape) for shape in written) / area))
+        inputs = max(1, sum(prod(shape) for _, shape in read) // area)
+        outputs = max(1, sum(prod(shape) for shape in written) // area)
         return Operation("elementwise", inputs, outputs, height, width, height, width)
 
     def _reachable(self, start: int) -> set[int]:
@@ -211,7 +256,7 @@ class _Fuser:
             return False
         readers = {self.nodes[reader].kind if reader >= 0 else "output" for reader in self._computed_readers(index)}
         if kind == "transpose":
-            if readers == {"concat"}:
+            if readers <= {"concat", "output"}:
                 return True
             source = self._origin(self.nodes[index].inputs[0])
             return readers == {"matmul"} or (source >= 0 and self.nodes[source].kind == "matmul")
@@ -222,7 +267,7 @@ class _Fuser:
         node = self.nodes[index]
         if len(node.inputs) != 4 or any(source < 0 or self.nodes[source].kind != "slice" for source in node.inputs):
             return None
-        channels, height, width = _map(node.out_shape)
+        channels, height, width = _layout(node.out_shape)
         sources = {self.nodes[source].inputs for source in node.inputs}
         if len(sources) != 1:
             return None

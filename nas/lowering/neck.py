@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
 
+from nas.lowering.fusion import LATE_SUM
 from nas.lowering.inverted import inverted_unit
 from nas.lowering.operation import Operation
 from nas.lowering.primitives import convolution, divisible, halved, pointwise, upsampling
@@ -137,8 +138,10 @@ def fusion_operations(neck: NeckSpec, node: FusionNode, size: tuple[int, int]) -
         else:
             rep = neck.fusion != "csp"
             result += convolution(width, hidden, size, 3, activation=act, rep=rep, role="neck")
-            result += convolution(hidden, width, size, 3, activation=act, role="neck")
-            result.append(pointwise("add", 2 * width, width, size, role="neck"))
+            late = act in LATE_SUM
+            result += convolution(hidden, width, size, 3, activation=act, fused_add=late, role="neck")
+            if not late:
+                result.append(pointwise("add", 2 * width, width, size, role="neck"))
     total = fusion_concat(neck, out)
     result.append(pointwise("concat", total, total, size, role="neck"))
     return [*result, *convolution(total, out, size, activation=act, role="neck")]

@@ -1,0 +1,228 @@
+"""Any torch module -> the operations that an inference engine runs for it, by watching one forward pass on fake tensors.
+
+Nothing is computed and no weight is copied: a dispatch mode sees every primitive call, loops and branches included, and
+`nas.lowering.fusion` turns the calls into kernels by the same rules as everywhere else.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from nas.errors import UserError
+from nas.lowering.fusion import Node, Shape, fuse_graph
+from nas.lowering.operation import Operation
+from nas.measure.primitives import CONSTANTS, KINDS, VIEWS
+
+
+def trace_operations(
+    module: nn.Module,
+    image_size: int | tuple[int, int] = 640,
+    channels: int = 3,
+    fuse: bool = True,
+    allow_unknown: bool = False,
+) -> tuple[Operation, ...]:
+    """Kernels of `module` on one image (1, channels, H, W), in execution order.
+
+    fuse: of a copy in deployed form (its own `fuse()` if it has one), so that parallel branches count as one convolution;
+        without it the module counts as it stands. The module itself is never changed.
+    allow_unknown: a primitive that has no price becomes a pointwise kernel instead of an error.
+    Raises UserError that names the primitive, or what in the module stands against tracing.
+    """
+    height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
+    fake = FakeTensorMode(allow_non_fake_inputs=True)
+    recorder = _Recorder(allow_unknown)
+    fast_path = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        subject = _bare_copy(module).eval()
+        if fuse and callable(getattr(subject, "fuse", None)):
+            subject.fuse()
+        with torch.no_grad(), fake:
+            _make_fake(subject)
+            images = torch.empty(1, channels, height, width)
+            recorder.follow(images)
+            with recorder:
+                outputs = subject(images)
+    except UserError:
+        raise
+    except Exception as error:
+        message = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(
+            f"cannot trace {type(module).__name__} at {height}x{width}: {type(error).__name__}: {message[:200]}"
+        ) from error
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast_path)
+    return fuse_graph(*recorder.graph(outputs))
+
+
+def _bare_copy(module: nn.Module) -> nn.Module:
+    """A deep copy whose parameters and buffers have shapes but no memory: milliseconds whatever the size."""
+    memo: dict[int, Any] = {}
+    for parameter in module.parameters():
+        memo[id(parameter)] = nn.Parameter(parameter.detach().to("meta"), parameter.requires_grad)
+    for buffer in module.buffers():
+        memo[id(buffer)] = buffer.detach().to("meta")
+    return copy.deepcopy(module, memo)
+
+
+def _make_fake(module: nn.Module) -> None:
+    """Let every parameter and buffer claim to live on the processor, so that modules may mix them with new tensors."""
+    for part in module.modules():
+        for held in (part._parameters, part._buffers):
+            for name, tensor in held.items():
+                if tensor is not None:
+                    stand_in = torch.empty(tensor.shape, dtype=tensor.dtype)
+                    held[name] = nn.Parameter(stand_in, False) if isinstance(tensor, nn.Parameter) else stand_in
+
+
+class _Recorder(TorchDispatchMode):
+    """Collects the primitives that depend on the image; whatever does not is a constant and free."""
+
+    def __init__(self, allow_unknown: bool) -> None:
+        super().__init__()
+        self.allow_unknown = allow_unknown
+        self.nodes: list[Node] = []
+        self._sources: dict[int, int] = {}
+        self._alive: list[Tensor] = []
+
+    def follow(self, tensor: Tensor, node: int = -1) -> None:
+        self._sources[id(tensor)] = node
+        self._alive.append(tensor)
+
+    def graph(self, outputs: Any) -> tuple[list[Node], set[int]]:
+        """The nodes, and the indices of those whose values leave the module."""
+        leaves = [leaf for leaf in tree_leaves(outputs) if isinstance(leaf, Tensor)]
+        kept = {self._sources[id(leaf)] for leaf in leaves if id(leaf) in self._sources}
+        if not kept:
+            raise UserError("the module returns nothing that depends on the image")
+        return self.nodes, kept
+
+    def __torch_dispatch__(
+        self, func: Any, types: Sequence[type], args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        result = func(*args, **kwargs)
+        tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+        inputs = [tensor for tensor in tensors if id(tensor) in self._sources]
+        name = func.overloadpacket.__name__.rstrip("_")
+        if not inputs or name in CONSTANTS:
+            return result
+        produced = [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
+        if produced:
+            node = self._record(name, args, inputs, tensors, produced)
+            for tensor in produced:
+                self.follow(tensor, node)
+        return result
+
+    def _record(
+        self, name: str, args: tuple[Any, ...], inputs: list[Tensor], tensors: list[Tensor], produced: list[Tensor]
+    ) -> int:
+        shape = tuple(produced[0].shape)
+        kind = KINDS.get(name)
+        special: Callable[..., int] | None = getattr(self, f"on_{kind}", None) if kind else None
+        if special is not None:
+            return special(args, inputs, tensors, shape)
+        if name in VIEWS:
+            kind = "reshape"
+        elif kind is None:
+            if not self.allow_unknown:
+                raise UserError(
+                    f"no price for the primitive {name!r}; pass allow_unknown=True to count it as a pointwise kernel"
+                )
+            kind = "elementwise_unknown"
+        return self._add(kind, inputs, shape, constant=_constant(inputs, tensors))
+
+    def _add(self, kind: str, inputs: Sequence[Tensor], shape: Shape, **more: Any) -> int:
+        sources = tuple(self._sources[id(tensor)] for tensor in inputs)
+        shapes = tuple(tuple(tensor.shape) for tensor in inputs)
+        self.nodes.append(Node(kind, sources, shapes, shape, **more))
+        return len(self.nodes) - 1
+
+    # ------------------------------------------------------------------ primitives with arguments that count
+
+    def on_conv(self, args: tuple[Any, ...], inputs: list[Tensor], tensors: list[Tensor], shape: Shape) -> int:
+        weight, bias, stride = args[1], args[2], tuple(args[3])
+        kernel, transposed, groups = tuple(weight.shape[2:]), args[6], args[8]
+        if len(set(kernel)) > 1 or len(set(stride)) > 1 or len(kernel) != 2:
+            raise UserError(f"no price for a convolution of kernel {kernel} and stride {stride}: it must be square")
+        if transposed:
+            # Without overlap it is a 1x1 convolution to kernel^2 times the channels, rearranged.
+            batch, _, height, width = inputs[0].shape
+            wide = (batch, shape[1] * kernel[0] ** 2, height, width)
+            node = self._add("conv", inputs[:1], wide, groups=groups, bias=bias is not None)
+            self.nodes.append(Node("reshape", (node,), (wide,), shape))
+            return len(self.nodes) - 1
+        return self._add(
+            "conv", inputs[:1], shape, kernel=kernel[0], stride=stride[0], groups=groups, bias=bias is not None
+        )
+
+    def on_product(self, args: tuple[Any, ...], inputs: list[Tensor], tensors: list[Tensor], shape: Shape) -> int:
+        """Matrix products: a linear layer if one factor is a weight."""
+        factors = [tensor for tensor in tensors if tensor.dim() >= 2][-2:]
+        dynamic = [tensor for tensor in factors if id(tensor) in self._sources]
+        if len(dynamic) == 2:
+            return self._add("matmul", dynamic, shape)
+        return self._add("linear", dynamic, shape, bias=len(tensors) > 2)
+
+    def on_attention(self, args: tuple[Any, ...], inputs: list[Tensor], tensors: list[Tensor], shape: Shape) -> int:
+        query, key, value = args[:3]
+        scores = (*query.shape[:-1], key.shape[-2])
+        first = self._add("matmul", (query, key), scores)
+        self.nodes.append(Node("softmax", (first,), (scores,), scores))
+        self.nodes.append(Node("matmul", (first + 1, self._sources[id(value)]), (scores, tuple(value.shape)), shape))
+        return len(self.nodes) - 1
+
+    def on_maxpool(self, args: tuple[Any, ...], inputs: list[Tensor], tensors: list[Tensor], shape: Shape) -> int:
+        return self._pool("maxpool", args, inputs, shape)
+
+    def on_avgpool(self, args: tuple[Any, ...], inputs: list[Tensor], tensors: list[Tensor], shape: Shape) -> int:
+        return self._pool("avgpool", args, inputs, shape)
+
+    def _pool(self, kind: str, args: tuple[Any, ...], inputs: list[Tensor], shape: Shape) -> int:
+        kernel = max(args[1])
+        stride = max(args[2]) if len(args) > 2 and len(args[2]) else kernel
+        return self._add(kind, inputs[:1], shape, kernel=kernel, stride=stride)
+
+    def on_reduce(self, args: tuple[Any, ...], inputs: list[Tensor], tensors: list[Tensor], shape: Shape) -> int:
+        source = inputs[0].shape
+        pooled = len(source) == 4 and prod(shape) == source[0] * source[1] and source[2] * source[3] > 1
+        spatial = pooled and (len(args) < 2 or sorted(d % 4 for d in _dims(args[1])) == [2, 3])
+        return self._add("globalpool" if spatial else "reduce", inputs[:1], shape)
+
+    def on_slice(self, args: tuple[Any, ...], inputs: list[Tensor], tensors: list[Tensor], shape: Shape) -> int:
+        """A part of a tensor; a part of a part is one part, and all of it is a view."""
+        source = self._sources[id(inputs[0])]
+        if tuple(inputs[0].shape) == shape:
+            return self._add("reshape", inputs[:1], shape)
+        if source >= 0 and self.nodes[source].kind == "slice":
+            parent = self.nodes[source]
+            self.nodes.append(Node("slice", parent.inputs, parent.in_shapes, shape))
+            return len(self.nodes) - 1
+        return self._add("slice", inputs[:1], shape)
+
+    def on_split(self, args: tuple[Any, ...], inputs: list[Tensor], tensors: list[Tensor], shape: Shape) -> int:
+        """One copy that cuts a tensor; every part is one of its outputs."""
+        return self._add("split", inputs[:1], tuple(inputs[0].shape))
+
+    def on_transpose(self, args: tuple[Any, ...], inputs: list[Tensor], tensors: list[Tensor], shape: Shape) -> int:
+        moved = [size for size in inputs[0].shape if size > 1] != [size for size in shape if size > 1]
+        return self._add("transpose" if moved or len(set(shape)) < len(shape) else "reshape", inputs[:1], shape)
+
+
+def _dims(value: Any) -> Sequence[int]:
+    return [value] if isinstance(value, int) else list(value)
+
+
+def _constant(inputs: list[Tensor], tensors: list[Tensor]) -> int:
+    """Elements of the one learnable constant that a pointwise primitive takes beside the image's tensors, 0 if none."""
+    others = [tensor for tensor in tensors if not any(tensor is one for one in inputs)]
+    return others[0].numel() if len(others) == 1 and isinstance(others[0], nn.Parameter) else 0
