@@ -12,6 +12,9 @@ from nas.spec import Spec
 _ALL = (
     Scorer("mae", "nas.scorers.entropy:mae", "MAE-DET, arXiv 2111.13336"),
     Scorer("mae_neck", "nas.scorers.neck_entropy:mae_neck", "ours, after MAE-DET"),
+    Scorer("mae_residual", "nas.scorers.residual_entropy:mae_residual", "ours, after MAE-DET"),
+    Scorer("effective_rank", "nas.scorers.effective_rank:effective_rank", "ours"),
+    Scorer("level_balance", "nas.scorers.level_balance:level_balance", "ours"),
     Scorer("deepmad", "nas.scorers.deepmad:deepmad", "DeepMAD, arXiv 2303.02165"),
     Scorer("params", "nas.scorers.counts:params", "baseline"),
     Scorer("macs", "nas.scorers.counts:macs", "baseline"),
