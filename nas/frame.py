@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from nas.errors import UserError
-from nas.spec import Activation, Backbone, DetectorSpec, FusionKind, HeadSpec, NeckSpec
+from nas.spec import Activation, DetectorSpec, FusionKind, HeadSpec, NeckSpec, Spec
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +48,8 @@ class Frame:
             self.extra_up,
         )
 
-    def detector(self, backbone: Backbone) -> DetectorSpec:
-        """The whole detector around a backbone."""
-        return DetectorSpec(backbone, self.neck(backbone.out_channels), self.head, self.image_size)
+    def detector(self, spec: Spec) -> DetectorSpec:
+        """The whole detector around a backbone; a detector that brings its own neck and head stays as it is."""
+        if isinstance(spec, DetectorSpec):
+            return spec
+        return DetectorSpec(spec, self.neck(spec.out_channels), self.head, self.image_size)
