@@ -1,0 +1,106 @@
+"""Evolution after MAE-DET (arXiv 2111.13336, algorithm 1): a truncated population, coarse moves, then minor ones.
+
+Ours beside the paper: crossover, a generation at a time, infeasible individuals ranked by how far they are outside
+(Deb, 2000), so that a search may start outside a tight budget.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from nas.errors import UserError
+from nas.searchers.base import Arrays, Proposals
+from nas.searchers.problem import Evaluation, Individuals, Problem, excess
+from nas.searchers.streams import Stream, candidate_keys, mix
+
+#: The most mutations in a row that duplicates can lead to.
+_MOST_ROUNDS = 6
+
+
+class Evolution:
+    """Keeps the best `population` distinct individuals; each proposal changes a uniformly drawn one of them.
+
+    crossover: share of proposals that are first crossed with a second parent. minor_from: number of evaluations told
+    after which only widths move, by small steps, in half of the proposals. batch: proposals of one generation (four times the population
+    unless told). Where most
+    of a generation was seen before, the next is changed more than once. Raises UserError for senseless settings.
+    """
+
+    def __init__(
+        self,
+        problem: Problem,
+        seed: int = 0,
+        population: int = 512,
+        crossover: float = 0.3,
+        minor_from: int | None = 50_000,
+        batch: int | None = None,
+    ) -> None:
+        if population < 2 or not 0 <= crossover <= 1:
+            raise UserError("evolution needs population >= 2 and crossover between 0 and 1")
+        self.batch = batch or 4 * population
+        self._problem, self._seed, self._size = problem, seed, population
+        self._crossover, self._minor_from = crossover, minor_from
+        self._told, self._rounds = 0, 1
+        self._individuals: Individuals = problem.initial()[:0]
+        self._score = np.zeros(0)
+        self._excess = np.zeros(0)
+        self._born = np.zeros(0, dtype=np.int64)
+
+    def ask(self, first: int, count: int) -> Proposals:
+        keys = candidate_keys(self._seed, first, count)
+        born = np.arange(first, first + count)
+        if len(self._born) < 2:
+            individuals, start = self._problem.sample(keys), self._problem.initial()
+            given = max(0, min(len(start) - first, count))
+            individuals[:given] = start[first : first + given]
+            return Proposals(individuals, born, np.full(count, -1))
+        stream = Stream(mix(keys))
+        mothers = stream.below(len(self._born))
+        fathers = stream.below(len(self._born))
+        crossed = stream.chance(self._crossover)
+        changed = ~crossed | stream.chance(0.5)
+        minor = np.zeros(count, dtype=bool)
+        if self._minor_from is not None and self._told >= self._minor_from:
+            minor = stream.chance(0.5)
+        individuals = self._individuals[mothers]
+        if crossed.any():
+            individuals[crossed] = self._problem.crossover(
+                individuals[crossed], self._individuals[fathers[crossed]], keys[crossed]
+            )
+        for small in (False, True):
+            rows = changed & (minor == small)
+            if rows.any():
+                for turn in range(1, self._rounds + 1):
+                    fresh = mix(keys[rows] ^ np.uint64(turn))
+                    individuals[rows] = self._problem.mutate(individuals[rows], fresh, small)
+        return Proposals(individuals, born, self._born[mothers])
+
+    def tell(self, proposals: Proposals, evaluation: Evaluation) -> None:
+        self._told += len(proposals)
+        new = len(proposals) / self.batch
+        self._rounds = min(self._rounds + 1, _MOST_ROUNDS) if new < 0.4 else max(self._rounds - (new > 0.8), 1)
+        individuals = np.concatenate([self._individuals, proposals.individuals])
+        score = np.concatenate([self._score, np.nan_to_num(evaluation.score, nan=-np.inf)])
+        outside = np.concatenate([self._excess, excess(self._problem, evaluation)])
+        born = np.concatenate([self._born, proposals.born])
+        best = np.lexsort((born, -score, outside))[: self._size]
+        self._individuals, self._score = individuals[best], score[best]
+        self._excess, self._born = outside[best], born[best]
+
+    def state(self) -> Arrays:
+        return {
+            "individuals": self._individuals,
+            "score": self._score,
+            "excess": self._excess,
+            "born": self._born,
+            "counts": np.array([self._told, self._rounds]),
+        }
+
+    def restore(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
+        self._individuals, self._score = state["individuals"], state["score"]
+        self._excess, self._born = state["excess"], state["born"]
+        self._told, self._rounds = (int(value) for value in state["counts"])
