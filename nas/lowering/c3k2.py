@@ -74,7 +74,7 @@ def _attention(width: int, heads: int, size: Size) -> list[Operation]:
     return [
         *convolution(width, stacked, size, unit=0),
         split(stacked, size),
-        pointwise("mul", heads, heads, (key, cells)),
+        pointwise("elementwise", heads, heads, (cells, key)),
         product(cells, key),
         pointwise("softmax", heads, heads, (cells, cells)),
         product(value, cells),

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable
+
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from nas.lowering import Operation, block_operations
-from nas.models.baselines.blocks import C2PSABlock, C3k2Stage, GELANStage
-from nas.spec import C2PSA, GELAN, C3k2
+from nas.lowering import operations as lowered
+from nas.measure.trace import trace_operations
+from nas.models.backbone import BackboneModule
+from nas.models.baselines.blocks import C2PSABlock, C3k2Stage, GELANStage, fuse_units
+from nas.spec import C2PSA, GELAN, Backbone, C3k2
+from search_spaces import load_published
 
 CASES = [
     (GELAN(64, 48, 64, 32, 3), 16, lambda block: GELANStage(16, block)),
@@ -37,6 +44,24 @@ def test_counts_equal_the_module(block, channels, build) -> None:
             assert sum(operation.macs for operation in operations) == counter.get_total_flops() // 2
             assert sum(map(parameters, operations)) == sum(p.numel() for p in module.parameters())
             assert (out.shape[1], *out.shape[2:]) == (block.out, operations[-1].height, operations[-1].width)
+
+
+@pytest.mark.parametrize("name", ["yolov9-t-backbone", "yolov9-c-backbone", "yolo11-n-backbone", "yolo11-m-backbone"])
+def test_lowering_equals_the_traced_module(name: str) -> None:
+    """Every kernel of the published backbones, in the same number and shape."""
+
+    def described(operations: Iterable[Operation]) -> Counter[tuple[object, ...]]:
+        return Counter(
+            (o.kind, o.in_channels, o.out_channels, o.height, o.width, o.kernel, o.stride, o.groups, o.activation)
+            + (o.fused_add,)
+            for o in operations
+        )
+
+    spec = load_published(name)
+    assert isinstance(spec, Backbone)
+    module = BackboneModule(spec).eval()
+    fuse_units(module)
+    assert described(trace_operations(module, 256)) == described(lowered(spec, "folded", 256))
 
 
 def test_fusing_keeps_the_function() -> None:
