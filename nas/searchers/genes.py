@@ -108,7 +108,7 @@ class GeneCodec:
         return rows
 
     def crossover(self, first: Genes, second: Genes, keys: Words) -> Genes:
-        """The head of one parent and the tail of the other, or each block from either; widths and depths are repaired."""
+        """The head of one parent and the tail of the other, or each block from either; then repaired."""
         stream = Stream(keys)
         cut = 1 + stream.below(self.blocks)
         mixed = stream.chance(0.5)
