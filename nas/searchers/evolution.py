@@ -25,9 +25,9 @@ class Evolution:
     """Keeps the best `population` distinct individuals; each proposal changes a uniformly drawn one of them.
 
     crossover: share of proposals that are first crossed with a second parent. minor_from: number of evaluations told
-    after which only widths move, by small steps, in half of the proposals. batch: proposals of one generation (four times the population
-    unless told). Where most
-    of a generation was seen before, the next is changed more than once. Raises UserError for senseless settings.
+    after which only widths move, by small steps, in half of the proposals. batch: proposals of one generation (four
+    times the population unless told). Where most of a generation was seen before, the next is changed more than once.
+    Raises UserError for senseless settings.
     """
 
     def __init__(

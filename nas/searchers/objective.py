@@ -48,8 +48,11 @@ class Formula(Protocol):
         """Gain of one part (stem or block), a sum over its units."""
 
     def combine(self, gains: Array, channels: Array, sides: Array, depths: Array, metrics: Array) -> Array:
-        """Scores (n,) from gains up to each level's end (n, levels), widths there (n, levels), map sides there (levels,),
-        the depths of the blocks (n, blocks) and the METRICS (n, 6)."""
+        """Scores (n,) of n candidates.
+
+        gains: up to each level's end (n, levels); channels: widths there (n, levels); sides: map sides there (levels,);
+        depths: of the blocks (n, blocks); metrics: METRICS (n, 6).
+        """
 
 
 def additive(metric: str) -> tuple[int, float]:
@@ -101,7 +104,7 @@ class Objective:
         return np.stack([self._vector(group, True) for group in lowered])
 
     def closing(self, channels: tuple[int, ...], sizes: tuple[Size, ...]) -> Array:
-        """Vector of the frame's neck and head (zeros for a bare backbone), with the table's price of a whole network."""
+        """Vector of the frame's neck and head (zeros for a bare backbone), and the table's offset of a network."""
         if self.frame is None:
             return self._closing_cost(None, None, (), ())
         return self._closing_cost(self.frame.neck(channels), self.frame.head, channels, sizes)
@@ -143,8 +146,11 @@ class Objective:
         sides: Sequence[int],
         closing: Array,
     ) -> tuple[Array, Array]:
-        """Scores (n,) and METRICS (n, 6) from vectors of stem and blocks (n, parts, WIDTH), their output widths (n, parts),
-        depths of blocks, level and map side of each part, and the closing vectors (n, WIDTH)."""
+        """Scores (n,) and METRICS (n, 6) from vectors of stem and blocks (n, parts, WIDTH).
+
+        widths: output widths (n, parts); depths: of the blocks (n, blocks); levels, sides: level and map side of each
+        part; closing: vectors of what is behind (n, WIDTH).
+        """
         total = parts.sum(axis=1) + closing
         ends = [i for i in range(len(levels)) if i + 1 == len(levels) or levels[i + 1] > levels[i]]
         running = parts[:, :, [LAYERS, LOG_FAN, GAIN]].cumsum(axis=1)[:, ends]
@@ -153,9 +159,8 @@ class Objective:
         if self.formula is None:
             return np.zeros(len(parts)), metrics
         side = np.array([sides[i] for i in ends], dtype=np.float64)
-        return self.formula.combine(
-            running[:, :, 2], widths[:, ends].astype(np.float64), side, depths, metrics
-        ), metrics
+        channels = widths[:, ends].astype(np.float64)
+        return self.formula.combine(running[:, :, 2], channels, side, depths.astype(np.float64), metrics), metrics
 
     # ------------------------------------------------------------------ inside
 

@@ -43,7 +43,7 @@ def _nondominated_sorted(ranked: Points, chunk: int = 256) -> npt.NDArray[np.boo
         rows = np.arange(start, min(start + chunk, len(ranked)))
         for part in (front[:64], front[64:]):
             if len(part) and len(rows):
-                covered = (part[None, :, :] <= ranked[rows][:, None, :]).all(axis=2).any(axis=1)
+                covered = np.any(np.all(part[None, :, :] <= ranked[rows][:, None, :], axis=2), axis=1)
                 rows = rows[~covered]
         points = ranked[rows]
         earlier = np.tri(len(rows), k=-1, dtype=bool)

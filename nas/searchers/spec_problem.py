@@ -36,13 +36,14 @@ class NamedScore:
 
 
 class SpecProblem:
-    """Individuals are specs of backbones, or of whole detectors where the neck is searched too. Costs come from `objective`; `score` is asked only of those inside the budget.
+    """Individuals are specs of backbones, or of whole detectors where the neck is searched too.
 
+    Costs come from `objective`; `score` is asked only of those inside the budget, the others get the score nan.
     score: a picklable function of the whole detector (or of the bare backbone without a frame). workers: processes that
-    share the scoring; results do not depend on their number. Individuals outside the budget get the score nan.
+    share the scoring; results do not depend on their number.
     """
 
-    metrics = METRICS
+    metrics: tuple[str, ...] = METRICS
 
     def __init__(
         self,
