@@ -60,6 +60,15 @@ class SearchSettings:
             raise UserError(f"scope must be one of {', '.join(SCOPES)}, got {self.scope!r}")
         if self.workers < 1 or self.evaluations < 1 or self.seed < 0:
             raise UserError("workers and evaluations must be at least 1, seed at least 0")
+        first = self.space.initial()
+        if isinstance(first, DetectorSpec):
+            if self.scope != "detector":
+                raise UserError(f"space {self.space.name} holds whole detectors: it has no scope=backbone")
+            if first.image_size != self.frame.image_size:
+                raise UserError(
+                    f"space {self.space.name} holds detectors of {first.image_size} pixels, image_size is {self.frame.image_size}: "
+                    f"set space.image_size={self.frame.image_size} too"
+                )
         check_searcher(self.searcher, self.searcher_options)
         return self
 
