@@ -123,16 +123,9 @@ class RTDETRv2(nn.Module):
         shapes = [(level.shape[2], level.shape[3]) for level in levels]
         memory = torch.cat([level.flatten(2).transpose(1, 2) for level in levels], 1)
         queries, references = self._select(memory, shapes)
-        sizes = torch.tensor(shapes, device="cpu")  # only checked against the token count
         for index in range(self.size.run_layers):
-            queries = body.decoder.layers[index](
-                queries,
-                object_queries_position_embeddings=body.decoder.query_pos_head(references),
-                reference_points=references.unsqueeze(2),
-                spatial_shapes=sizes,
-                spatial_shapes_list=shapes,
-                encoder_hidden_states=memory,
-            )
+            position = body.decoder.query_pos_head(references)
+            queries = decoder_layer(body.decoder.layers[index], queries, position, memory, shapes, references)
             references = (self.bbox_embed[index](queries) + inverse_sigmoid(references)).sigmoid()
         return self.class_embed[self.size.run_layers - 1](queries), references
 
@@ -172,6 +165,32 @@ class RTDETRv2(nn.Module):
             for unit in block.bottlenecks:
                 merge(unit)
         return self
+
+
+def decoder_layer(
+    layer: Any, queries: Tensor, position: Tensor, memory: Tensor, shapes: Sequence[tuple[int, int]], boxes: Tensor
+) -> Tensor:
+    """Self-attention, deformable cross-attention at the reference boxes, feed-forward; each summed and normalised."""
+    attended, _ = layer.self_attn(hidden_states=queries, position_embeddings=position)
+    queries = layer.self_attn_layer_norm(queries + attended)
+    sampled = deformable_attention(layer.encoder_attn, queries + position, memory, shapes, boxes)
+    queries = layer.encoder_attn_layer_norm(queries + sampled)
+    return layer.final_layer_norm(queries + layer.mlp(queries))
+
+
+def deformable_attention(attention: Any, queries: Tensor, memory: Tensor, shapes: Any, boxes: Tensor) -> Tensor:
+    """A weighted sum of memory values sampled at learned offsets, in units of the box, around each query's box."""
+    from transformers.models.rt_detr_v2.modeling_rt_detr_v2 import multi_scale_deformable_attention_v2
+
+    batch, count, _ = queries.shape
+    points = attention.n_levels * attention.n_points
+    value = attention.value_proj(memory).view(batch, memory.shape[1], attention.n_heads, -1)
+    offsets = attention.sampling_offsets(queries).view(batch, count, attention.n_heads, points, 2)
+    weights = attention.attention_weights(queries).view(batch, count, attention.n_heads, points).softmax(-1)
+    centre, size = boxes[:, :, None, None, :2], boxes[:, :, None, None, 2:]
+    places = centre + offsets * attention.n_points_scale[:, None] * size * attention.offset_scale
+    sampled = multi_scale_deformable_attention_v2(value, shapes, places, weights, attention.n_points_list)
+    return attention.output_proj(sampled)
 
 
 def anchor_logits(shapes: Sequence[tuple[int, int]], like: Tensor) -> tuple[Tensor, Tensor]:
