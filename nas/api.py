@@ -52,7 +52,7 @@ def count(source: str | Path | Spec | nn.Module, form: Form = "merged", image_si
     spec = _resolve(source)
     if isinstance(spec, Backbone | DetectorSpec):
         return count_spec(spec, form, image_size)
-    return count_operations(_traced(spec, image_size))
+    return count_operations(_traced(spec, image_size, fuse=False))
 
 
 def latency(
@@ -88,15 +88,13 @@ def find(budget: Mapping[str, float], space: str = "tinynas_k1kx", **options: An
     return run_search(SearchSettings.of(budget=budget, space=space, **options))
 
 
-def deployed_operations(
-    source: str | Path | Spec | nn.Module, image_size: int | None = None
-) -> tuple[Operation, ...]:
+def deployed_operations(source: str | Path | Spec | nn.Module, image_size: int | None = None) -> tuple[Operation, ...]:
     """What an inference engine runs for a spec, a name, a file or a module."""
     spec = _resolve(source)
     if isinstance(spec, Backbone | DetectorSpec):
         side = image_size or (640 if isinstance(spec, Backbone) else None)
         return operations(spec, "folded", side)
-    return _traced(spec, image_size)
+    return _traced(spec, image_size, fuse=True)
 
 
 def _resolve(source: Any) -> Any:
@@ -110,7 +108,7 @@ def _resolve(source: Any) -> Any:
     return build(source)
 
 
-def _traced(module: Any, image_size: int | None) -> tuple[Operation, ...]:
+def _traced(module: Any, image_size: int | None, fuse: bool) -> tuple[Operation, ...]:
     from nas.measure.trace import trace_operations
 
-    return trace_operations(module, image_size or getattr(module, "image_size", 640))
+    return trace_operations(module, image_size or getattr(module, "image_size", 640), fuse=fuse)

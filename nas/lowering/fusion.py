@@ -64,7 +64,7 @@ def _layout(shape: Shape) -> tuple[int, int, int]:
 
 
 def _operation(node: Node, source_shape: Shape | None = None) -> Operation:
-    """The kernel of one node, still without what it absorbs; `source_shape` is the layout in which its input was made."""
+    """The kernel of one node, still without what it absorbs; `source_shape` is the layout of what it reads."""
     kind = "slice" if node.kind in ("split", "expand") else node.kind
     if kind == "linear":
         rows, width = prod(node.out_shape[:-1]), node.out_shape[-1]
@@ -88,8 +88,8 @@ def fuse_graph(nodes: Sequence[Node], outputs: Iterable[int] = ()) -> tuple[Oper
 
     Convolutions and linear layers take one activation and one residual sum (in either order) of which they are the only
     producer left to run; reshapes vanish; connected pointwise layers become one kernel; four strided slices and their
-    concatenation are one space-to-depth; everything else is one kernel. With `outputs` (indices of nodes), whatever does
-    not lead to one of them is dropped.
+    concatenation are one space-to-depth; everything else is one kernel. With `outputs` (indices of nodes), whatever
+    does not lead to one of them is dropped.
     """
     return _Fuser(_alive(nodes, set(outputs))).run()
 
@@ -102,6 +102,11 @@ def _alive(nodes: Sequence[Node], outputs: set[int]) -> list[Node]:
         if index in outputs:
             outputs.update(nodes[index].inputs)
     return [node if index in outputs else Node("reshape", (), (), ()) for index, node in enumerate(nodes)]
+
+
+def _prepares(node: Node) -> bool:
+    """Scaling or shifting of the image by a constant: part of its preparation, or of the first convolution's weights."""
+    return node.kind in ("mul", "div", "sub", "add") and node.inputs == (-1,)
 
 
 def _is_sum(node: Node) -> bool:
@@ -117,7 +122,7 @@ class _Fuser:
             for source in dict.fromkeys(node.inputs):
                 if source >= 0:
                     self.readers[source].append(index)
-        self.absorbed = [node.kind in VIEWS for node in nodes]
+        self.absorbed = [node.kind in VIEWS or _prepares(node) for node in nodes]
 
     def run(self) -> tuple[Operation, ...]:
         kernels: list[tuple[int, Operation]] = []
@@ -225,7 +230,9 @@ class _Fuser:
         self.absorbed = [gone or (i in members and i != start) for i, gone in enumerate(self.absorbed)]
         _, height, width = _layout(max(written, key=prod))
         area = max(height * width, 1)
-        inputs = max(1, sum(prod(shape) for _, shape in read) // area)
+        # A gate or a bias that is spread over a map is next to nothing beside it.
+        least = max((prod(shape) for _, shape in read), default=0) // 4
+        inputs = max(1, sum(prod(shape) for _, shape in read if prod(shape) > least) // area)
         outputs = max(1, sum(prod(shape) for shape in written) // area)
         return Operation("elementwise", inputs, outputs, height, width, height, width)
 
@@ -233,7 +240,7 @@ class _Fuser:
         """Every layer that hangs on `start` through pointwise layers and moves alone."""
         found, frontier = set(), [start]
         while frontier:
-            for reader in self._computed_readers(frontier.pop()):
+            for reader in self._computed_readers(frontier.pop()) - {-1}:
                 light = self.nodes[reader].kind in POINTWISE | MOVES or self.nodes[reader].kind == "concat"
                 if light and reader not in found and not self.absorbed[reader]:
                     found.add(reader)
@@ -256,7 +263,7 @@ class _Fuser:
             return False
         readers = {self.nodes[reader].kind if reader >= 0 else "output" for reader in self._computed_readers(index)}
         if kind == "transpose":
-            if readers <= {"concat", "output"}:
+            if readers <= POINTWISE | {"concat", "output"}:
                 return True
             source = self._origin(self.nodes[index].inputs[0])
             return readers == {"matmul"} or (source >= 0 and self.nodes[source].kind == "matmul")

@@ -28,18 +28,18 @@ def inverted_unit(
     result += convolution(hidden, hidden, size, kernel, stride, hidden, inner, role=role, unit=unit)
     if squeeze_excite:
         result += _linear_gate(hidden, after)
-        result.append(pointwise(activation, hidden, hidden, after, role=role))
     add = stride == 1 and channels == out
     return [*result, *convolution(hidden, out, after, fused_add=add, role=role, unit=unit)]
 
 
 def _linear_gate(channels: int, size: tuple[int, int]) -> list[Operation]:
-    """Squeeze-excite of the mob family: bias-free linear layers without BN, hard-sigmoid gate."""
+    """Squeeze-excite of the mob family: bias-free linear layers without BN, hard-sigmoid gate; its product and the
+    activation behind it are one kernel."""
     return [
         Operation("globalpool", channels, channels, 1, 1, *size, role="se"),
         Operation("linear", channels, channels // 4, 1, 1, 1, 1, activation="relu", role="se"),
         Operation("linear", channels // 4, channels, 1, 1, 1, 1, activation="hard_sigmoid", role="se"),
-        pointwise("mul", channels, channels, size, role="se"),
+        pointwise("elementwise", channels, channels, size, role="se"),
     ]
 
 
