@@ -1,0 +1,75 @@
+"""python -m experiments.official_search problem=small table=PATH [seed=0] [seconds=60] [searcher=evolution]
+
+Repeats a published search problem and compares with the published structure and the known optimum. `seconds` is the
+limit of CPU time.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+
+from experiments.official_problems import arguments, chosen, load_table
+from nas.errors import UserError
+from nas.searchers.evolution import Evolution
+from nas.searchers.loop import Progress, run_loop
+from nas.searchers.random_search import RandomSearch
+
+
+class Stop(Exception):
+    """The time is over or the target is passed."""
+
+
+def main() -> None:
+    given = arguments(
+        {
+            "problem": "small",
+            "table": "",
+            "seed": "0",
+            "seconds": "60",
+            "evaluations": "300000",
+            "searcher": "evolution",
+        }
+    )
+    official = chosen(given["problem"])
+    table = load_table(given["table"])
+    problem = official.build(table)
+    makers = {"evolution": Evolution, "random": RandomSearch}
+    if given["searcher"] not in makers:
+        raise UserError(
+            f"unknown searcher {given['searcher']!r}; known: {', '.join(makers)} (exact: experiments.exact_search)"
+        )
+    start = time.process_time()
+    reached: list[tuple[float, int]] = []
+    scores: list[float] = []
+
+    def watch(progress: Progress) -> None:
+        score = progress.best["score"] if progress.best else float("-inf")
+        if not scores or score > scores[-1]:
+            scores.append(score)
+        if not reached and score >= official.target:
+            reached.append((time.process_time() - start, progress.evaluated))
+        if time.process_time() - start > float(given["seconds"]):
+            raise Stop
+
+    try:
+        run_loop(
+            problem,
+            makers[given["searcher"]](problem, int(given["seed"])),
+            int(given["evaluations"]),
+            on_progress=watch,
+        )
+    except Stop:
+        pass
+    spent = time.process_time() - start
+    best = scores[-1]
+    print(f"problem {given['problem']}, seed {given['seed']}: best score {best:.4f} in {spent:.1f} CPU seconds")
+    print(f"published {official.published:.2f}, optimum {official.optimum:.2f}, target {official.target:.2f}: ", end="")
+    print(f"reached after {reached[0][0]:.2f} s and {reached[0][1]:,} candidates" if reached else "not reached")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except UserError as error:
+        sys.exit(f"error: {error}")

@@ -1,0 +1,74 @@
+"""python -m experiments.search_speed [evaluations=1000000] [space=tinynas_k1kx] [budget=3.0] [hardware=NAME]
+
+Distinct candidates per CPU second on one core, each scored, costed (latency, parameters, MACs, activations, layers,
+rho) and checked against the budget as a whole detector, and the memory that they take.
+"""
+
+from __future__ import annotations
+
+import platform
+import resource
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from experiments.official_problems import arguments
+from nas.cost.budget import Budget
+from nas.cost.latency import LatencyTable
+from nas.errors import UserError
+from nas.frame import Frame
+from nas.searchers.evolution import Evolution
+from nas.searchers.formulas import MaeFormula
+from nas.searchers.gene_problem import GeneProblem
+from nas.searchers.loop import run_loop
+from nas.searchers.objective import Objective
+from search_spaces.tinynas import SPACES
+
+
+def processor() -> str:
+    """The name of the CPU, as far as the system tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def main() -> None:
+    given = arguments(
+        {
+            "evaluations": "1000000",
+            "space": "tinynas_k1kx",
+            "budget": "3.0",
+            "hardware": "t4_tensorrt_fp16",
+            "seed": "0",
+        }
+    )
+    count = int(given["evaluations"])
+    table = LatencyTable.load(given["hardware"])
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    start = time.process_time()
+    objective = Objective(MaeFormula(), table, Frame())
+    problem = GeneProblem(SPACES[given["space"]], objective, Budget.of({"latency_ms": float(given["budget"])}))
+    outcome = run_loop(problem, Evolution(problem, int(given["seed"]), minor_from=count // 2), count)
+    spent = time.process_time() - start
+    after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    git = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=Path(__file__).parent
+    )
+    print(
+        f"{outcome.evaluated:,} distinct candidates of {outcome.proposed:,} proposals in {spent:.1f} CPU s of one process"
+    )
+    print(f"{outcome.evaluated / spent:,.0f} distinct candidates per second per core, set-up and front included")
+    print(
+        f"peak memory {after:.0f} MiB ({after - before:.0f} MiB above start); best score {outcome.front[0].score:.3f}"
+    )
+    print(f"machine: {processor()}, Python {platform.python_version()}; commit {git.stdout.strip() or 'unknown'}")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except UserError as error:
+        sys.exit(f"error: {error}")
