@@ -57,9 +57,7 @@ def main() -> None:
     git = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=Path(__file__).parent
     )
-    print(
-        f"{outcome.evaluated:,} distinct candidates of {outcome.proposed:,} proposals in {spent:.1f} CPU s of one process"
-    )
+    print(f"{outcome.evaluated:,} distinct candidates of {outcome.proposed:,} proposals in {spent:.1f} CPU seconds")
     print(f"{outcome.evaluated / spent:,.0f} distinct candidates per second per core, set-up and front included")
     print(
         f"peak memory {after:.0f} MiB ({after - before:.0f} MiB above start); best score {outcome.front[0].score:.3f}"

@@ -137,13 +137,8 @@ def test_the_front_holds_what_nothing_beats() -> None:
     values = values[outcome.history.column("excess") == 0]
     for candidate in outcome.front[:20]:
         metrics = candidate.metrics
-        better = (
-            (columns[0] >= metrics["score"]) & (columns[1] <= metrics["latency_ms"]) & (columns[2] <= metrics["layers"])
-        )
-        strictly = (
-            (columns[0] > metrics["score"]) | (columns[1] < metrics["latency_ms"]) | (columns[2] < metrics["layers"])
-        )
-        assert not (better & strictly & (columns[3] == 0)).any()
+        point = np.array([-metrics["score"], metrics["latency_ms"], metrics["layers"]])
+        assert not ((values <= point).all(axis=1) & (values < point).any(axis=1)).any()
     assert outcome.best == outcome.front[0]
 
 
