@@ -47,11 +47,6 @@ def random_affine(
     return translation(to_x, to_y) @ slant @ turn @ translation(-canvas / 2, -canvas / 2), factor
 
 
-def magnification(matrix: Matrix) -> float:
-    """Largest output length of a unit step along a source axis: how fine the source must be."""
-    return float(max(np.hypot(matrix[0, 0], matrix[1, 0]), np.hypot(matrix[0, 1], matrix[1, 1])))
-
-
 def map_points(matrix: Matrix, points: NDArray) -> NDArray:
     """Points (..., 2) through the map."""
     return points @ matrix[:2, :2].T + matrix[:2, 2]
@@ -72,9 +67,9 @@ def reachable(matrix: Matrix, window: Rectangle, size: int) -> tuple[int, int, i
 
 
 def paste(canvas: NDArray, image: NDArray, matrix: Matrix, window: Rectangle) -> None:
-    """Draw `window` of the image (its own pixels) into the square canvas through the map, in place, bilinear.
+    """Draw `window` of the RGB image (in its pixels) into the square RGBA canvas through the map, in place, bilinear.
 
-    Only the canvas pixels that the window reaches are visited, so that four mosaic tiles cost one image.
+    Only the canvas pixels that the window reaches are visited, so that four mosaic tiles cost about one image.
     """
     height, width = image.shape[:2]
     left, top = max(round(window[0]), 0), max(round(window[1]), 0)
@@ -85,10 +80,15 @@ def paste(canvas: NDArray, image: NDArray, matrix: Matrix, window: Rectangle) ->
     if target is None:
         return
     x1, y1, x2, y2 = target
+    seen = corner_hull(np.linalg.inv(matrix), np.array([target], float))[0]
+    left, top = max(left, int(seen[0]) - 2), max(top, int(seen[1]) - 2)
+    right, bottom = min(right, int(seen[2]) + 3), min(bottom, int(seen[3]) + 3)
+    if right <= left or bottom <= top:
+        return
     # pixel indices are half a pixel off continuous coordinates, on both sides
     index = translation(-0.5 - x1, -0.5 - y1) @ matrix @ translation(left + 0.5, top + 0.5)
     cv2.warpAffine(
-        image[top:bottom, left:right],
+        cv2.cvtColor(image[top:bottom, left:right], cv2.COLOR_RGB2RGBA),
         index[:2],
         (x2 - x1, y2 - y1),
         dst=canvas[y1:y2, x1:x2],

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from nas.detection.affine import (
     clip_boxes,
     corner_hull,
-    magnification,
     paste,
     random_affine,
     reachable,
@@ -24,7 +23,7 @@ from nas.detection.dataset import DetectionData
 from nas.detection.decode import ImageSource
 from nas.detection.mosaic import Tile, mosaic_tiles, moved_boxes, whole_tile
 from nas.detection.sada import apply_sada
-from nas.detection.sampler import Draw, epoch_order
+from nas.detection.sampler import Draw, companions
 from nas.errors import UserError
 
 FILL = 114
@@ -46,7 +45,7 @@ class Augmentation:
     """
 
     mosaic: float = 1.0
-    mosaic_pool: int = 0  # 0: partners from all images; n: from the n images that stand together in the epoch's order
+    mosaic_pool: int = 64  # partners come from about as many images near in the epoch's order; 0: from all, as official
     rotation: float = 10.0
     scale: tuple[float, float] = (0.1, 2.0)
     shear: float = 2.0
@@ -97,7 +96,6 @@ OFFICIAL_S = Augmentation()
 OFFICIAL_T = Augmentation(shear=0.2)
 OFFICIAL_NANO_SMALL = Augmentation(shear=0.2, scale=(0.75, 1.25))
 LIGHT = Augmentation(
-    mosaic_pool=64,
     rotation=0,
     shear=0,
     scale=(0.5, 1.5),
@@ -118,7 +116,7 @@ class Augmenter:
         self.recipe, self.seed = recipe, seed
         self._records = tuple(record.trainable() for record in data.records)
         self._source = source
-        self._with_objects = np.flatnonzero([len(record.labels) > 0 for record in self._records])
+        self._has_objects = np.array([len(record.labels) > 0 for record in self._records])
 
     def __call__(self, draw: Draw) -> Sample:
         """image (S, S, 3) at the draw's size with its boxes."""
@@ -147,27 +145,21 @@ class Augmenter:
     def _composed(self, draw: Draw, rng: np.random.Generator) -> Sample:
         recipe, size = self.recipe, draw.size
         if rng.random() < recipe.mosaic:
-            a, b, c = (int(i) for i in rng.choice(self._pool(draw), 3))
+            pool = companions(len(self._records), self.seed, draw, recipe.mosaic_pool)
+            a, b, c = (int(i) for i in rng.choice(pool, 3))
             tiles, side = mosaic_tiles(rng, (draw.record, a, b, c), self._records, size), 2 * size
         else:
             tiles, side = [whole_tile(draw.record, self._records[draw.record], size)], size
         affine, factor = random_affine(rng, side, size, recipe.rotation, recipe.scale, recipe.shear, recipe.translation)
-        image = np.full((size, size, 3), FILL, np.uint8)
+        image = np.full((size, size, 4), FILL, np.uint8)  # OpenCV warps four channels twice as fast as three
         parts = [self._draw_tile(image, tile, affine, factor) for tile in tiles]
         boxes = np.concatenate([part for part, _ in parts])
         labels = np.concatenate([part for _, part in parts])
         if len(labels) and rng.random() < recipe.mixup:
             image, boxes, labels = self._mix(Sample(image, boxes, labels), draw, rng)
+        image = np.asarray(cv2.cvtColor(image, cv2.COLOR_RGBA2RGB))
         keep = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1]) > 4 * (size / 640) ** 2
         return Sample(image, boxes[keep], labels[keep])
-
-    def _pool(self, draw: Draw) -> NDArray:
-        """The images that may stand beside this one in a mosaic."""
-        count, pool = len(self._records), self.recipe.mosaic_pool
-        if not pool or pool >= count:
-            return epoch_order(count, self.seed, draw.epoch)
-        start = min(draw.position % count // pool * pool, count - pool)
-        return epoch_order(count, self.seed, draw.epoch)[start : start + pool]
 
     def _draw_tile(self, image: NDArray, tile: Tile, affine: NDArray, factor: float) -> tuple[NDArray, NDArray]:
         """Paste a tile; its boxes (K, 4) that are kept, and their labels."""
@@ -175,7 +167,7 @@ class Augmenter:
         if reachable(affine, tile.visible, size) is None:
             return np.zeros((0, 4)), record.labels[:0]
         whole = affine @ tile.to_canvas
-        pixels = self._source.read(tile.index, magnification(whole))
+        pixels = self._source.read(tile.index, size)
         height, width = pixels.shape[:2]
         to_record = scaling(record.width / width, record.height / height)
         window = corner_hull(np.linalg.inv(tile.to_canvas @ to_record), np.array([tile.visible]))[0]
@@ -186,9 +178,9 @@ class Augmenter:
     def _mix(self, sample: Sample, draw: Draw, rng: np.random.Generator) -> Sample:
         """Average with another image that has objects: letter-boxed, scaled, mirrored at times, cropped at random."""
         size = draw.size
-        pool = self._pool(draw)
-        pool = pool[np.isin(pool, self._with_objects)] if self.recipe.mosaic_pool else self._with_objects
-        index = int(rng.choice(pool if len(pool) else self._with_objects))
+        pool = companions(len(self._records), self.seed, draw, self.recipe.mosaic_pool)
+        pool = pool[self._has_objects[pool]]
+        index = int(rng.choice(pool)) if len(pool) else draw.record
         record = self._records[index]
         zoom = float(rng.uniform(*self.recipe.mixup_scale))
         fit = zoom * min(size / record.height, size / record.width)
@@ -200,7 +192,7 @@ class Augmenter:
         other = np.zeros_like(sample.image)
         grey = round(min(side, size))
         other[:grey, :grey] = FILL
-        pixels = self._source.read(index, fit)
+        pixels = self._source.read(index, size)
         height, width = pixels.shape[:2]
         paste(other, pixels, place @ scaling(record.width / width, record.height / height), (0, 0, width, height))
         boxes = clip_boxes(corner_hull(place, record.boxes), (0.0, 0.0, float(size), float(size)))

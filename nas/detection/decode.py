@@ -1,4 +1,4 @@
-"""Image files to RGB pixels for training: no finer than needed, each file read once where memory allows."""
+"""Image files to RGB pixels for training: no finer than needed, each file decoded once where memory allows."""
 
 from __future__ import annotations
 
@@ -75,8 +75,8 @@ def _wrong_size(record: Record, width: int, height: int) -> UserError:
 class ImageSource:
     """Pixels of the records by index; their size may be smaller (or stretched) against the record: scale by the shape.
 
-    cache "none": decoded at each use, the last `capacity` images kept; "ram": all images stretched to
-    size x size at the start (size^2 * 3 bytes each), shared by forked workers.
+    cache "none": decoded at each use, the last `capacity` images kept; "ram": all images stretched to size x size at
+    the start (3 size^2 bytes each), which mosaic and evaluation do with them anyway; forked workers share them.
     """
 
     def __init__(self, records: Sequence[Record], size: int, cache: str = "none", capacity: int = 0) -> None:
@@ -86,16 +86,17 @@ class ImageSource:
         self._recent: OrderedDict[tuple[int, int], Pixels] = OrderedDict()
         self._stretched = _decode_all(records, size) if cache == "ram" else None
 
-    def read(self, index: int, magnification: float = 1.0) -> Pixels:
-        """RGB (h, w, 3): fine enough to be drawn with `magnification` output pixels per pixel of the record."""
+    def read(self, index: int, size: int) -> Pixels:
+        """RGB (h, w, 3), at least `size` high and wide if the file is: what a stretch to size x size needs."""
         if self._stretched is not None:
             return self._stretched[index]
-        reduction = next((r for r in (8, 4, 2) if magnification * r <= 1), 1)
-        key = (index, reduction)
+        record = self.records[index]
+        shorter = min(record.height, record.width)
+        key = index, next((r for r in (8, 4, 2) if size * r <= shorter), 1)
         if key in self._recent:
             self._recent.move_to_end(key)
             return self._recent[key]
-        image = decode(self.records[index], reduction)
+        image = decode(record, key[1])
         if self._capacity:
             self._recent[key] = image
             if len(self._recent) > self._capacity:
@@ -104,7 +105,7 @@ class ImageSource:
 
     def stretched(self, index: int, size: int) -> Pixels:
         """RGB (size, size, 3), bilinear, aspect not kept: what evaluation sees."""
-        image = self.read(index)
+        image = decode(self.records[index]) if self._stretched is None else self._stretched[index]
         if image.shape[:2] == (size, size):
             return image.copy()
         return cv2.resize(image, (size, size), interpolation=cv2.INTER_LINEAR)

@@ -117,7 +117,7 @@ def build_loader(
         total_epochs,
         recipe.closing_epochs,
     )
-    source = ImageSource(data.records, image_size, cache, capacity=2 * recipe.mosaic_pool)
+    source = ImageSource(data.records, image_size, cache, capacity=4 * recipe.mosaic_pool)
     batches: DataLoader = DataLoader(
         _Images(data, Augmenter(data, source, recipe, seed)),
         batch_sampler=sampler,
@@ -154,8 +154,7 @@ def _collate(samples: list[tuple[Draw, Any]]) -> dict[str, Any]:
         images.share_memory_()
     target = images.numpy()
     for slot, (_, sample) in zip(target, samples, strict=True):
-        for channel in range(3):
-            cv2.extractChannel(sample.image, channel, slot[channel])
+        cv2.split(sample.image, list(slot))  # writes into the planes
     return {
         "images": images,
         "boxes": np.concatenate([sample.boxes for _, sample in samples]),

@@ -64,10 +64,8 @@ def moved_boxes(record: Record, tile: Tile, affine: Matrix, factor: float, size:
     frame = (0.0, 0.0, float(size), float(size))
     boxes = clip_boxes(corner_hull(affine, on_canvas), frame)
     if record.polygons:
-        owned = [(i, polygon) for i, polygons in enumerate(record.polygons) for polygon in polygons if len(polygon) > 2]
-        if owned:
-            segments = np.concatenate([np.stack([p, np.roll(p, -1, 0)], 1) for _, p in owned])
-            owner = np.repeat([i for i, _ in owned], [len(p) for _, p in owned])
+        segments, owner = outline_segments(record)
+        if len(owner):
             outlined = np.unique(owner)
             segments, owner = clip_segments(map_points(tile.to_canvas, segments), owner, tile.visible)
             segments, owner = clip_segments(map_points(affine, segments), owner, frame)
@@ -78,3 +76,15 @@ def moved_boxes(record: Record, tile: Tile, affine: Matrix, factor: float, size:
     slim = np.maximum(width, height) < 20 * np.minimum(width, height)
     keep = (width > least) & (height > least) & (width * height > 0.1 * before) & (before > 0) & slim
     return boxes, keep
+
+
+def outline_segments(record: Record) -> tuple[NDArray, NDArray]:
+    """The sides (T, 2, 2) of all polygons, and the box (T,) that each belongs to."""
+    polygons = [polygon for outlines in record.polygons for polygon in outlines]
+    owners = [box for box, outlines in enumerate(record.polygons) for _ in outlines]
+    lengths = np.array([len(polygon) for polygon in polygons])
+    ends = np.cumsum(lengths)
+    following = np.arange(1, ends[-1] + 1)
+    following[ends - 1] = ends - lengths  # the last point of a polygon is joined to its first
+    points = np.concatenate(polygons)
+    return np.stack([points, points[following]], 1), np.repeat(owners, lengths)

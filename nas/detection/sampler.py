@@ -41,6 +41,30 @@ def epoch_order(length: int, seed: int, epoch: int) -> NDArray[np.int64]:
     return np.random.default_rng([seed, epoch, _ORDER]).permutation(length)
 
 
+LANE_UNIT, LANES = 16, 4
+
+
+@lru_cache(maxsize=64)
+def _lane(length: int, seed: int, epoch: int, block: int, lane: int, pool: int) -> NDArray[np.int64]:
+    units = np.arange(max(pool // LANE_UNIT, 1)) * LANES + lane + block
+    positions = units[:, None] * LANE_UNIT + np.arange(LANE_UNIT)
+    return np.unique(epoch_order(length, seed, epoch)[positions.ravel() % length])
+
+
+def companions(length: int, seed: int, draw: Draw, pool: int) -> NDArray[np.int64]:
+    """The images that may stand beside the draw's in a mosaic: about `pool` of them, all (length,) if pool is 0.
+
+    The epoch's order is cut into units of 16, and every fourth unit is of one lane: with 1, 2 or 4 workers, which take
+    batches in turn, a worker meets whole lanes, so that it decodes each image once although its mosaics show it four
+    times. Who stands beside whom does not depend on the workers.
+    """
+    if not pool or pool >= length:
+        return epoch_order(length, seed, draw.epoch)
+    unit = draw.position % length // LANE_UNIT
+    span = max(pool // LANE_UNIT, 1) * LANES
+    return _lane(length, seed, draw.epoch, unit // span * span, unit % LANES, pool)
+
+
 class EpochSampler:
     """Yields one list of draws a batch, from batch `position` of `epoch` on: this rank's share of each global batch.
 
