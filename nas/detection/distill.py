@@ -18,7 +18,7 @@ KINDS = ("cwd", "mgd", "mimic")
 
 
 def channel_wise(student: Tensor, teacher: Tensor, tau: float = 1.0) -> Tensor:
-    """CWD (arXiv 2011.13256) of maps (B, C, H, W): KL of the channels' softmax over positions, tau^2 * sum / (B * C)."""
+    """CWD (arXiv 2011.13256) of maps (B, C, H, W): KL of channels' softmax over positions, tau^2 * sum / (B * C)."""
     batch, channels = student.shape[:2]
     target = F.log_softmax(teacher.flatten(2) / tau, -1)
     log_p = F.log_softmax(student.flatten(2) / tau, -1)

@@ -22,20 +22,23 @@ class Ema:
     def __init__(self, model: nn.Module, decay: float = 0.9998, ramp: float = 2000.0) -> None:
         self.model = model.eval().requires_grad_(False)
         self.decay, self.ramp, self.updates = decay, ramp, 0
+        self._pairs: tuple[nn.Module, list[Tensor], list[Tensor], list[tuple[Tensor, Tensor]]] | None = None
 
     @torch.no_grad()
     def update(self, source: nn.Module) -> None:
         """Move towards `source`'s state; the very first update copies it."""
-        keep = ema_momentum(self.updates, self.decay, self.ramp)
-        state = source.state_dict()
-        averages: list[Tensor] = []
-        currents: list[Tensor] = []
-        for name, average in self.model.state_dict().items():
-            current = state[name].detach()
-            if average.dtype.is_floating_point:
-                averages.append(average)
-                currents.append(current.to(average.dtype))
-            else:
-                average.copy_(current)
-        torch._foreach_lerp_(averages, currents, 1 - keep)
+        if self._pairs is None or self._pairs[0] is not source:
+            self._pairs = self._pair(source)
+        _, averages, currents, integers = self._pairs
+        torch._foreach_lerp_(averages, currents, 1 - ema_momentum(self.updates, self.decay, self.ramp))
+        for copy, original in integers:
+            copy.copy_(original)
         self.updates += 1
+
+    def _pair(self, source: nn.Module) -> tuple[nn.Module, list[Tensor], list[Tensor], list[tuple[Tensor, Tensor]]]:
+        """Own entries beside those of `source`, looked up once: training changes them in place."""
+        state = source.state_dict()
+        pairs = [(own, state[name].detach()) for name, own in self.model.state_dict().items()]
+        floats = [pair for pair in pairs if pair[0].dtype.is_floating_point]
+        integers = [pair for pair in pairs if not pair[0].dtype.is_floating_point]
+        return source, [own for own, _ in floats], [other for _, other in floats], integers

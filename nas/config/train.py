@@ -1,0 +1,65 @@
+"""Schema of `python -m nas.train`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from nas.config.data import DataConfig
+from nas.detection.augment import Augmentation
+from nas.detection.training_options import DistillOptions, TrainerOptions
+
+if TYPE_CHECKING:
+    from nas.detection.training import TrainingTask
+
+#: What may differ between a run and its continuation.
+FREE = ("resume", "device", "progress")
+
+
+@dataclass
+class TrainConfig:
+    """model: a published or baseline name, a spec file (best.yaml), or a checkpoint to fine-tune.
+
+    image_size null: the model's own; resume: the folder of an interrupted run, alone; test: also score the best
+    checkpoint on the data's test split.
+    """
+
+    model: str = "damo-yolo-t"
+    data: DataConfig = field(default_factory=DataConfig)
+    augmentation: Augmentation = field(default_factory=Augmentation)
+    trainer: TrainerOptions = field(default_factory=TrainerOptions)
+    distill: DistillOptions = field(default_factory=DistillOptions)
+    image_size: int | None = None
+    seed: int = 0
+    device: str = "auto"
+    test: bool = True
+    resume: str | None = None
+    progress: bool = True
+
+
+def task_of(config: TrainConfig) -> tuple[TrainingTask, Any, Any]:
+    """The task of a composed configuration, the data's test split (or None), and the data report.
+
+    Raises UserError for data that cannot be used.
+    """
+    from nas.detection.sources import load_splits
+    from nas.detection.training import TrainingTask
+    from nas.errors import UserError
+
+    splits, report = load_splits(config.data, ("train", "val", "test") if config.test else ("train", "val"))
+    if "train" not in splits:
+        raise UserError(
+            f"data {config.data.name} has no training split: set data.train.images and data.train.annotations"
+        )
+    task = TrainingTask(
+        config.model,
+        splits["train"],
+        splits.get("val"),
+        config.trainer,
+        config.augmentation,
+        config.distill,
+        config.image_size,
+        config.seed,
+        config.device,
+    )
+    return task, splits.get("test"), report

@@ -1,0 +1,174 @@
+"""One call that trains a detector on annotated images: everything before, around and after the loop."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from nas.detection.augment import Augmentation
+from nas.detection.dataset import DetectionData, relabel
+from nas.detection.detection_loss import DetectionLoss
+from nas.detection.distill import Distiller
+from nas.detection.distributed import share_batch_norm
+from nas.detection.ema import Ema
+from nas.detection.loader import build_loader
+from nas.detection.optimizer import make_optimizer
+from nas.detection.schedule import Schedule
+from nas.detection.trainer import Trainer
+from nas.detection.training_network import TrainingNetwork, neck_channels
+from nas.detection.training_options import DistillOptions, TrainerOptions
+from nas.detection.training_setup import load_teacher, make_fabric, prepare_detector
+from nas.detection.training_state import Position, TrainingParts, read_state
+from nas.detection.validation import Validator
+from nas.errors import UserError
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """Where a training left its files, and its best validation AP (-1 if it never validated)."""
+
+    folder: Path
+    best: Path
+    last: Path
+    score: float
+    epoch: int
+    steps: int
+    seconds: float
+
+
+@dataclass
+class TrainingTask:
+    """What to train on what; `model` as in `prepare_detector`, val None trains without validation."""
+
+    model: Any
+    train: DetectionData
+    val: DetectionData | None = None
+    options: TrainerOptions = field(default_factory=TrainerOptions)
+    augmentation: Augmentation = field(default_factory=Augmentation)
+    distill: DistillOptions = field(default_factory=DistillOptions)
+    image_size: int | None = None
+    seed: int = 0
+    device: str = "auto"
+
+
+def run_training(task: TrainingTask, folder: str | Path, resume: bool = False, progress: bool = True) -> TrainingResult:
+    """Train `task`, leaving in `folder` last and best checkpoints, the full state, logs and TensorBoard events.
+
+    resume: go on from the folder's last state; the run then equals one that was never interrupted, bit by bit on one
+    machine. Under torchrun every process calls this, and the first one's folder holds for all. Raises UserError for
+    anything unusable; KeyboardInterrupt after a signal, with the state saved.
+    """
+    options = task.options.checked()
+    fabric = make_fabric(task.device, options.precision, options.sync_batch_norm)
+    folder = Path(fabric.broadcast(str(folder)))
+    state = read_state(folder) if resume else None
+    if state is None and (folder / "last.state").exists():
+        raise UserError(f"{folder} already holds a training: resume it, or choose another folder")
+    torch.manual_seed(task.seed)
+    source = folder / "last.safetensors" if resume else task.model
+    detector = prepare_detector(source, task.train.classes, task.image_size)
+    val = relabel(task.val, task.train.classes) if task.val is not None else None
+    teacher = load_teacher(task.distill.teacher, detector) if task.distill.teacher else None
+    network = _network(task, detector, teacher)
+    layout = torch.channels_last if options.channels_last else torch.contiguous_format
+    network.to(device=fabric.device, memory_format=layout)  # type: ignore[call-overload]
+    if teacher is not None:
+        teacher.to(device=fabric.device, memory_format=layout)
+    ema = Ema(copy.deepcopy(network.detector), options.ema.decay, options.ema.ramp)
+    if fabric.world_size > 1 and options.sync_batch_norm:
+        network = share_batch_norm(network, fabric.device.type)  # type: ignore[assignment]
+    optimizer = make_optimizer(network.children(), options.optimizer)
+    loader = build_loader(
+        task.train,
+        options.local_batch(fabric.world_size),
+        detector.image_size,
+        task.seed,
+        options.workers,
+        train=True,
+        augmentation=task.augmentation,
+        cache=options.cache,
+        rank=fabric.global_rank,
+        world_size=fabric.world_size,
+        total_epochs=options.epochs,
+        pin_memory=fabric.device.type == "cuda",
+    )
+    schedule = _schedule(task, -(-len(loader) // options.accumulate))
+    parts = TrainingParts(network, ema, optimizer, loader, fabric.strategy.precision, Position())
+    fingerprint = _fingerprint(task, detector)
+    if state is not None:
+        parts.load(state, fingerprint)
+    forward = fabric.setup_module(torch.compile(network) if options.compile else network)
+    loss_options = copy.copy(options.loss)
+    loss_options.end_to_end = loss_options.end_to_end or getattr(detector, "auxiliary", "") == "one_to_many"
+    validator = Validator(val, detector.image_size, options.local_batch(fabric.world_size), fabric) if val else None
+    trainer = Trainer(
+        fabric,
+        network,
+        forward,
+        parts,
+        DetectionLoss(loss_options, detector.image_size),
+        schedule,
+        options,
+        task.distill,
+        teacher,
+        validator,
+        folder,
+        fingerprint,
+        progress,
+    )
+    trainer.fit()
+    position = parts.position
+    best, last = folder / "best.safetensors", folder / "last.safetensors"
+    if val is None:
+        best = last
+    return TrainingResult(
+        folder, best, last, position.best, position.best_epoch, position.step, round(position.seconds, 1)
+    )
+
+
+def _network(task: TrainingTask, detector: Any, teacher: Any | None) -> TrainingNetwork:
+    distiller = None
+    if teacher is not None:
+        widths = neck_channels(detector), neck_channels(teacher)
+        distiller = Distiller(*widths, task.distill.kind, task.distill.weight, task.distill.tau)
+    return TrainingNetwork(detector, distiller, task.options.freeze)
+
+
+def _schedule(task: TrainingTask, steps_per_epoch: int) -> Schedule:
+    options, shape = task.options, task.options.schedule
+    tail = task.augmentation.closing_epochs if shape.tail_epochs is None else shape.tail_epochs
+    if shape.warmup_epochs + tail > options.epochs:
+        raise UserError(
+            f"trainer.epochs={options.epochs} is shorter than warm-up ({shape.warmup_epochs:g}) and closing epochs "
+            f"({tail:g}) together; lower trainer.schedule.warmup_epochs and augmentation.closing_epochs"
+        )
+    return Schedule(
+        options.optimizer.peak_rate(options.batch_size),
+        options.epochs * steps_per_epoch,
+        shape.warmup_epochs * steps_per_epoch,
+        tail * steps_per_epoch,
+        shape.end_ratio,
+        shape.warmup_power,
+        shape.shape,
+        shape.warmup_bias,
+        options.optimizer.momentum,
+        shape.warmup_momentum,
+    )
+
+
+def _fingerprint(task: TrainingTask, detector: Any) -> dict[str, Any]:
+    options = task.options
+    return {
+        "seed": task.seed,
+        "image_size": detector.image_size,
+        "classes": list(task.train.classes),
+        "batch_size": options.batch_size,
+        "accumulate": options.accumulate,
+        "epochs": options.epochs,
+        "minutes": options.minutes,
+        "teacher": task.distill.teacher,
+    }

@@ -1,0 +1,118 @@
+"""What a training needs before its loop: the processes, the detector with the data's classes, the frozen teacher."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from lightning_fabric.strategies import DDPStrategy, Strategy
+from torch import nn
+
+from nas.errors import UserError
+from nas.models.build import build_model
+from nas.models.checkpoint import load_checkpoint
+from nas.models.classes import class_names
+from nas.models.detector import DetectionModel, build_detector
+
+
+def make_fabric(device: str = "auto", precision: str = "auto", shared_norms: bool = True) -> Fabric:
+    """Fabric for one process, or for all that torchrun started (its environment tells).
+
+    device: auto, cpu or cuda; precision auto: bf16 (fp16 on older GPUs) on CUDA, fp32 on the CPU. Several processes use
+    nccl on GPUs and gloo on the CPU.
+    """
+    if device not in ("auto", "cpu", "cuda"):
+        raise UserError(f"device must be auto, cpu or cuda, got {device!r}")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UserError("device=cuda: no usable GPU is found; check the driver and the torch build, or use device=cpu")
+    kind = "cuda" if device != "cpu" and torch.cuda.is_available() else "cpu"
+    if precision == "fp16" and kind == "cpu":
+        raise UserError("trainer.precision=fp16 needs a GPU; use bf16 or fp32 on the CPU")
+    if precision == "auto":
+        precision = "fp32" if kind == "cpu" else "bf16" if torch.cuda.is_bf16_supported() else "fp16"
+    plugin = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}[precision]
+    world, local = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    strategy: str | Strategy = "auto"
+    if world > 1:
+        nccl = kind == "cuda" and torch.distributed.is_nccl_available()
+        strategy = DDPStrategy(process_group_backend="nccl" if nccl else "gloo", broadcast_buffers=not shared_norms)
+    fabric = Fabric(
+        accelerator=kind,
+        devices=local if world > 1 else 1,
+        num_nodes=max(world // max(local, 1), 1),
+        strategy=strategy,
+        precision=plugin,  # type: ignore[arg-type]
+    )
+    fabric.launch()
+    return fabric
+
+
+def prepare_detector(source: Any, classes: Sequence[str], image_size: int | None) -> Any:
+    """The detector to train, with the data's classes and the image size to train at.
+
+    source: a module, a name, a spec, a spec file, or a checkpoint. A checkpoint of other classes keeps all weights
+    except the layers whose size depends on the classes. Raises UserError if a module has another number of classes.
+    """
+    classes = tuple(classes)
+    if isinstance(source, nn.Module):
+        detector: Any = source
+        if detector.num_classes != len(classes):
+            raise UserError(
+                f"the model has {detector.num_classes} classes, the data {len(classes)}: build it with these"
+            )
+        detector.classes = classes
+    elif str(source).endswith(".safetensors"):
+        detector = adapt_classes(load_checkpoint(source), classes)
+    else:
+        detector = build_model(source, classes=classes)
+        if not hasattr(detector, "predict_raw"):
+            raise UserError(f"{source} is a backbone: to train it as a detector give it a neck and a head")
+    if image_size is not None:
+        if image_size % 32 or image_size < 32:
+            raise UserError(f"image_size must be a positive multiple of 32, got {image_size}")
+        detector.image_size = image_size
+        if hasattr(detector, "spec"):
+            detector.spec = replace(detector.spec, image_size=image_size)
+    return detector
+
+
+def adapt_classes(detector: Any, classes: Sequence[str]) -> Any:
+    """The detector for other classes: itself if they are the same, else a new one with all class-independent weights."""
+    classes = tuple(classes)
+    if tuple(detector.classes) == classes:
+        return detector
+    fresh = _rebuild(detector, class_names(len(classes), classes))
+    with torch.random.fork_rng([]):
+        other = _rebuild(detector, class_names(len(classes) + 1, None))
+    shapes = {name: value.shape for name, value in other.state_dict().items()}
+    state = detector.state_dict()
+    kept = {
+        name: state[name]
+        for name, value in fresh.state_dict().items()
+        if name in state and shapes[name] == value.shape == state[name].shape
+    }
+    fresh.load_state_dict(kept, strict=False)
+    return fresh
+
+
+def _rebuild(detector: Any, classes: Sequence[str]) -> Any:
+    if isinstance(detector, DetectionModel):
+        return build_detector(detector.spec, classes=classes)
+    from nas.models.baselines import build_baseline
+
+    return build_baseline(detector.name, len(classes), detector.image_size, list(classes))
+
+
+def load_teacher(path: str | Path, student: Any) -> Any:
+    """A frozen detector in eval mode whose neck has the student's strides."""
+    if not str(path).endswith(".safetensors"):
+        raise UserError(f"distill.teacher must be a checkpoint (.safetensors), got {path}")
+    teacher = load_checkpoint(path)
+    if tuple(teacher.strides) != tuple(student.strides):
+        raise UserError(f"{path} has strides {teacher.strides}, the student {student.strides}: they must be the same")
+    return teacher.eval().requires_grad_(False)

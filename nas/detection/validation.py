@@ -1,0 +1,60 @@
+"""Scores of the averaged weights during a training, with pictures of predictions beside the annotations."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import numpy as np
+from lightning_fabric import Fabric
+from torch import Tensor
+
+from nas.detection.dataset import DetectionData
+from nas.detection.decode import decode
+from nas.detection.evaluator import detect
+from nas.detection.loader import build_loader
+from nas.detection.scoring import Found, score_detections
+from nas.detection.trainer import Validation
+from nas.detection.training_log import side_by_side
+
+PICTURES = 4
+
+
+class Validator:
+    """Calling it with a detector gives its COCO scores on `data`, stretched to `image_size` as in the evaluation.
+
+    A fused copy predicts, in the training's precision. The first pictures come along with boxes scored above `shown`.
+    """
+
+    def __init__(
+        self, data: DetectionData, image_size: int, batch_size: int, fabric: Fabric, shown: float = 0.3
+    ) -> None:
+        self.data, self.fabric, self.shown = data, fabric, shown
+        self.loader = build_loader(data, min(batch_size, len(data)), image_size, train=False, cache="ram")
+
+    def __call__(self, detector: Any) -> Validation:
+        found, _ = detect(_Deployed(detector, self.fabric), self.loader)
+        every = [found[i] for i in range(len(self.data))]
+        result = score_detections(self.data, every)
+        numbers = dict(result.numbers) | {f"ap/{name}": one.ap for name, one in result.per_class.items()}
+        pictures = {f"val/{i}": self._picture(i, every[i]) for i in range(min(PICTURES, len(every)))}
+        return Validation(numbers, pictures, result.curves)
+
+    def _picture(self, index: int, found: Found) -> np.ndarray:
+        record = self.data.records[index]
+        sure = found.scores > self.shown
+        predicted = found.boxes[sure], found.labels[sure]
+        return side_by_side(decode(record), (record.boxes, record.labels), predicted, self.data.classes)
+
+
+class _Deployed:
+    """A fused copy of a detector that runs on the training's device, in its precision and memory format."""
+
+    def __init__(self, detector: Any, fabric: Fabric) -> None:
+        self.classes = detector.classes
+        self._model, self._fabric = copy.deepcopy(detector).fuse(), fabric
+
+    def __call__(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        with self._fabric.autocast():
+            scores, boxes = self._model(images.to(self._fabric.device))
+        return scores, boxes
