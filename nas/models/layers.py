@@ -26,9 +26,24 @@ def activation_layer(name: str) -> nn.Module:
     return {"relu": nn.ReLU(inplace=True), "silu": nn.SiLU(), "none": nn.Identity()}[name]
 
 
+class StridedPointConv(nn.Conv2d):
+    """A strided 1x1 convolution that, while training, takes its samples before it multiplies.
+
+    The same numbers; torch 2.13 on the CPU corrupts memory in the backward pass of the strided kernel when tensors are
+    channels-last.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        if not self.training:
+            return super().forward(input)
+        step = cast(int, self.stride[0])
+        return functional.conv2d(input[:, :, ::step, ::step], self.weight, self.bias, groups=self.groups)
+
+
 def convolution(in_channels: int, out_channels: int, kernel: int, stride: int = 1, groups: int = 1) -> nn.Conv2d:
     """A "same"-padded convolution without bias, to be followed by BatchNorm."""
-    return nn.Conv2d(in_channels, out_channels, kernel, stride, (kernel - 1) // 2, groups=groups, bias=False)
+    kind = StridedPointConv if kernel == 1 and stride > 1 else nn.Conv2d
+    return kind(in_channels, out_channels, kernel, stride, (kernel - 1) // 2, groups=groups, bias=False)
 
 
 class ConvBNAct(nn.Module):
