@@ -1,0 +1,105 @@
+"""A detector as an ONNX graph."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import io
+import logging
+import math
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from onnx import helper
+from torch import nn
+
+from nas.deploy.metadata import KEY, Metadata
+from nas.errors import UserError
+
+MINIMUM_OPSET = 17
+DEFAULT_OPSET = 18
+#: Operators with learned weights: what comes after the last of them is decoding.
+WEIGHTED = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
+FEW_WEIGHTS = 64
+
+
+def export_onnx(model: nn.Module, image_size: int, opset: int = DEFAULT_OPSET, batch: int | None = None) -> Any:
+    """The ONNX graph of a fused detector: `images` (B, 3, S, S) -> `scores` (B, N, C), `boxes` (B, N, 4).
+
+    B is symbolic unless `batch` fixes it. Raises UserError for an opset below 17 or one that this torch cannot write.
+    """
+    if opset < MINIMUM_OPSET:
+        raise UserError(f"opset must be at least {MINIMUM_OPSET}, got {opset}")
+    images = torch.zeros(batch or 2, 3, image_size, image_size)
+    dynamic = None if batch else {"images": {0: torch.export.Dim("batch", min=1)}}
+    model = copy.deepcopy(model).cpu().float().eval()
+    with _quiet(), torch.no_grad():
+        program = torch.onnx.export(
+            model,
+            (images,),
+            input_names=["images"],
+            output_names=["scores", "boxes"],
+            dynamic_shapes=dynamic,
+            opset_version=opset,
+            dynamo=True,
+        )
+    assert program is not None
+    graph = program.model_proto
+    found = next(entry.version for entry in graph.opset_import if entry.domain == "")
+    if found != opset:
+        raise UserError(f"this torch writes opset {found}, not {opset}: set opset={found}")
+    for node in graph.graph.node:  # source lines and paths of the exporting machine
+        del node.metadata_props[:]
+        node.doc_string = ""
+    return graph
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the exporter's progress messages."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings(action="ignore"), contextlib.redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        logging.disable(before)
+
+
+def set_metadata(graph: Any, metadata: Metadata) -> None:
+    """Put what the file says of itself into its properties."""
+    helper.set_model_props(graph, {KEY: metadata.to_json()})
+
+
+def decoding_nodes(graph: Any) -> list[str]:
+    """Names of the nodes behind the last weighted layers: box coordinates do not bear low precision."""
+    sizes = {item.name: math.prod(item.dims) for item in graph.graph.initializer}
+    needed: set[str] = set()
+    names = []
+    for node in reversed(graph.graph.node):
+        weights = max((sizes.get(name, 0) for name in node.input), default=0)
+        # A convolution of a few weights is the expected value of a distribution, which is decoding too.
+        weighted = node.op_type in WEIGHTED and weights > FEW_WEIGHTS
+        if weighted or needed.intersection(node.output):
+            needed.update(node.input)
+        else:
+            names.append(node.name)
+    return names
+
+
+def layer_of(node: Any) -> str:
+    """The torch name of a node's layer ("neck.merge_3.conv1.conv"), known by its weight; empty if it has none."""
+    for name in node.input[1:2]:
+        if name.endswith(".weight"):
+            return name.removesuffix(".weight")
+    return ""
+
+
+def write(graph: Any, path: str | Path) -> Path:
+    """Write a graph as one file, atomically; raises UserError if the disk refuses."""
+    from nas.files import write_atomic
+
+    return write_atomic(path, graph.SerializeToString())

@@ -1,0 +1,122 @@
+"""Exported files as networks: images in, scores and boxes out, whatever runs them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from nas.deploy.metadata import KEY, Metadata, read_metadata
+from nas.errors import UserError
+
+SUFFIXES = (".onnx", ".xml", ".engine")
+
+
+class Runtime:
+    """An exported detector: `runtime(images (B, 3, S, S), RGB 0..255)` -> scores (B, N, C), boxes (B, N, 4).
+
+    Files with NMS inside return their rows in the same form (each row scores for one class) and are `end_to_end`.
+    """
+
+    num_classes: int
+
+    def __init__(self, metadata: Metadata) -> None:
+        self.metadata = metadata
+        self.classes = metadata.classes
+        self.num_classes = len(metadata.classes)
+        self.image_size = metadata.image_size
+        self.end_to_end = metadata.end_to_end or metadata.nms
+
+    def run(self, images: np.ndarray) -> tuple[Any, ...]:
+        """The file's own outputs: scores, boxes, and labels if NMS is inside."""
+        raise UserError(f"{type(self).__name__} cannot run")
+
+    def __call__(self, images: Tensor | np.ndarray) -> tuple[Tensor, Tensor]:
+        pixels = images.detach().cpu().numpy() if isinstance(images, Tensor) else images
+        if pixels.ndim != 4 or pixels.shape[1:] != (3, self.image_size, self.image_size):
+            raise UserError(f"the file takes images (B, 3, {self.image_size}, {self.image_size}), got {pixels.shape}")
+        outputs = [torch.as_tensor(value) for value in self.run(np.ascontiguousarray(pixels, np.float32))]
+        if not self.metadata.nms:
+            return outputs[0], outputs[1]
+        values, boxes, labels = outputs
+        scores = values.new_zeros(*values.shape, self.num_classes)
+        return scores.scatter_(2, labels.clamp(min=0)[..., None], values[..., None]), boxes
+
+
+class OnnxRuntime(Runtime):
+    """An .onnx file in ONNX Runtime on the CPU, or on CUDA where its provider is installed and asked for."""
+
+    def __init__(self, path: str | Path, device: str = "cpu", threads: int | None = None) -> None:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3
+        if threads:
+            options.intra_op_num_threads = threads
+        providers = ["CUDAExecutionProvider"] if device.startswith("cuda") else ["CPUExecutionProvider"]
+        if providers[0] not in onnxruntime.get_available_providers():
+            raise UserError(f"this onnxruntime cannot use {device}: install onnxruntime-gpu")
+        try:
+            self.session = onnxruntime.InferenceSession(str(path), options, providers=providers)
+        except Exception as error:  # the runtime's own exception types are not public
+            raise UserError(f"{path} cannot be loaded by ONNX Runtime ({str(error).splitlines()[0]})") from None
+        super().__init__(read_metadata(self.session.get_modelmeta().custom_metadata_map.get(KEY), path))
+        self.input = self.session.get_inputs()[0].name
+        self.outputs = ["scores", "boxes", *(["labels"] if self.metadata.nms else [])]
+
+    def run(self, images: np.ndarray) -> tuple[Any, ...]:
+        return tuple(self.session.run(self.outputs, {self.input: images}))
+
+
+class OpenVinoRuntime(Runtime):
+    """An OpenVINO IR (.xml with its .bin) on the CPU."""
+
+    def __init__(self, path: str | Path, threads: int | None = None) -> None:
+        openvino = import_openvino()
+        try:
+            model = openvino.Core().read_model(str(path))
+        except RuntimeError as error:
+            raise UserError(f"{path} cannot be loaded by OpenVINO ({str(error).splitlines()[-1]})") from None
+        text = model.get_rt_info([KEY]).astype(str) if model.has_rt_info([KEY]) else None
+        super().__init__(read_metadata(text, path))
+        # Unasked, processors with bfloat16 compute in it, whose eight bits place a box only to a few pixels.
+        settings: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
+        if threads:
+            settings["INFERENCE_NUM_THREADS"] = threads
+        self.compiled = openvino.Core().compile_model(model, "CPU", settings)
+        self.outputs = ["scores", "boxes", *(["labels"] if self.metadata.nms else [])]
+
+    def run(self, images: np.ndarray) -> tuple[Any, ...]:
+        found = self.compiled([images])
+        return tuple(found[name] for name in self.outputs)
+
+
+def load_runtime(path: str | Path, device: str = "cpu", threads: int | None = None) -> Runtime:
+    """The network of an exported .onnx, .xml or .engine file, with its classes and input size.
+
+    Raises UserError for a missing, foreign or damaged file, and where the runtime is not installed.
+    """
+    if not Path(path).is_file():
+        raise UserError(f"{path}: no such file")
+    suffix = Path(path).suffix.lower()
+    if suffix == ".onnx":
+        return OnnxRuntime(path, device, threads)
+    if suffix == ".xml":
+        return OpenVinoRuntime(path, threads)
+    if suffix == ".engine":
+        from nas.deploy.tensorrt_engine import TensorRtRuntime
+
+        return TensorRtRuntime(path)
+    raise UserError(f"{path}: an exported file ends in {', '.join(SUFFIXES)}")
+
+
+def import_openvino() -> Any:
+    """The openvino package, or UserError saying how to get it."""
+    try:
+        import openvino
+    except ImportError:
+        raise UserError("OpenVINO is not installed: pip install 'maenas[openvino]'") from None
+    return openvino

@@ -1,0 +1,64 @@
+"""Predictions as COCO results: the list that pycocotools' `loadRes` reads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from nas.detection.predictor import Prediction
+from nas.errors import UserError
+from nas.files import read_json
+
+
+class ResultIds:
+    """Image and category ids of results: those of an annotation file, matched by name, or our own.
+
+    Without annotations an image's id is its file name without ending (a number where it is one, as in COCO) and a
+    category's id is its label, from 0.
+    """
+
+    def __init__(self, classes: tuple[str, ...], annotations: str | Path | None = None) -> None:
+        self.categories: dict[int, Any] = dict(enumerate(range(len(classes))))
+        self.images: dict[str, Any] | None = None
+        if annotations is None:
+            return
+        data = read_json(annotations)
+        try:
+            ids = {str(category["name"]): category["id"] for category in data["categories"]}
+            self.images = {Path(image["file_name"]).name: image["id"] for image in data["images"]}
+        except (KeyError, TypeError):
+            raise UserError(f"{annotations} is no COCO annotation file: it needs images and categories") from None
+        unknown = [name for name in classes if name not in ids]
+        if unknown:
+            raise UserError(f"{annotations} has no category {unknown[0]!r}; it has {', '.join(ids)}")
+        self.categories = {label: ids[name] for label, name in enumerate(classes)}
+
+    def image(self, name: str) -> Any:
+        """The id of a picture; None if the annotation file does not list it."""
+        if self.images is not None:
+            return self.images.get(Path(name).name)
+        stem = Path(name).stem
+        return int(stem) if stem.isdecimal() else stem
+
+
+def coco_results(prediction: Prediction, ids: ResultIds) -> list[dict[str, Any]]:
+    """The detections of one picture as COCO result rows, bbox = [x, y, width, height] in its pixels."""
+    image = ids.image(prediction.name)
+    if image is None:
+        return []
+    rows = []
+    for box, score, label in zip(
+        prediction.boxes.tolist(), prediction.scores.tolist(), prediction.labels.tolist(), strict=True
+    ):
+        x1, y1, x2, y2 = box
+        rows.append(
+            {
+                "image_id": image,
+                "category_id": ids.categories[label],
+                "bbox": [round(value, 3) for value in (x1, y1, x2 - x1, y2 - y1)],
+                "score": round(score, 6),
+                "file_name": prediction.name,
+                "category_name": prediction.classes[label],
+            }
+        )
+    return rows

@@ -1,0 +1,117 @@
+"""Detector: one object from a file to boxes on a picture, and on to training, evaluation and export."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from nas.detection.frames import open_frames
+from nas.detection.predictor import Prediction, PredictOptions, Predictor
+from nas.errors import UserError
+from nas.models.build import build_model
+from nas.spec import Backbone, Spec
+
+#: Files that a runtime runs; everything else is torch's.
+EXPORTED = (".onnx", ".xml", ".engine")
+
+
+class Detector:
+    """A detector of any family, as a torch module or as an exported file."""
+
+    def __init__(self, network: Any, source: str = "") -> None:
+        self.network, self.source = network, source
+        self._fused: dict[str, Any] = {}
+
+    @classmethod
+    def load(
+        cls, source: str | Path | Spec, num_classes: int | None = None, classes: Sequence[str] | None = None
+    ) -> Detector:
+        """A detector from a checkpoint (.safetensors), an exported file (.onnx, .xml, .engine), a spec, or a name.
+
+        Only checkpoints and exported files bring trained weights. Raises UserError naming what is wrong.
+        """
+        if isinstance(source, str | Path) and str(source).endswith(EXPORTED):
+            from nas.deploy.runtime import load_runtime
+
+            return cls(load_runtime(source), str(source))
+        model = build_model(source, num_classes, classes)
+        if isinstance(source, Backbone) or not hasattr(model, "num_classes"):
+            raise UserError(
+                "this is a backbone, not a detector: put a neck and a head on it (python -m nas.search does)"
+            )
+        return cls(model.eval(), source if isinstance(source, str) else "")
+
+    @property
+    def model(self) -> Any:
+        """The torch module; raises UserError for an exported file."""
+        if not isinstance(self.network, torch.nn.Module):
+            raise UserError(
+                f"{self.source} is an exported file: it can predict and be evaluated, not trained or exported"
+            )
+        return self.network
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return tuple(self.network.classes)
+
+    @property
+    def image_size(self) -> int:
+        """Side of the square input in pixels."""
+        return self.network.image_size
+
+    def predict(
+        self, source: Any, device: str = "cpu", image_size: int | None = None, **options: Any
+    ) -> list[Prediction]:
+        """Detections of every picture of a source (path, folder, glob, video, array, tensor, or a list of these).
+
+        options: the fields of PredictOptions. One picture that cannot be read raises UserError; of several, the broken
+        ones come back with their `error`.
+        """
+        found = list(self.stream(source, device, image_size, **options))
+        if len(found) == 1 and found[0].error:
+            raise UserError(found[0].error)
+        return found
+
+    def stream(
+        self, source: Any, device: str = "cpu", image_size: int | None = None, **options: Any
+    ) -> Iterator[Prediction]:
+        """As `predict`, one prediction after the other: for videos and large folders."""
+        try:
+            settings = PredictOptions(**options)
+        except TypeError as error:
+            raise UserError(f"predict: {str(error).removeprefix('PredictOptions.__init__() ')}") from None
+        if image_size is not None and (image_size < 32 or image_size % 32):
+            raise UserError(f"image_size must be a multiple of 32, got {image_size}")
+        if image_size not in (None, self.image_size) and not isinstance(self.network, torch.nn.Module):
+            raise UserError(f"{self.source} was exported for {self.image_size} pixels; export again for {image_size}")
+        return Predictor(self.deployed(device), settings, image_size)(open_frames(source))
+
+    def deployed(self, device: str = "cpu") -> Any:
+        """What predicts: a fused copy of the module on a device (made once), or the exported file's runtime."""
+        if not isinstance(self.network, torch.nn.Module):
+            return self.network
+        if device not in self._fused:
+            try:
+                self._fused = {device: copy.deepcopy(self.model).to(device).fuse().eval()}
+            except (RuntimeError, AssertionError) as error:
+                raise UserError(f"device {device!r} cannot be used: {str(error).splitlines()[0]}") from None
+        return self._fused[device]
+
+    def save(self, path: str | Path, extra: Mapping[str, Any] | None = None) -> Path:
+        """Write a self-contained checkpoint that `Detector.load` reads."""
+        from nas.models.checkpoint import save_checkpoint
+
+        return save_checkpoint(path, self.model, extra)
+
+    def export(self, path: str | Path, format: str = "onnx", **options: Any) -> Any:
+        """Write the detector for a runtime and check it against torch; options: the fields of ExportSettings.
+
+        Returns the export's report; raises UserError if the file does not give torch's detections.
+        """
+        from nas.deploy.export import ExportSettings, export_model
+
+        return export_model(self.model, path, ExportSettings(format=format, **options))

@@ -1,0 +1,57 @@
+"""python -m nas.export model=best.safetensors format=onnx : a checked file for ONNX Runtime, OpenVINO or TensorRT."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from nas.config import launch
+from nas.config.export import ExportConfig
+
+
+def run(config: Any) -> None:
+    """Export into Hydra's run folder (or to `output`) and print how the file compares with torch."""
+    from hydra.core.hydra_config import HydraConfig
+    from omegaconf import OmegaConf
+    from rich.console import Console
+
+    from nas.deploy.export import ExportSettings, export_model
+    from nas.detector import Detector
+    from nas.files import write_atomic
+
+    console = Console()
+    values: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
+    model, output = values.pop("model"), values.pop("output")
+    settings = ExportSettings(**values | {"keep_float": tuple(values["keep_float"])})
+    detector = Detector.load(model)
+    if not str(model).endswith(".safetensors"):
+        console.print(f"{model} is an architecture: the file will have random weights", style="yellow")
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    target = Path(output) if output else folder / f"{Path(model).stem}-{settings.precision}"
+    with console.status("exporting") as status:
+        report = export_model(detector.model, target, settings, lambda text: status.update(text))
+    write_atomic(folder / "export.json", json.dumps(report.to_dict(), indent=1))
+    _show(console, report)
+
+
+def _show(console: Any, report: Any) -> None:
+    from rich.table import Table
+
+    found = report.agreement
+    table = Table(str(report.path.name), f"{report.format} {report.precision}")
+    for name, value in (
+        ("size", f"{report.megabytes:.2f} MB"),
+        ("one image, this processor", f"{report.milliseconds:.2f} ms (torch {report.torch_milliseconds:.2f} ms)"),
+        ("checked on", f"{found.images} pictures ({report.pictures})"),
+        ("detections found again", f"{100 * found.matched:.1f} % of {found.detections}"),
+        ("largest score difference", f"{found.score_difference:.2g}"),
+        ("largest box difference", f"{found.box_difference:.2g} px"),
+    ):
+        table.add_row(name, value)
+    console.print(table, markup=False)
+    console.print(str(report.path), soft_wrap=True, highlight=False)
+
+
+if __name__ == "__main__":
+    launch("export", ExportConfig, run)
