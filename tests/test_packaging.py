@@ -1,0 +1,56 @@
+"""The wheel holds everything that the commands need, and works from another folder."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def test_every_package_is_listed() -> None:
+    listed = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"])
+    found = {
+        ".".join(path.parent.relative_to(ROOT).parts)
+        for folder in ("nas", "search_spaces")
+        for path in (ROOT / folder).rglob("__init__.py")
+    }
+    assert listed == found | {"nas.conf"}
+
+
+@pytest.fixture(scope="module")
+def unpacked(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A wheel built from a copy of the sources, unpacked as pip would install it."""
+    folder = tmp_path_factory.mktemp("wheel")
+    source = folder / "source"
+    source.mkdir()
+    for name in ("pyproject.toml", "README.md", "LICENSE", "nas", "search_spaces", "conf"):
+        (source / name).symlink_to(ROOT / name)
+    build = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", str(folder), str(source)]
+    subprocess.run(build, check=True, capture_output=True)
+    (wheel,) = folder.glob("maenas-*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(folder / "site")
+    return folder / "site"
+
+
+def test_the_wheel_carries_its_data(unpacked: Path) -> None:
+    for path in ("nas/conf/search.yaml", "nas/conf/budget/latency_3ms.yaml", "nas/conf/space/tinynas_k1kx.yaml",
+                 "search_spaces/published/damo-yolo-s.yaml", "nas/cost/tables/t4_tensorrt_fp16.json"):  # fmt: skip
+        assert (unpacked / path).is_file(), path
+    assert not list(unpacked.glob("tests*")) and not list(unpacked.glob("experiments*"))
+
+
+def test_the_search_runs_from_the_wheel_in_another_folder(unpacked: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "nas.search", "+budget=latency_3ms", "evaluations=1500", "progress=false"]
+    environment = {**os.environ, "PYTHONPATH": str(unpacked)}
+    result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
+    assert result.returncode == 0, result.stderr
+    (best,) = tmp_path.glob("outputs/search/*/best.yaml")
+    assert "maenas-spec/1" in best.read_text()
