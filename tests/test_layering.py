@@ -27,12 +27,12 @@ MAY_IMPORT = {
     "nas.detection": {"nas.errors", "nas.spec", "nas.files", "nas.lowering", "nas.cost", "nas.models", "nas.report"},
     "nas.deploy": {"nas.errors", "nas.spec", "nas.files", "nas.lowering", "nas.cost", "nas.models", "nas.detection"},
     "nas.measure": {"nas.errors", "nas.spec", "nas.files", "nas.frame", "nas.lowering", "nas.cost", "nas.models", "nas.deploy", "nas.report", "search_spaces"},
-    "nas.report": {"nas.errors", "nas.spec", "nas.files", "nas.lowering", "nas.cost"},
+    "nas.report": {"nas.errors", "nas.spec", "nas.files", "nas.lowering", "nas.cost", "nas.scorers"},
 }  # fmt: skip
 
 TORCH_FREE = ("nas.errors", "nas.spec", "nas.files", "nas.frame", "nas.lowering", "nas.cost", "search_spaces",
               "nas.searchers", "nas.report", "nas.api", "nas.searching", "nas.search", "nas.config")  # fmt: skip
-TORCH_SCORERS = ("activation", "gradient", "aznas", "probe", "ensemble")
+TORCH_SCORERS = ("activation", "gradient", "aznas", "probe", "ensemble", "inputs")
 
 
 def _module(path: Path) -> str:

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
-from nas.config.data import DataConfig
+from nas.detection.data_options import DataConfig
 from nas.detection.augment import Augmentation
 from nas.detection.data_actions import convert_splits
 from nas.detection.dataset import DetectionData

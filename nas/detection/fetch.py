@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
-from nas.config.data import DataConfig
+from nas.detection.data_options import DataConfig
 from nas.detection.bccd import convert_bccd
 from nas.errors import UserError
 

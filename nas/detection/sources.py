@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from nas.config.data import DataConfig, Split
+from nas.detection.data_options import DataConfig, Split
 from nas.detection.coco_format import read_coco
 from nas.detection.data_report import DataReport, inspect_data, repair_data, require_sound
 from nas.detection.dataset import DetectionData, relabel

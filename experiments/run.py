@@ -1,0 +1,112 @@
+"""python -m experiments.run all scale=cpu minutes=20: train what the tables still lack, within a time limit.
+
+Names are folders of experiments/ that hold a table.yaml, or `all`. Options: scale (cpu, cpu10, gpu, coco), minutes (of wall
+time), jobs (runs at once on one big GPU), output (folder of the checkpoints). A run that the limit or Ctrl-C cuts is
+resumed by the next call; finished ones are lines of experiments/results/*.csv and are not repeated.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from experiments.queue import Job, append_result, missing_jobs
+from experiments.scales import Scale, load_scale
+from experiments.tables import FOLDER, table_names
+from nas.errors import UserError
+
+DEFAULTS = {"scale": "cpu", "minutes": "20", "jobs": "1", "output": "outputs/experiments"}
+
+
+def main(arguments: list[str]) -> int:
+    """Parse, run, tell what is left; returns the exit status."""
+    options, names = dict(DEFAULTS), []
+    for argument in arguments:
+        key, equals, value = argument.partition("=")
+        if equals and key not in options:
+            raise UserError(f"unknown option {key!r}; there are {', '.join(options)}")
+        if equals:
+            options[key] = value
+        else:
+            names.append(argument)
+    tables = list(table_names()) if not names or "all" in names else names
+    scale = load_scale(options["scale"])
+    require_device(scale)
+    jobs = missing_jobs(tables, scale, Path(options["output"]))
+    print(f"{len(jobs)} runs are missing at scale {scale.name} ({scale.note})")
+    finished = work(jobs, 60 * float(options["minutes"]), int(options["jobs"]))
+    left = len(missing_jobs(tables, scale, Path(options["output"])))
+    print(f"{finished} runs finished, {left} are left; the same command goes on; python -m experiments.report shows the tables")
+    return 0
+
+
+def require_device(scale: Scale) -> None:
+    """Raise UserError if the scale needs a GPU and there is none."""
+    if scale.device == "gpu":
+        import torch
+
+        if not torch.cuda.is_available():
+            raise UserError(f"scale {scale.name} needs a GPU and torch sees none; its runs wait in the queue")
+
+
+def work(jobs: list[Job], seconds: float, at_once: int) -> int:
+    """Run jobs until the time is up, `at_once` processes side by side; returns how many finished."""
+    deadline = time.monotonic() + seconds
+    waiting, running, finished, failed = list(jobs), [], 0, set()
+    try:
+        while waiting or running:
+            for process, job in list(running):
+                if process.poll() is None:
+                    continue
+                running.remove((process, job))
+                if process.returncode == 0:
+                    append_result(json.loads((job.folder / "result.json").read_text()))
+                    finished += 1
+                else:
+                    failed.add(job.folder)
+                    print(f"failed: {job.table.name}, {job.row.name}, seed {job.seed}: see {job.folder}/log.txt")
+            if time.monotonic() > deadline:
+                waiting = []
+                for process, _ in running:
+                    process.terminate()
+                for process, _ in running:
+                    process.wait()
+                break
+            ready = next((job for job in waiting if _ready(job, failed)), None)
+            if ready is not None and len(running) < at_once and time.monotonic() < deadline:
+                waiting.remove(ready)
+                running.append((_start(ready), ready))
+                continue
+            if ready is None and not running:
+                break  # what is left waits for a teacher that failed
+            time.sleep(0.2)
+    except KeyboardInterrupt:
+        for process, _ in running:
+            process.terminate()
+            process.wait()
+        print("stopped; the same command goes on")
+    return finished
+
+
+def _ready(job: Job, failed: set[Path]) -> bool:
+    """Whether the job's teacher, if it has one, is there."""
+    return job.teacher is None or (job.teacher.folder / "result.json").exists()
+
+
+def _start(job: Job) -> subprocess.Popen[bytes]:
+    job.folder.mkdir(parents=True, exist_ok=True)
+    print(f"running {job.table.name}: {job.row.name}, seed {job.seed}", flush=True)
+    with (job.folder / "log.txt").open("ab") as log:
+        return subprocess.Popen(
+            [sys.executable, "-m", "experiments.train_row", *job.command()], stdout=log, stderr=log, cwd=FOLDER.parent
+        )
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except UserError as error:
+        sys.exit(f"error: {error}")
