@@ -32,7 +32,7 @@ MAY_IMPORT = {
 
 TORCH_FREE = ("nas.errors", "nas.spec", "nas.files", "nas.frame", "nas.lowering", "nas.cost", "search_spaces",
               "nas.searchers", "nas.report", "nas.api", "nas.searching", "nas.search", "nas.config")  # fmt: skip
-TORCH_SCORERS = ("activation", "gradient", "aznas", "probe", "ensemble", "inputs")
+TORCH_SCORERS = ("activation", "gradient", "aznas", "probe", "ensemble", "inputs", "subjects", "measuring")
 
 
 def _module(path: Path) -> str:
