@@ -1,0 +1,47 @@
+"""Parameters and multiply-accumulates of a torch module exactly as torch runs it, without computing anything."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any, Literal
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from nas.cost.count import Counts
+from nas.errors import UserError
+
+ModuleForm = Literal["train", "deployed"]
+
+
+def count_module(module: nn.Module, form: ModuleForm = "deployed", image_size: int | None = None) -> Counts:
+    """Parameters, MACs and activations on one RGB image of `image_size` pixels (default: the module's own, else 640).
+
+    MACs are those of convolutions, linear layers and matrix products; activations the sum of convolution outputs.
+    form: "deployed" counts a copy after its own `fuse()`, "train" the module as it stands, with the branches that only
+    training runs. The module is not changed. Raises UserError if it cannot run without values.
+    """
+    own: Any = getattr(module, "image_size", 640)
+    side = image_size or int(own)
+    subject: Any = copy.deepcopy(module).to("meta").eval()
+    if form == "deployed" and callable(getattr(subject, "fuse", None)):
+        subject.fuse()
+    run = subject.predict_raw if form == "train" and getattr(subject, "auxiliary", None) else subject
+    outputs = 0
+
+    def add(layer: nn.Module, inputs: Any, output: torch.Tensor) -> None:
+        nonlocal outputs
+        outputs += output[:1].numel()
+
+    for layer in subject.modules():
+        if isinstance(layer, nn.Conv2d):
+            layer.register_forward_hook(add)
+    try:
+        with torch.device("meta"), torch.no_grad(), FlopCounterMode(display=False) as counter:
+            run(torch.zeros(1, 3, side, side))
+    except (RuntimeError, NotImplementedError, TypeError, ValueError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"cannot count {type(module).__name__} at {side} pixels: {reason}") from None
+    params = sum(parameter.numel() for parameter in subject.parameters())
+    return Counts(params, counter.get_total_flops() // 2, outputs)

@@ -1,0 +1,63 @@
+"""Names, specs, checkpoints and exported files in one table, beside published figures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from nas.comparison import CompareSettings, Gatherer, run_comparison
+from nas.errors import UserError
+from nas.files import save_spec
+from nas.models.baselines import build_baseline
+from nas.models.checkpoint import save_checkpoint
+from nas.report.published import published_rows
+from search_spaces import load_published
+
+
+def test_a_mix_of_everything(tmp_path: Path) -> None:
+    save_spec(tmp_path / "mine.yaml", load_published("damo-yolo-ns"))
+    model = build_baseline("yolov5n", num_classes=3, image_size=64)
+    save_checkpoint(tmp_path / "best.safetensors", model, {"validation": {"ap": 0.625}})
+    models = ("yolo11n", "yolov9-t-backbone", str(tmp_path / "mine.yaml"), str(tmp_path / "best.safetensors"))
+    settings = CompareSettings(models, image_size=64, folder=tmp_path / "report", measure=True, repeats=1)
+    text = run_comparison(settings)
+    for name in ("| yolo11n | 64 |", "| yolov9-t-backbone | 64 |", "| mine | 64 |", "| yolov5n (best) | 64 |"):
+        assert name in text
+    assert "62.5 [" in text and "in the checkpoint best.safetensors" in text and "measured on this machine" in text
+    assert "training-free score mae" in text
+    assert (tmp_path / "report" / "compare.csv").is_file()
+
+
+def test_published_figures_stand_beside_ours(tmp_path: Path) -> None:
+    entry = Gatherer(CompareSettings(ap={"yolov9_t_published": 37.0})).entry("yolov9_t_published")
+    assert entry.figures["params_m"].value == 2.00184
+    assert entry.figures["flops_g"].value == pytest.approx(7.7127, abs=1e-3)
+        7.7127, abs=1e-3
+    )
+    assert entry.value("published_ms") == 2.3 and abs(entry.value("ms_difference") or 99) < 10
+    assert entry.figures["ap_own"].source.startswith("our own run")
+    small = Gatherer(CompareSettings(image_size=320)).entry("yolov9t")
+    assert small.value("published_ms") is None, "published at 640 pixels"
+
+
+def test_another_engine_has_its_own_table() -> None:
+    rows = [row for row in published_rows() if row.model == "damo-yolo-t"]
+    gatherer = Gatherer(CompareSettings(scorer=""))
+    ten, seven = (gatherer.published_entry(row) for row in rows)
+    assert "tensorrt7" in seven.figures["predicted_ms"].source and "tensorrt7" not in ten.figures["predicted_ms"].source
+    assert abs(seven.value("ms_difference") or 99) < 6 and "README" in seven.name
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (CompareSettings(), "nothing to compare"),
+        (CompareSettings(group="seed"), "unknown group"),
+        (CompareSettings(("yolo12n",)), "did you mean"),
+        (CompareSettings(("damo-yolo-s", "missing.onnx")), "no such file"),
+    ],
+)
+def test_bad_requests_before_any_work(settings: CompareSettings, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        run_comparison(settings)
