@@ -6,7 +6,6 @@ import contextlib
 import copy
 import io
 import logging
-import math
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,7 +22,7 @@ MINIMUM_OPSET = 17
 DEFAULT_OPSET = 18
 #: Operators with learned weights: what comes after the last of them is decoding.
 WEIGHTED = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
-FEW_WEIGHTS = 64
+VIEWS = frozenset({"Reshape", "Transpose", "Squeeze", "Unsqueeze", "Concat", "Identity"})
 
 
 def export_onnx(model: nn.Module, image_size: int, opset: int = DEFAULT_OPSET, batch: int | None = None) -> Any:
@@ -75,14 +74,21 @@ def set_metadata(graph: Any, metadata: Metadata) -> None:
 
 
 def decoding_nodes(graph: Any) -> list[str]:
-    """Names of the nodes behind the last weighted layers: box coordinates do not bear low precision."""
-    sizes = {item.name: math.prod(item.dims) for item in graph.graph.initializer}
+    """Names of the nodes behind the last layers with weights: box coordinates do not bear low precision."""
+    matrices = {item.name for item in graph.graph.initializer if len(item.dims) > 1}
+    producers = {name: node for node in graph.graph.node for name in node.output}
+
+    def after_softmax(name: str) -> bool:
+        node = producers.get(name)
+        if node is None or node.op_type not in VIEWS:
+            return node is not None and node.op_type == "Softmax"
+        return after_softmax(node.input[0])
+
     needed: set[str] = set()
     names = []
     for node in reversed(graph.graph.node):
-        weights = max((sizes.get(name, 0) for name in node.input), default=0)
-        # A convolution of a few weights is the expected value of a distribution, which is decoding too.
-        weighted = node.op_type in WEIGHTED and weights > FEW_WEIGHTS
+        # What multiplies a softmax by constants is the expected value of a distribution: decoding too.
+        weighted = node.op_type in WEIGHTED and matrices.intersection(node.input) and not after_softmax(node.input[0])
         if weighted or needed.intersection(node.output):
             needed.update(node.input)
         else:

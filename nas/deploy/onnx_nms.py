@@ -39,23 +39,24 @@ def append_nms(graph: Any, score_threshold: float, iou_threshold: float, max_det
     chosen = add(
         "NonMaxSuppression", ["all_boxes", by_class, limit, threshold, lowest], "chosen"
     )  # image, class, prior
-    # Best first, then (both sorts keep the order of equals) image by image.
+    # Best first, then image by image: the key of the second sort has no equals, whose order runtimes may change.
     values = add("GatherND", [by_class, chosen], "values")
     total = add("Shape", [values], "total")
     body.node.append(helper.make_node("TopK", [values, total], ["sorted_values", "order"], "nms_rank", axis=0))
+    ones = add("Expand", [one, total], "ones")
+    number = add("CumSum", [ones, constant("axis", 0, TensorProto.INT64)], "number", exclusive=1)
     image = add("Squeeze", [add("Slice", [chosen, zero, one, one], "image_column"), one], "image_of")
-    ranked = add("Neg", [add("Gather", [image, "order"], "ranked_image")], "negative_image")
-    body.node.append(helper.make_node("TopK", [ranked, total], ["image_key", "grouping"], "nms_group", axis=0))
+    ranked = add("Mul", [add("Gather", [image, "order"], "ranked_image"), total], "image_key")
+    key = add("Add", [ranked, number], "key")
+    body.node.append(helper.make_node("TopK", [key, total], ["sorted_key", "grouping"], "nms_group", axis=0, largest=0))
     rows = add("Gather", [chosen, add("Gather", ["order", "grouping"], "final")], "rows", axis=0)
     value = add("Gather", ["sorted_values", "grouping"], "value")
-    image = add("Neg", ["image_key"], "image")
+    image = add("Gather", ["ranked_image", "grouping"], "image")
     # The place of each row inside its image: its number less the number of rows of the images before.
     images = add("Slice", [add("Shape", ["all_boxes"], "box_shape"), zero, one], "image_count")
     counts = add("ConstantOfShape", [images], "no_counts", value=helper.make_tensor("z", TensorProto.INT64, [1], [0]))
-    ones = add("Expand", [one, total], "ones")
     counts = add("ScatterElements", [counts, image, ones], "counts", reduction="add")
-    before = add("CumSum", [counts, constant("axis", 0, TensorProto.INT64)], "before", exclusive=1)
-    number = add("CumSum", [ones, "nms_axis"], "number", exclusive=1)
+    before = add("CumSum", [counts, "nms_axis"], "before", exclusive=1)
     place = add("Sub", [number, add("Gather", [before, image], "offset")], "place")
     inside = add("Less", [place, limit], "inside")
     keep = [add("Compress", [name, inside], f"{name}_kept", axis=0) for name in (rows, value, image, place)]
