@@ -59,7 +59,7 @@ def ndcg(accuracy: ArrayLike, order: NDArray[np.intp], count: int = 10) -> float
     gains = np.exp2(np.asarray(accuracy, dtype=float)) - 1
     discounts = 1 / np.log2(np.arange(2, min(count, gains.size) + 2))
     ideal = float(np.sort(gains)[::-1][: discounts.size] @ discounts)
-    return float(gains[order[: discounts.size]] @ discounts) / ideal
+    return float(gains[order[: discounts.size]] @ discounts) / ideal if ideal else 1.0
 
 
 def _estimate(value: float, samples: list[float]) -> Estimate:

@@ -47,17 +47,20 @@ def test_effective_rank_by_hand() -> None:
     assert effective_rank(backbone((1, 1, 1, 4))) < effective_rank(backbone()) < effective_rank(backbone(width=64))
 
 
-def test_level_balance_by_hand_and_best_at_its_own_proportions() -> None:
+def test_level_balance_by_hand_and_what_a_starved_block_costs() -> None:
     groups = backbone_operations(backbone(), 640)
     work = [sum(op.macs for op in main_convolutions(group)) / 1e6 for group in groups]
-    expected = sum(weight * math.log(macs) for weight, macs in zip((3, 3, 3, 2, 1), work, strict=True))
-    assert level_balance(backbone()) == pytest.approx(expected)
-    shares = [weight / 12 for weight in (3, 3, 3, 2, 1)]
-    best = sum(weight * math.log(share) for weight, share in zip((3, 3, 3, 2, 1), shares, strict=True))
-    for level in range(5):
-        moved = [share * 0.9 for share in shares]
-        moved[level] += 0.1
-        assert sum(w * math.log(share) for w, share in zip((3, 3, 3, 2, 1), moved, strict=True)) < best
+    logs = sum(weight * math.log(macs) for weight, macs in zip((3, 3, 3, 2, 1), work, strict=True))
+    assert level_balance(backbone()) == pytest.approx(logs + 3 * math.log(32))
+    lean, rich = Residual("k1kx", 64, 8, 1, 1), Residual("k1kx", 64, 56, 3, 1)
+    start = backbone().blocks[:3]
+
+    def level_16(first: Residual, second: Residual) -> float:
+        entry = replace(start[2], out=64)  # type: ignore[type-var]
+        return level_balance(Backbone(Stem("conv", 32), (*start[:2], entry, first, second), (1, 3, 4)), (0, 0, 1, 2))
+
+    middle = Residual("k1kx", 64, 32, 2, 1)
+    assert level_16(middle, middle) > level_16(lean, rich)
 
 
 def test_a_tower_in_one_level_does_not_pay_as_it_does_with_mae() -> None:

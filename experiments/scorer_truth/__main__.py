@@ -1,0 +1,104 @@
+"""Does a training-free score say which of equally fast backbones will be more accurate?
+
+    python -m experiments.scorer_truth plan   [count=48 latency=2.6 tolerance=0.01 hardware=t4_tensorrt_fp16 seed=0]
+    python -m experiments.scorer_truth train  [minutes=0 jobs=1 device=auto repeated=5 seeds=3 data=PATH epochs=40 ...]
+    python -m experiments.scorer_truth report [data and recipe as in train]
+
+`plan` writes networks.csv, `train` appends to results.csv what is missing (any option of the recipe can be given;
+other recipes do not mix), `report` writes results.md, scores.csv and a picture, also from an unfinished training.
+`jobs` workers share one device; each trains its share of the missing runs. `folder=` moves all files.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from experiments.scorer_truth.judging import write_report
+from experiments.scorer_truth.networks import draw_networks, read_networks, write_networks
+from experiments.scorer_truth.training import Recipe, read_results, train_missing, wanted
+from nas.errors import UserError
+
+PLAN: dict[str, Any] = {"count": 48, "latency": 2.6, "tolerance": 0.01, "hardware": "t4_tensorrt_fp16", "seed": 0}
+TRAIN: dict[str, Any] = {"minutes": 0.0, "jobs": 1, "device": "auto", "repeated": 5, "seeds": 3, "shard": "0/1"}
+RECIPE: dict[str, Any] = {item.name: item.default for item in fields(Recipe)}
+
+
+def main(arguments: list[str]) -> None:
+    """Run one action; UserError for anything unknown."""
+    action, options = parse(arguments)
+    folder = Path(options["folder"])
+    networks_path, results_path = folder / "networks.csv", folder / "results.csv"
+    if action == "plan":
+        drawn = {name: options[name] for name in ("count", "tolerance", "hardware", "seed")}
+        networks = draw_networks(target=options["latency"], **drawn)
+        write_networks(networks, networks_path)
+        print(f"{len(networks)} networks in {networks_path}")
+        return
+    networks = read_networks(networks_path)
+    recipe = Recipe(**{name: options[name] for name in RECIPE})
+    if action == "report":
+        results = read_results(results_path, recipe)
+        print_missing(networks, results, options)
+        print(write_report(networks, results, folder))
+    elif options["jobs"] > 1:
+        run_workers(arguments, options["jobs"])
+        print_missing(networks, read_results(results_path, recipe), options)
+    else:
+        index, count = map(int, options["shard"].split("/"))
+        given = {name: options[name] for name in ("repeated", "seeds", "minutes", "device")}
+        train_missing(networks, recipe, results_path, shard=(index, count), **given)
+        print_missing(networks, read_results(results_path, recipe), options)
+
+
+def parse(arguments: list[str]) -> tuple[str, dict[str, Any]]:
+    """The action and its options, with defaults and the type of the default."""
+    known = {"plan": PLAN, "train": TRAIN | RECIPE, "report": TRAIN | RECIPE}
+    if not arguments or arguments[0] not in known:
+        raise UserError("say what to do: plan, train or report")
+    options = {"folder": str(Path(__file__).parent)} | known[arguments[0]]
+    for argument in arguments[1:]:
+        name, equals, text = argument.partition("=")
+        if not equals or name not in options:
+            raise UserError(f"unknown option {argument!r}; known: {', '.join(options)}")
+        try:
+            options[name] = type(options[name])(text)
+        except ValueError:
+            raise UserError(f"{name} must be a {type(options[name]).__name__}, got {text!r}") from None
+    return arguments[0], options
+
+
+def run_workers(arguments: list[str], jobs: int) -> None:
+    """The same command `jobs` times side by side, each with its share. Raises UserError if a worker fails."""
+    rest = [argument for argument in arguments if not argument.startswith(("jobs=", "shard="))]
+    command = [sys.executable, "-m", "experiments.scorer_truth", *rest]
+    workers = [subprocess.Popen([*command, f"shard={index}/{jobs}"]) for index in range(jobs)]
+    try:
+        codes = [worker.wait() for worker in workers]
+    except KeyboardInterrupt:
+        for worker in workers:
+            worker.wait()
+        raise
+    if any(codes):
+        raise UserError(f"{sum(map(bool, codes))} of {jobs} workers failed; run the same command again to go on")
+
+
+def print_missing(networks: list[Any], results: list[Any], options: dict[str, Any]) -> None:
+    """Say which runs have no row yet."""
+    done = {(row.name, row.seed) for row in results}
+    plan = wanted(networks, options["repeated"], options["seeds"])
+    missing = [f"{network.name}/{seed}" for network, seed in plan if (network.name, seed) not in done]
+    some = ", ".join(missing[:12]) + (" ..." if len(missing) > 12 else "")
+    print(f"{len(plan) - len(missing)} of {len(plan)} runs are done" + (f"; missing: {some}" if missing else ""))
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv[1:])
+    except UserError as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit(130)

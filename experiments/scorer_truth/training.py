@@ -1,0 +1,196 @@
+"""Trains every network of the experiment under one short recipe, row by row, resumably."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from experiments.scorer_truth.networks import Network
+from nas.errors import UserError
+from nas.files import write_atomic
+
+COLUMNS = ("name", "seed", "ap50", "ap", "epochs", "seconds", "device", "recipe")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One recipe for all networks: what decides the ranking besides the network and the seed.
+
+    Light augmentation and a higher rate than for long trainings; no early stop, the last averaged weights are judged.
+    """
+
+    data: str = "../shared/data/bccd"
+    image_size: int = 320
+    epochs: int = 40
+    batch_size: int = 16
+    lr: float = 0.02
+    warmup_epochs: float = 2.0
+    closing_epochs: int = 5
+    ema_ramp: float = 100.0
+
+    @property
+    def digest(self) -> str:
+        """Eight hex digits that tell results of one recipe from those of another (the data's place does not matter)."""
+        facts = {key: value for key, value in asdict(self).items() if key != "data"}
+        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:8]
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """One trained network."""
+
+    name: str
+    seed: int
+    ap50: float
+    ap: float
+
+
+def wanted(networks: list[Network], repeated: int, seeds: int) -> list[tuple[Network, int]]:
+    """Seed 0 of every network, with the other seeds of `repeated` evenly chosen ones spread between them.
+
+    A run that is cut short has then some of everything.
+    """
+    step = max(1, len(networks) // max(repeated, 1))
+    chosen = {network.name for network in networks[::step][:repeated]}
+    plan: list[tuple[Network, int]] = []
+    for network in networks:
+        plan += [(network, seed) for seed in range(seeds if network.name in chosen else 1)]
+    return plan
+
+
+def read_results(path: Path, recipe: Recipe | None = None) -> list[Result]:
+    """The finished rows (of one recipe, if given); a torn last line is left out."""
+    if not path.is_file():
+        return []
+    rows = []
+    with path.open(encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file):
+            if row.get("recipe") and (recipe is None or row["recipe"] == recipe.digest):
+                try:
+                    rows.append(Result(row["name"], int(row["seed"]), float(row["ap50"]), float(row["ap"])))
+                except ValueError as error:
+                    raise UserError(f"{path} has a damaged row: {row}") from error
+    return rows
+
+
+def append_result(path: Path, row: dict[str, Any]) -> None:
+    """Add one row in a single write, so that parallel workers do not mix."""
+    if not path.exists():
+        write_atomic(path, ",".join(COLUMNS) + "\n")
+    with path.open("ab", buffering=0) as file:
+        file.write((",".join(str(row[name]) for name in COLUMNS) + "\n").encode())
+
+
+def train_missing(
+    networks: list[Network],
+    recipe: Recipe,
+    results: Path,
+    repeated: int = 5,
+    seeds: int = 3,
+    minutes: float = 0.0,
+    shard: tuple[int, int] = (0, 1),
+    device: str = "auto",
+) -> int:
+    """Train what has no row yet, until the minutes are used up (0: no limit); returns how many rows remain.
+
+    shard (i, n): every n-th run from the i-th, for workers side by side. No run is begun that would not fit, judged by
+    the longest so far. Each run lives in a folder of its own, is resumed if interrupted, and is removed when its row
+    exists.
+    """
+    start, longest = time.monotonic(), 0.0
+    todo = list(_missing(networks, recipe, results, repeated, seeds))[shard[0] :: shard[1]]
+    for number, (network, seed) in enumerate(todo):
+        used = time.monotonic() - start
+        if minutes and (used + longest) > minutes * 60:
+            print(f"time is used up: {len(todo) - number} of {len(todo)} runs of this worker remain", flush=True)
+            return len(todo) - number
+        began = time.monotonic()
+        row = train_one(network, seed, recipe, results.parent / "runs" / f"{network.name}_{seed}", device)
+        append_result(results, row)
+        longest = max(longest, time.monotonic() - began)
+        place = f"{number + 1}/{len(todo)} {network.name} seed {seed}"
+        print(f"{place}: AP50 {row['ap50']} in {row['seconds']} s", flush=True)
+    return 0
+
+
+def _missing(
+    networks: list[Network], recipe: Recipe, results: Path, repeated: int, seeds: int
+) -> Iterator[tuple[Network, int]]:
+    done = {(row.name, row.seed) for row in read_results(results, recipe)}
+    return ((network, seed) for network, seed in wanted(networks, repeated, seeds) if (network.name, seed) not in done)
+
+
+def train_one(network: Network, seed: int, recipe: Recipe, folder: Path, device: str = "auto") -> dict[str, Any]:
+    """Train one network and score its averaged weights on the validation images; the row of the results."""
+    from nas.detection.augment import Augmentation
+    from nas.detection.data_options import DataConfig, Split
+    from nas.detection.optimizer import OptimizerOptions
+    from nas.detection.sources import load_splits
+    from nas.detection.training import TrainingTask, run_training
+    from nas.detection.training_options import EmaOptions, ScheduleOptions, TrainerOptions
+    from nas.frame import Frame
+
+    config = DataConfig(
+        name="bccd",
+        root=recipe.data,
+        train=Split("images", "annotations/train.json"),
+        val=Split("images", "annotations/val.json"),
+        check="labels",
+    )
+    splits, _ = load_splits(config, ("train", "val"))
+    options = TrainerOptions(
+        epochs=recipe.epochs,
+        batch_size=recipe.batch_size,
+        workers=0,
+        cache="ram",
+        evaluate_every=recipe.epochs,
+        optimizer=OptimizerOptions(lr=recipe.lr),
+        schedule=ScheduleOptions(warmup_epochs=recipe.warmup_epochs, tail_epochs=0.0),
+        ema=EmaOptions(ramp=recipe.ema_ramp),
+    )
+    augmentation = Augmentation(
+        mosaic=0.5,
+        mixup=0.0,
+        sada=False,
+        rotation=0.0,
+        shear=0.0,
+        scale=(0.6, 1.6),
+        closing_epochs=recipe.closing_epochs,
+    )
+    detector = Frame(num_classes=len(splits["train"].classes), image_size=recipe.image_size).detector(network.backbone)
+    task = TrainingTask(detector, splits["train"], splits["val"], options, augmentation, seed=seed, device=device)
+    began = time.perf_counter()
+    resume = (folder / "last.state").exists()
+    if folder.exists() and not resume:
+        shutil.rmtree(folder)
+    run_training(task, folder, resume=resume, progress=False)
+    numbers = last_validation(folder)
+    seconds = time.perf_counter() - began
+    shutil.rmtree(folder)
+    return {
+        "name": network.name,
+        "seed": seed,
+        "ap50": f"{numbers['ap50']:.5f}",
+        "ap": f"{numbers['ap']:.5f}",
+        "epochs": recipe.epochs,
+        "seconds": round(seconds, 1),
+        "device": device,
+        "recipe": recipe.digest,
+    }
+
+
+def last_validation(folder: Path) -> dict[str, float]:
+    """AP and AP50 at the end of a training. Raises UserError if it never validated."""
+    path = folder / "epochs.jsonl"
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    if not lines:
+        raise UserError(f"{path} holds no validation")
+    row = json.loads(lines[-1])
+    return {"ap": float(row["ap"]), "ap50": float(row["ap50"])}
