@@ -1,0 +1,60 @@
+"""The device in words, for the provenance of what is measured on it."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+
+def cpu_name() -> str:
+    """Model name of the processor."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def cpu_facts() -> dict[str, Any]:
+    """Processor, its cores and clocks, the load beside us, date and commit."""
+    clocks = sorted(Path("/sys/devices/system/cpu").glob("cpu*/cpufreq/scaling_cur_freq"))
+    facts: dict[str, Any] = {
+        "processor": cpu_name(),
+        "cores": os.cpu_count() or 1,
+        "clock_mhz": [int(path.read_text()) // 1000 for path in clocks][:4] or "not told by the system",
+        "system": platform.platform(),
+    }
+    if hasattr(os, "getloadavg"):
+        facts["load_average"] = round(os.getloadavg()[0], 2)
+    return facts | stamp()
+
+
+def gpu_facts() -> dict[str, Any]:
+    """Name, driver, clocks, power limit of the first GPU as its driver tells them, date and commit."""
+    fields = ("name", "driver_version", "clocks.sm", "clocks.mem", "clocks.max.sm", "power.limit", "temperature.gpu")
+    try:
+        found = subprocess.run(
+            ["nvidia-smi", f"--query-gpu={','.join(fields)}", "--format=csv,noheader"],
+            capture_output=True, text=True, timeout=20, check=True,
+        ).stdout.splitlines()[0].split(", ")  # fmt: skip
+    except (OSError, subprocess.SubprocessError, IndexError):
+        found = ["not told by the driver"] * len(fields)
+    return dict(zip((name.replace(".", "_") for name in fields), found, strict=False)) | stamp()
+
+
+def stamp() -> dict[str, Any]:
+    """Date and, in a checkout, the commit."""
+    try:
+        root = Path(__file__).resolve().parents[2]
+        commit = subprocess.run(
+            ["git", "rev-parse", "--short", "HEAD"], cwd=root, capture_output=True, text=True, timeout=10, check=True
+        ).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        commit = "none"
+    return {"date": datetime.now(UTC).strftime("%Y-%m-%d"), "commit": commit}

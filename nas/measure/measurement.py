@@ -1,0 +1,93 @@
+"""What a runtime reports of one network: whole times, and its kernels in their context."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from statistics import median, quantiles
+from typing import Any, Protocol
+
+from nas.cost.kernel_model import Hardware
+from nas.cost.measured_table import Kernels, Row
+from nas.lowering.operation import Operation
+from nas.spec import DetectorSpec
+
+#: Repetitions are taken in groups with a pause between them, against throttling.
+GROUPS = 3
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One network: its spec, milliseconds per batch, spread of the repetitions in percent, its kernels if known."""
+
+    spec: DetectorSpec
+    ms: float
+    spread_percent: float
+    kernels: tuple[Row, ...] = ()
+
+
+class Runtime(Protocol):
+    """Something that runs networks on a device and can time them."""
+
+    name: str
+    precision: str
+    batch: int
+    kernels: Kernels
+    hardware: Hardware
+
+    def provenance(self) -> dict[str, Any]:
+        """Device, clocks, driver, versions, threads, date and commit."""
+
+    def device(self) -> str:
+        """The device in words."""
+
+    def measure(self, spec: DetectorSpec, repetitions: int, kernels: bool = True) -> Measurement:
+        """Time a freshly built network of `spec`; its kernels too, if asked and if the runtime can tell them."""
+
+
+def typical(values: Sequence[float]) -> float:
+    """Median of the calmer half: what else runs on a machine only ever adds time."""
+    ordered = sorted(values)
+    return median(ordered[: max(1, -(-len(ordered) // 2))])
+
+
+def spread(values: Sequence[float]) -> float:
+    """Distance of the quartiles in percent of the median."""
+    if len(values) < 2:
+        return 0.0
+    low, _, high = quantiles(values, n=4, method="inclusive")
+    return 100 * (high - low) / median(values)
+
+
+def time_repeated(
+    run: Callable[[], object],
+    repetitions: int,
+    clock: Callable[[], float] = time.perf_counter,
+    warm_up: int = 2,
+    pause: float = 0.05,
+) -> tuple[float, float]:
+    """Milliseconds of `run` by `clock`, and their spread in percent."""
+    for _ in range(warm_up):
+        run()
+    values: list[float] = []
+    for _ in range(GROUPS):
+        time.sleep(pause)
+        for _ in range(max(1, -(-repetitions // GROUPS))):
+            start = clock()
+            run()
+            values.append((clock() - start) * 1e3)
+    return typical(values), spread(values)
+
+
+def merge_rows(timed: Iterable[tuple[Operation, Sequence[float]]]) -> tuple[Row, ...]:
+    """One row per kernel: the median over its places of the typical time at each."""
+    found: dict[Operation, list[tuple[float, float]]] = defaultdict(list)
+    for kernel, values in timed:
+        if values and typical(values) > 0:
+            found[kernel].append((typical(values), spread(values)))
+    return tuple(
+        Row(kernel, median(ms for ms, _ in places), median(scatter for _, scatter in places))
+        for kernel, places in found.items()
+    )

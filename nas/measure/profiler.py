@@ -1,0 +1,189 @@
+"""Measures a latency table on this device: plan, time, fit, write; an interrupted run goes on where it stopped."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from nas.cost.latency import LatencyTable
+from nas.cost.measured_table import MeasuredRows, Row, read_rows
+from nas.cost.table_file import Header, write_table
+from nas.errors import UserError
+from nas.files import dump_yaml, read_yaml, write_atomic
+from nas.frame import Frame
+from nas.measure.fit import build_table
+from nas.measure.measurement import Measurement, Runtime
+from nas.measure.plan import POOL, informative_order, random_detectors
+from nas.measure.runtimes import open_runtime
+from nas.spec import DetectorSpec, digest, from_dict, to_dict
+from search_spaces.catalog import find_space
+
+Progress = Callable[[str], None]
+#: Share of the time limit that fitting and writing may need.
+RESERVE = 0.03
+QUICK_NETWORKS = 12
+QUICK_SECONDS = 100.0
+
+
+@dataclass(frozen=True)
+class ProfileSettings:
+    """hardware: name of the table; runtime: onnxruntime, openvino, cuda or tensorrt; space: name and limits.
+
+    time_limit_s bounds the whole run (quick: 100 s); networks: how many to time at most; repetitions of each.
+    """
+
+    hardware: str
+    folder: Path
+    runtime: str = "onnxruntime"
+    threads: int = 1
+    batch: int = 1
+    space: dict[str, Any] = field(default_factory=lambda: {"name": "tinynas_k1kx"})
+    frame: Frame = field(default_factory=Frame)
+    mode: str = "measure"
+    time_limit_s: float = 600.0
+    networks: int = POOL
+    validation_networks: int = 24
+    repetitions: int = 9
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.mode not in ("measure", "quick", "validate"):
+            raise UserError(f"mode must be measure, quick or validate, got {self.mode!r}")
+        if not self.hardware or not all(letter.isalnum() or letter in "_-." for letter in self.hardware):
+            raise UserError(f"hardware must be a file name of letters, digits, _ - and ., got {self.hardware!r}")
+        for name, least in (("networks", 4), ("validation_networks", 5), ("repetitions", 3), ("batch", 1), ("threads", 1)):
+            if getattr(self, name) < least:
+                raise UserError(f"{name} must be at least {least}, got {getattr(self, name)}")
+        if not self.time_limit_s > 0:
+            raise UserError(f"time_limit_s must be positive, got {self.time_limit_s}")
+
+    @property
+    def table_path(self) -> Path:
+        return self.folder / f"{self.hardware}.json"
+
+    def random_detectors(self, count: int, seed: int) -> list[DetectorSpec]:
+        """Distinct random detectors of the configured space and frame."""
+        options = dict(self.space)
+        space = find_space(str(options.pop("name")), **options)
+        return random_detectors(space, self.frame, count, seed)
+
+
+def measure_table(settings: ProfileSettings, progress: Progress = print, runtime: Runtime | None = None) -> Path:
+    """Time networks of the space until the limit, fit the table, write it beside the raw measurements.
+
+    Raises UserError if the folder holds measurements of another device or runtime, or the time is too short.
+    """
+    started = time.monotonic()
+    runtime = runtime or open_runtime(settings.runtime, settings.threads, settings.batch)
+    quick = settings.mode == "quick"
+    limit = min(settings.time_limit_s, QUICK_SECONDS) if quick else settings.time_limit_s
+    wanted = min(settings.networks, QUICK_NETWORKS) if quick else settings.networks
+    store = MeasurementStore(settings.folder, runtime, settings.space)
+    order = informative_order(settings.random_detectors(POOL, settings.seed), runtime.kernels)[:wanted]
+    done = {digest(item.spec) for item in store.measurements}
+    longest = 0.0
+    for number, spec in enumerate(order, 1):
+        if digest(spec) in done:
+            continue
+        begun = time.monotonic()
+        if begun - started + longest > limit * (1 - RESERVE) and store.measurements:
+            progress(f"time limit of {limit:.0f} s reached after {len(store.measurements)} networks")
+            break
+        store.add(runtime.measure(spec, settings.repetitions))
+        longest = max(longest, time.monotonic() - begun)
+        last = store.measurements[-1]
+        progress(f"network {number} of {wanted}: {last.ms:.2f} ms, spread {last.spread_percent:.1f} %")
+    table, rows = build_table(store.measurements, runtime)
+    path = write_measured(settings, runtime, table, rows, store.measurements, quick)
+    progress(f"wrote {path}: {len(rows)} kernels of {len(store.measurements)} networks")
+    return path
+
+
+def write_measured(
+    settings: ProfileSettings,
+    runtime: Runtime,
+    table: MeasuredRows,
+    rows: Sequence[Row],
+    measurements: Sequence[Measurement],
+    quick: bool,
+) -> Path:
+    """Write the table; without rows (runtimes that tell no kernels) it is a calibrated kernel model."""
+    how = "kernels timed inside whole networks" if rows else "kernel model calibrated on whole networks"
+    header = Header(
+        name=settings.hardware,
+        kind="measured" if rows else "kernel_model",
+        device=runtime.device(),
+        runtime=runtime.name,
+        precision=runtime.precision,
+        batch=runtime.batch,
+        units="ms",
+        provenance={
+            "how": how + (", quick calibration" if quick else ""),
+            "space": settings.space,
+            "networks": len(measurements),
+            "repetitions": settings.repetitions,
+            "spread_percent": round(sorted(item.spread_percent for item in measurements)[len(measurements) // 2], 1),
+            **runtime.provenance(),
+        },
+    )
+    body = table.body(rows)
+    if not rows:
+        body = {"hardware": body["hardware"], "parameters": body["parameters"] | {"network": table.offset_ms}}
+    write_table(settings.table_path, header, body)
+    LatencyTable.load(settings.table_path)
+    return settings.table_path
+
+
+class MeasurementStore:
+    """Measurements of one device and runtime in a folder, one JSON line each; survives being killed between lines."""
+
+    def __init__(self, folder: Path, runtime: Runtime, space: dict[str, Any]) -> None:
+        self.path = folder / "measurements.jsonl"
+        self.measurements: list[Measurement] = []
+        identity = {
+            "device": runtime.device(), "runtime": runtime.name, "precision": runtime.precision, "batch": runtime.batch,
+            "space": space,
+        }  # fmt: skip
+        marker = folder / "measurements.yaml"
+        if marker.exists():
+            found = read_yaml(marker)
+            for key, value in identity.items():
+                if found.get(key) != value:
+                    raise UserError(
+                        f"{folder} holds measurements for {key} {found.get(key)!r}, not {value!r}: "
+                        "choose another hardware= name or delete the folder"
+                    )
+            self.measurements = list(self._read())
+        else:
+            write_atomic(marker, dump_yaml(identity))
+
+    def _read(self) -> Iterator[Measurement]:
+        if not self.path.exists():
+            return
+        for number, line in enumerate(self.path.read_text().splitlines(), 1):
+            try:
+                data = json.loads(line)
+            except ValueError:
+                continue  # the line that was being written when the run was killed
+            where = f"{self.path}, line {number}"
+            spec = from_dict(data["spec"])
+            if not isinstance(spec, DetectorSpec):
+                raise UserError(f"{where}: not a detector")
+            rows = tuple(read_rows(data["rows"], where)) if data["rows"] else ()
+            yield Measurement(spec, data["ms"], data["spread_percent"], rows)
+
+    def add(self, measurement: Measurement) -> None:
+        """Keep a measurement, on disk too."""
+        self.measurements.append(measurement)
+        record = {
+            "spec": to_dict(measurement.spec),
+            "ms": round(measurement.ms, 5),
+            "spread_percent": round(measurement.spread_percent, 2),
+            "rows": [row.pack() for row in measurement.kernels],
+        }
+        with self.path.open("a") as stream:
+            stream.write(json.dumps(record, separators=(",", ":")) + "\n")
