@@ -33,8 +33,6 @@ def test_published_figures_stand_beside_ours(tmp_path: Path) -> None:
     entry = Gatherer(CompareSettings(ap={"yolov9_t_published": 37.0})).entry("yolov9_t_published")
     assert entry.figures["params_m"].value == 2.00184
     assert entry.figures["flops_g"].value == pytest.approx(7.7127, abs=1e-3)
-        7.7127, abs=1e-3
-    )
     assert entry.value("published_ms") == 2.3 and abs(entry.value("ms_difference") or 99) < 10
     assert entry.figures["ap_own"].source.startswith("our own run")
     small = Gatherer(CompareSettings(image_size=320)).entry("yolov9t")
