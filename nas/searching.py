@@ -170,7 +170,7 @@ def slack_notes(settings: SearchSettings, best: Candidate) -> list[str]:
         return []
     caps = settings.space.reached(backbone)
     others = [f"the limit on {metric}" for metric in budget.metrics if metric not in loose]
-    reasons = "; ".join([*others, *(f"space limit {cap}" for cap in caps)]) or "the score itself (more would not raise it)"
+    reasons = "; ".join([*others, *(f"space limit {cap}" for cap in caps)]) or f"no cap is reached; {settings.evaluations:,} evaluations did not use it up"
     use = budget.use(best.metrics)
     return [f"{metric} does not bind ({100 * use[metric]:.0f} % used): {reasons}" for metric in loose]
 
