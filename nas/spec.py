@@ -12,203 +12,36 @@ import types
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from functools import lru_cache
-from typing import Any, Literal, Union, get_args
+from functools import cache
+from typing import Any, Union, get_args
 
+from nas.blocks import (
+    BLOCK_TYPES,
+    C2PSA,
+    CSP,
+    GELAN,
+    Activation,
+    Block,
+    C3k2,
+    DownKind,
+    FusionKind,
+    InvertedResidual,
+    Plain,
+    Residual,
+    ResidualKind,
+    SppKind,
+    Stem,
+    require_choice,
+    require_flag,
+    require_positive,
+)
 from nas.errors import SpecError
 
-Activation = Literal["relu", "silu"]
-ResidualKind = Literal["k1kx", "kxkx", "k1kxk1", "k1dwk1", "k1dwsek1"]
-DownKind = Literal["conv", "aconv", "adown"]
-SppKind = Literal["none", "spp", "sppf", "sppelan"]
-FusionKind = Literal["conv", "csp", "csp_rep", "elan"]
-
-
-def _positive(owner: object, *names: str) -> None:
-    for name in names:
-        value = getattr(owner, name)
-        if type(value) is not int or value < 1:
-            raise SpecError(f"{type(owner).__name__}.{name} must be a positive integer, got {value!r}")
-
-
-def _choice(owner: object, name: str, options: Any) -> None:
-    value = getattr(owner, name)
-    if value not in get_args(options):
-        raise SpecError(f"{type(owner).__name__}.{name} must be one of {', '.join(get_args(options))}, got {value!r}")
-
-
-def _flag(owner: object, *names: str) -> None:
-    for name in names:
-        if type(getattr(owner, name)) is not bool:
-            raise SpecError(f"{type(owner).__name__}.{name} must be true or false, got {getattr(owner, name)!r}")
-
-
-def _block(owner: Any) -> None:
-    _positive(owner, "out", "stride")
-    if owner.stride > 2:
-        raise SpecError(f"{type(owner).__name__}.stride must be 1 or 2, got {owner.stride}")
-    kernel = getattr(owner, "kernel", 3)
-    if type(kernel) is not int or kernel < 1 or kernel % 2 == 0:
-        raise SpecError(f"{type(owner).__name__}.kernel must be an odd positive integer, got {kernel!r}")
-
-
-@dataclass(frozen=True, slots=True)
-class Stem:
-    """First layer: a strided convolution, or Focus (space-to-depth by 2, then a stride-1 convolution on 12 channels)."""
-
-    kind: Literal["conv", "focus"]
-    out: int
-    kernel: int = 3
-    stride: int = 2
-
-    def __post_init__(self) -> None:
-        _choice(self, "kind", Literal["conv", "focus"])
-        _block(self)
-        if self.kind == "focus" and self.stride != 2:
-            raise SpecError("a focus stem always halves the image: its stride must be 2")
-
-
-@dataclass(frozen=True, slots=True)
-class Plain:
-    """One convolution with BN and activation (the closing 1x1 of the MobileNet-like published nets)."""
-
-    out: int
-    kernel: int = 1
-    stride: int = 1
-
-    def __post_init__(self) -> None:
-        _block(self)
-
-    @property
-    def depth(self) -> int:
-        return 1
-
-
-@dataclass(frozen=True, slots=True)
-class Residual:
-    """`depth` residual units of the TinyNAS families; the first maps the input to `out` with `stride`.
-
-    `shortcut="pooled"` is TinyNAS (average pooling at stride 2, 1x1 projection when widths differ);
-    `shortcut="stride1"` is DAMO-YOLO (no shortcut at all at stride 2).
-    """
-
-    kind: ResidualKind
-    out: int
-    bottleneck: int
-    depth: int
-    stride: int
-    kernel: int = 3
-    shortcut: Literal["pooled", "stride1"] = "stride1"
-
-    def __post_init__(self) -> None:
-        _choice(self, "kind", ResidualKind)
-        _choice(self, "shortcut", Literal["pooled", "stride1"])
-        _block(self)
-        _positive(self, "bottleneck", "depth")
-
-
-@dataclass(frozen=True, slots=True)
-class InvertedResidual:
-    """`depth` inverted bottlenecks (1x1 to `hidden`, depthwise, 1x1) of the DAMO-YOLO nano models."""
-
-    out: int
-    hidden: int
-    depth: int
-    stride: int
-    kernel: int = 5
-    squeeze_excite: bool = False
-
-    def __post_init__(self) -> None:
-        _block(self)
-        _positive(self, "hidden", "depth")
-        _flag(self, "squeeze_excite")
-
-
-@dataclass(frozen=True, slots=True)
-class CSP:
-    """DAMO-YOLO M/L stage: 3x3 stride-2 down-sampler, then `depth` units of `kind` on half the channels, fused 1x1.
-
-    CSP-Darknet's stage is the same with k1kx units. The wrapper's own four convolutions use ReLU whatever the backbone's activation (as the official models).
-    """
-
-    out: int
-    bottleneck: int
-    depth: int
-    stride: int = 2
-    kernel: int = 3
-    kind: Literal["k1kx", "kxkx"] = "kxkx"
-
-    def __post_init__(self) -> None:
-        _block(self)
-        _choice(self, "kind", Literal["k1kx", "kxkx"])
-        _positive(self, "bottleneck", "depth")
-        if self.stride != 2:
-            raise SpecError("CSP.stride must be 2: the stage begins with its down-sampler")
-        if self.out % 2:
-            raise SpecError(f"CSP.out must be even, got {self.out}")
-
-
-@dataclass(frozen=True, slots=True)
-class GELAN:
-    """YOLOv9 stage: a down-sampler to `entry` channels, then ELAN1 (`depth` 0) or RepNCSPELAN4 with `depth` units.
-
-    `hidden` is the width that is split in halves (c3), `inner` the width of the two computed branches (c4).
-    """
-
-    out: int
-    entry: int
-    hidden: int
-    inner: int
-    depth: int
-    stride: int = 2
-    down: DownKind = "aconv"
-
-    def __post_init__(self) -> None:
-        _block(self)
-        _positive(self, "entry", "hidden", "inner")
-        _choice(self, "down", DownKind)
-        if type(self.depth) is not int or self.depth < 0:
-            raise SpecError(f"GELAN.depth must be 0 (ELAN1) or more, got {self.depth!r}")
-        if self.hidden % 2 or self.stride != 2:
-            raise SpecError("GELAN.hidden must be even and GELAN.stride 2")
-
-
-@dataclass(frozen=True, slots=True)
-class C3k2:
-    """YOLO11 stage: a 3x3 stride-2 convolution to `entry` channels, then C3k2 with `depth` units of width `hidden`."""
-
-    out: int
-    entry: int
-    hidden: int
-    depth: int
-    stride: int = 2
-    c3k: bool = False
-
-    def __post_init__(self) -> None:
-        _block(self)
-        _positive(self, "entry", "hidden", "depth")
-        _flag(self, "c3k")
-        if self.stride != 2:
-            raise SpecError("C3k2.stride must be 2: the stage begins with its down-sampling convolution")
-
-
-@dataclass(frozen=True, slots=True)
-class C2PSA:
-    """YOLO11's attention block with `depth` PSA units on half the channels; keeps the width of its input."""
-
-    out: int
-    depth: int = 1
-    stride: int = 1
-
-    def __post_init__(self) -> None:
-        _block(self)
-        _positive(self, "depth")
-        if self.stride != 1 or self.out % 2:
-            raise SpecError("C2PSA.stride must be 1 and C2PSA.out even")
-
-
-Block = Union[Plain, Residual, InvertedResidual, CSP, GELAN, C3k2, C2PSA]
-BLOCK_TYPES: dict[str, type] = {kind.__name__: kind for kind in get_args(Block)}
+__all__ = [
+    "BLOCK_TYPES", "CSP", "GELAN", "Activation", "Backbone", "Block", "C2PSA", "C3k2", "DetectorSpec", "DownKind",
+    "FusionKind", "HeadSpec", "InvertedResidual", "NeckSpec", "Plain", "Residual", "ResidualKind", "Spec", "SppKind",
+    "Stem", "digest", "from_dict", "to_dict",
+]  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,9 +60,9 @@ class Backbone:
     reparam: bool = False
 
     def __post_init__(self) -> None:
-        _choice(self, "spp", SppKind)
-        _choice(self, "activation", Activation)
-        _flag(self, "reparam")
+        require_choice(self, "spp", SppKind)
+        require_choice(self, "activation", Activation)
+        require_flag(self, "reparam")
         if not self.blocks:
             raise SpecError("a backbone needs at least one block")
         outs = self.out_blocks
@@ -280,14 +113,14 @@ class NeckSpec:
             raise SpecError(f"NeckSpec.depth must be 0 or more, got {self.depth!r}")
         if len(self.hidden_ratio) != 3 or any(not isinstance(r, float) or not 0 < r <= 8 for r in self.hidden_ratio):
             raise SpecError(f"NeckSpec.hidden_ratio must be three numbers in (0, 8], got {list(self.hidden_ratio)}")
-        _choice(self, "activation", Activation)
-        _choice(self, "fusion", FusionKind)
-        _flag(self, "depthwise", "extra_down", "extra_up")
+        require_choice(self, "activation", Activation)
+        require_choice(self, "fusion", FusionKind)
+        require_flag(self, "depthwise", "extra_down", "extra_up")
 
 
 @dataclass(frozen=True, slots=True)
 class HeadSpec:
-    """ZeroHead: one k x k projection per task and level; `stacked` adds shared-nothing 3x3 layers before it (ablation)."""
+    """ZeroHead: one k x k projection per task and level; `stacked` adds 3x3 layers before it (ablation)."""
 
     num_classes: int = 80
     reg_max: int = 16
@@ -295,7 +128,7 @@ class HeadSpec:
     stacked: int = 0
 
     def __post_init__(self) -> None:
-        _positive(self, "num_classes", "reg_max", "kernel")
+        require_positive(self, "num_classes", "reg_max", "kernel")
         if type(self.stacked) is not int or self.stacked < 0:
             raise SpecError(f"HeadSpec.stacked must be 0 or more, got {self.stacked!r}")
         if self.kernel % 2 == 0:
@@ -312,10 +145,11 @@ class DetectorSpec:
     image_size: int = 640
 
     def __post_init__(self) -> None:
-        _positive(self, "image_size")
+        require_positive(self, "image_size")
         if self.backbone.out_strides != (8, 16, 32):
             raise SpecError(
-                f"a detector needs backbone outputs at strides 8, 16, 32; out_blocks give {list(self.backbone.out_strides)}"
+                "a detector needs backbone outputs at strides 8, 16, 32; "
+                f"out_blocks give {list(self.backbone.out_strides)}"
             )
         if self.image_size % 32:
             raise SpecError(f"DetectorSpec.image_size must be a multiple of 32, got {self.image_size}")
@@ -334,7 +168,7 @@ def to_dict(value: Any) -> Any:
     return tagged | {item.name: to_dict(getattr(value, item.name)) for item in fields(value)}
 
 
-@lru_cache(maxsize=None)
+@cache
 def _annotations(kind: type) -> dict[str, Any]:
     return typing.get_type_hints(kind)
 

@@ -15,7 +15,8 @@ ROOT = Path(__file__).resolve().parents[1]
 #: What each package may import of the project, beside itself.
 MAY_IMPORT = {
     "nas.errors": set(),
-    "nas.spec": {"nas.errors"},
+    "nas.blocks": {"nas.errors"},
+    "nas.spec": {"nas.errors", "nas.blocks"},
     "nas.files": {"nas.errors", "nas.spec"},
     "nas.frame": {"nas.errors", "nas.spec"},
     "nas.lowering": {"nas.errors", "nas.spec"},
