@@ -1,7 +1,7 @@
 """python -m nas.train model=damo-yolo-t data=bccd: train, fine-tune or distil a detector.
 
-Several GPUs or processes: torchrun --nproc-per-node 8 -m nas.train model=... ; distillation: distill.teacher=CHECKPOINT;
-going on after an interruption: resume=FOLDER.
+Several GPUs or processes: torchrun --nproc-per-node 8 -m nas.train model=...
+Distillation: distill.teacher=CHECKPOINT. Going on after an interruption: resume=FOLDER.
 """
 
 from __future__ import annotations
@@ -41,7 +41,9 @@ def _run(config: Any) -> None:
         free = {name: config[name] for name in FREE}
         config = OmegaConf.merge(OmegaConf.structured(TrainConfig), OmegaConf.load(stored), free)
         folder = stored.parent
-    train_from_config(OmegaConf.to_object(config), folder, OmegaConf.to_container(config, resolve=True))
+    settings = OmegaConf.to_object(config)
+    assert isinstance(settings, TrainConfig)
+    train_from_config(settings, folder, OmegaConf.to_container(config, resolve=True))
 
 
 if __name__ == "__main__":

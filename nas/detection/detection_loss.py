@@ -12,7 +12,7 @@ from nas.detection.assignment.ota import OTA, sim_ota
 from nas.detection.assignment.tal import TAL
 from nas.detection.assignment.targets import Assignment, Targets
 from nas.detection.boxes import OverlapKind, overlap
-from nas.detection.distributed import mean_over_processes
+from nas.detection.distributed import mean_over_processes, world_size
 from nas.detection.losses import (
     binary_cross_entropy,
     distribution_focal_loss,
@@ -74,7 +74,8 @@ class DetectionLoss:
     """Weighted terms of a raw prediction against targets, always in float32.
 
     Calling it gives {"class", "box", "dfl"} (and "aux_*" for an auxiliary branch) as scalars whose sum is the loss.
-    Normalisers are averaged over processes, so that DDP's mean of gradients equals one process with the whole batch.
+    Normalisers are averaged over processes and at least 1 over all of them, so that DDP's mean of gradients equals one
+    process with the whole batch (the official code has that floor of 1 in every process).
     `image_size` scales the L1 term of detectors that predict distances directly (one bin).
     """
 
@@ -131,7 +132,7 @@ class DetectionLoss:
         else:
             weights = quality
         counts = torch.stack([positive.sum().float(), weights.sum(), quality.sum()])
-        positives, weight_sum, quality_sum = mean_over_processes(counts).clamp(min=1)
+        positives, weight_sum, quality_sum = mean_over_processes(counts).clamp(min=1 / world_size())
         if options.classification == "qfl":
             class_loss = quality_focal_loss(logits, labels, assignment.quality) / positives
         else:

@@ -48,7 +48,7 @@ class Trainer:
         self,
         fabric: Fabric,
         network: TrainingNetwork,
-        forward: Callable[..., Any],
+        forward: Any,
         parts: TrainingParts,
         loss: DetectionLoss,
         schedule: Schedule,

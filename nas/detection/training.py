@@ -101,7 +101,7 @@ def run_training(task: TrainingTask, folder: str | Path, resume: bool = False, p
     fingerprint = _fingerprint(task, detector)
     if state is not None:
         parts.load(state, fingerprint)
-    forward = fabric.setup_module(torch.compile(network) if options.compile else network)
+    forward = fabric.setup_module(torch.compile(network) if options.compile else network)  # type: ignore[arg-type]
     loss_options = copy.copy(options.loss)
     loss_options.end_to_end = loss_options.end_to_end or getattr(detector, "auxiliary", "") == "one_to_many"
     validator = Validator(val, detector.image_size, options.local_batch(fabric.world_size), fabric) if val else None

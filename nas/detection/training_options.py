@@ -34,8 +34,10 @@ class EmaOptions:
 
 @dataclass
 class DistillOptions:
-    """Distillation from `teacher` (a checkpoint; None: off). stop_in_tail: without teacher in the closing epochs, as the
-    report writes (the official code keeps it on)."""
+    """Distillation from `teacher` (a checkpoint; None: off).
+
+    stop_in_tail: without teacher in the closing epochs, as the report writes (the official code keeps it on).
+    """
 
     teacher: str | None = None
     kind: str = "cwd"

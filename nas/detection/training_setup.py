@@ -82,7 +82,7 @@ def prepare_detector(source: Any, classes: Sequence[str], image_size: int | None
 
 
 def adapt_classes(detector: Any, classes: Sequence[str]) -> Any:
-    """The detector for other classes: itself if they are the same, else a new one with all class-independent weights."""
+    """The detector for other classes: itself if they are the same, else a new one with all other weights."""
     classes = tuple(classes)
     if tuple(detector.classes) == classes:
         return detector

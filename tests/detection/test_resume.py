@@ -1,0 +1,86 @@
+"""Killed and resumed equals never interrupted, bit by bit; two processes equal one."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from nas.detection.training_state import read_state
+from nas.errors import UserError
+from nas.models.checkpoint import load_checkpoint
+
+SCRIPT = Path(__file__).with_name("tiny_training.py")
+REPOSITORY = SCRIPT.parents[2]
+
+
+def start(folder: Path, settings: dict, kill: int | None = None, processes: int = 1) -> int:
+    """Run the script in processes of its own; the exit status."""
+    command = [sys.executable, str(SCRIPT)]
+    if processes > 1:
+        port = ["--standalone", f"--nproc-per-node={processes}"]
+        command = [sys.executable, "-m", "torch.distributed.run", *port, str(SCRIPT)]
+    command += [str(folder), json.dumps(settings)] + ([str(kill)] if kill else [])
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY), "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    print(done.stderr[-3000:])  # shown by pytest when a test fails
+    return done.returncode
+
+
+def assert_same_run(one: Path, two: Path) -> None:
+    a, b = read_state(one), read_state(two)
+    for part in ("network", "ema"):
+        assert a[part].keys() == b[part].keys()
+        assert all(torch.equal(a[part][name], b[part][name]) for name in a[part]), part
+    assert a["loader"] == b["loader"] and a["position"]["step"] == b["position"]["step"]
+    for log in ("steps.csv", "epochs.jsonl"):
+        assert (one / log).read_bytes() == (two / log).read_bytes(), log
+    best = [load_checkpoint(folder / "best.safetensors").state_dict() for folder in (one, two)]
+    assert all(torch.equal(best[0][name], best[1][name]) for name in best[0])
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory, tiny) -> Path:
+    """A folder with the drawn data and a training that was never interrupted: in one process, and in two."""
+    root = tmp_path_factory.mktemp("runs")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    tiny.train_tiny(root / "straight1", root=root / "shapes")
+    torch.set_num_threads(threads)
+    assert start(root / "straight2", {"root": str(root / "shapes")}, processes=2) == 0
+    return root
+
+
+@pytest.mark.parametrize(
+    ("workers", "processes"),
+    [(1, 1), (2, 1), (1, 2), pytest.param(2, 2, marks=pytest.mark.benchmark)],
+)
+def test_killed_and_resumed_equals_straight(runs, tmp_path, workers, processes):
+    changes = {"workers": workers, "save_steps": 4, "save_seconds": 0.0}
+    settings = {"root": str(runs / "shapes"), "changes": changes}
+    assert start(tmp_path / "run", settings, kill=11, processes=processes) != 0
+    assert read_state(tmp_path / "run")["position"]["step"] == 8
+    assert start(tmp_path / "run", settings | {"resume": True}, processes=processes) == 0
+    assert_same_run(runs / f"straight{processes}", tmp_path / "run")
+
+
+def test_two_processes_give_the_losses_of_one(runs):
+    rows = [list(csv.DictReader((runs / name / "steps.csv").open())) for name in ("straight1", "straight2")]
+    assert len(rows[0]) == len(rows[1]) == 18
+    for one, two in list(zip(*rows, strict=True))[:8]:  # later a rounding may hand a prior to another object
+        for term in ("class", "box", "dfl"):
+            assert float(one[term]) == pytest.approx(float(two[term]), rel=1e-4, abs=1e-4)
+
+
+def test_what_cannot_be_resumed_is_told(tmp_path):
+    with pytest.raises(UserError, match="nothing to resume"):
+        read_state(tmp_path)
+    (tmp_path / "last.state").write_bytes(b"not a state")
+    with pytest.raises(UserError, match="damaged"):
+        read_state(tmp_path)

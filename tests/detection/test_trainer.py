@@ -1,0 +1,224 @@
+"""The training loop on drawn pictures: learning, budgets, failures, interruptions, fine-tuning, distillation."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from nas.detection import training_state
+from nas.detection.augment import Augmentation
+from nas.detection.dataset import DetectionData, relabel
+from nas.detection.loss_guard import LossGuard
+from nas.detection.trainer import Validation
+from nas.detection.training import TrainingTask, run_training
+from nas.detection.training_options import DistillOptions
+from nas.detection.training_setup import adapt_classes
+from nas.detection.validation import Validator
+from nas.errors import UserError
+from nas.models.checkpoint import load_checkpoint
+from nas.models.detector import build_detector
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    return tmp_path_factory.mktemp("shapes")
+
+
+def steps(folder) -> list[dict[str, str]]:
+    return list(csv.DictReader((folder / "steps.csv").open()))
+
+
+def run(tiny, root, folder, changes=None, **others):
+    return run_training(tiny.tiny_task(root, changes, **others), folder, progress=False)
+
+
+@pytest.mark.slow
+def test_drawn_pictures_are_memorised(tiny, root, tmp_path):
+    train, _ = tiny.shapes(root)
+    few = train.subset([i for i, record in enumerate(train.records) if len(record.labels)][:4])
+    options = tiny.options(epochs=150, batch_size=4, evaluate_every=150)
+    options.optimizer.lr, options.ema.decay, options.optimizer.name = 0.004, 0.95, "adamw"
+    task = TrainingTask(tiny.tiny_spec(32, 96), few, few, options, Augmentation.plain(), device="cpu")
+    result = run_training(task, tmp_path / "run", progress=False)
+    assert result.steps == 150 and result.epoch >= 149
+    validation = json.loads((tmp_path / "run" / "epochs.jsonl").read_text().splitlines()[-1])
+    assert validation["ap50"] >= 0.95
+
+
+def test_logs_checkpoints_and_events(tiny, root, tmp_path):
+    result = run(tiny, root, tmp_path / "run")
+    rows = steps(tmp_path / "run")
+    assert [int(row["step"]) for row in rows] == list(range(1, 19)) and result.steps == 18
+    assert float(rows[0]["lr"]) == 0 and float(rows[-1]["lr"]) == pytest.approx(0.02 * 0.05)
+    model = load_checkpoint(result.best)
+    assert model.classes == ("disc", "square", "triangle", "ring", "cross") and model.image_size == 64
+    assert list((tmp_path / "run" / "tensorboard").iterdir())
+    with pytest.raises(UserError, match="already holds a training"):
+        run(tiny, root, tmp_path / "run")
+
+
+def test_accumulation_sees_the_same_images(tiny, root, tmp_path):
+    run(tiny, root, tmp_path / "one", {"epochs": 2})
+    run(tiny, root, tmp_path / "two", {"epochs": 2, "accumulate": 2})
+    one, two = steps(tmp_path / "one"), steps(tmp_path / "two")
+    assert len(one) == len(two) == 12
+    assert [row["lr"] for row in one] == [row["lr"] for row in two]
+    with pytest.raises(UserError, match="must be a multiple of 3"):
+        run(tiny, root, tmp_path / "three", {"accumulate": 3})
+
+
+def test_a_time_budget_ends_the_schedule(tiny, root, tmp_path):
+    result = run(tiny, root, tmp_path / "run", {"epochs": 5000, "minutes": 0.05})
+    assert 2.5 < result.seconds < 60 and result.epoch > 0
+    assert float(steps(tmp_path / "run")[-1]["lr"]) < 0.02 * 0.2
+
+
+def test_patience_stops(tiny, root, tmp_path, monkeypatch):
+    monkeypatch.setattr(Validator, "__call__", lambda self, detector: Validation({"ap": 0.5}))
+    result = run(tiny, root, tmp_path / "run", {"epochs": 9, "patience": 2, "evaluate_every": 1})
+    assert result.epoch == 1 and result.steps == 3 * 6
+
+
+def test_a_broken_loss_names_term_and_images(tiny, root, tmp_path):
+    guard = LossGuard(lambda *row: None)
+    with pytest.raises(UserError, match=r"loss box is not finite at step 7, images a.jpg, b.jpg; .* intact"):
+        guard.add(7, 0.1, {"class": torch.tensor(1.0), "box": torch.tensor(float("nan"))}, ["a.jpg", "b.jpg"])
+    task = tiny.tiny_task(root)
+    task.options.optimizer.lr = 1e12
+    with pytest.raises(UserError, match=r"is not finite at step \d+, images .*\.jpg"):
+        run_training(task, tmp_path / "run", progress=False)
+    assert training_state.read_state(tmp_path / "run")["position"]["step"] == 0
+
+
+def test_a_full_disk_keeps_the_last_good_checkpoint(tiny, root, tmp_path, monkeypatch):
+    import nas.files
+
+    replaced, calls = os.replace, []
+
+    def full(source, target):
+        calls.append(str(target))
+        if sum(name.endswith("last.state") for name in calls) == 3:
+            raise OSError(28, "No space left on device")
+        replaced(source, target)
+
+    monkeypatch.setattr(nas.files.os, "replace", full)
+    with pytest.raises(UserError, match="checkpoint not saved, the previous one is kept: .*No space left"):
+        run(tiny, root, tmp_path / "run", {"save_steps": 2})
+    monkeypatch.undo()
+    assert training_state.read_state(tmp_path / "run")["position"]["step"] == 2
+    assert load_checkpoint(tmp_path / "run" / "last.safetensors").num_classes == 5
+    assert not [name for name in os.listdir(tmp_path / "run") if name.startswith(".last")]
+
+
+@pytest.mark.parametrize("where", ["step", "validation"])
+def test_ctrl_c_saves_and_the_run_goes_on(tiny, root, tmp_path, monkeypatch, where):
+    add, validate = LossGuard.add, Validator.__call__
+
+    def interrupted_step(self, step, *rest):
+        add(self, step, *rest)
+        if where == "step" and step == 8:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    def interrupted_validation(self, detector):
+        if where == "validation":
+            os.kill(os.getpid(), signal.SIGINT)
+        return validate(self, detector)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LossGuard, "add", interrupted_step)
+        patch.setattr(Validator, "__call__", interrupted_validation)
+        with pytest.raises(KeyboardInterrupt):
+            run(tiny, root, tmp_path / "run")
+    assert training_state.read_state(tmp_path / "run")["position"]["step"] == {"step": 8, "validation": 12}[where]
+    run_training(tiny.tiny_task(root), tmp_path / "run", resume=True, progress=False)
+    run(tiny, root, tmp_path / "straight")
+    for log in ("steps.csv", "epochs.jsonl"):
+        assert (tmp_path / "run" / log).read_bytes() == (tmp_path / "straight" / log).read_bytes()
+
+
+def test_resuming_another_training_is_refused(tiny, root, tmp_path):
+    run(tiny, root, tmp_path / "run", {"epochs": 2})
+    with pytest.raises(UserError, match="cannot resume: epochs was 2 and is 3 now"):
+        run_training(tiny.tiny_task(root), tmp_path / "run", resume=True, progress=False)
+
+
+def test_distillation_logs_its_loss_and_trains_adapters(tiny, root, tmp_path):
+    from nas.models.checkpoint import save_checkpoint
+
+    teacher = save_checkpoint(tmp_path / "teacher.safetensors", build_detector(tiny.tiny_spec(16), 5))
+    run(tiny, root, tmp_path / "run", {"epochs": 2}, distill=DistillOptions(str(teacher)))
+    rows = steps(tmp_path / "run")
+    assert all(float(row["distill"]) > 0 for row in rows)
+    state = training_state.read_state(tmp_path / "run")["network"]
+    assert state["distiller.adapters.0.weight"].shape == (16, 8, 1, 1)
+    run(tiny, root, tmp_path / "report", {"epochs": 2}, distill=DistillOptions(str(teacher), stop_in_tail=True))
+    assert [float(row["distill"]) > 0 for row in steps(tmp_path / "report")] == [True] * 6 + [False] * 6
+    with pytest.raises(UserError, match="distill.teacher must be a checkpoint"):
+        run(tiny, root, tmp_path / "no", distill=DistillOptions("damo-yolo-s"))
+
+
+def test_fine_tuning_to_other_classes_with_a_frozen_backbone(tiny, root, tmp_path):
+    first = run(tiny, root, tmp_path / "first", {"epochs": 2})
+    before = load_checkpoint(first.best)
+    task = tiny.tiny_task(root, {"epochs": 2, "freeze": ["backbone"]})
+    names = ("disc", "ring")
+    task = replace(task, model=str(first.best), train=relabel(task.train, names), val=relabel(task.val, names))
+    after = load_checkpoint(run_training(task, tmp_path / "second", progress=False).last)
+    assert after.classes == names and after.num_classes == 2
+    old, new = before.state_dict(), after.state_dict()
+    assert all(torch.equal(old[name], new[name]) for name in old if name.startswith("backbone."))
+    assert not all(torch.equal(old[name], new[name]) for name in old if name.startswith("neck."))
+    task.options.freeze = ["spine"]
+    with pytest.raises(UserError, match="no module 'spine'; it has backbone, neck, head"):
+        run_training(task, tmp_path / "third", progress=False)
+
+
+def test_adapting_classes_keeps_everything_else(tiny):
+    model = build_detector(tiny.tiny_spec(), 5)
+    other = adapt_classes(model, ("a", "b"))
+    old, new = model.state_dict(), other.state_dict()
+    changed = {name for name in new if old[name].shape != new[name].shape}
+    assert changed == {f"head.gfl_cls.{i}.{kind}" for i in range(3) for kind in ("weight", "bias")}
+    assert all(torch.equal(old[name], new[name]) for name in new if name not in changed)
+    same = adapt_classes(build_detector(tiny.tiny_spec(), 2), ("x", "y"))
+    assert same.classes == ("x", "y")
+
+
+@pytest.mark.parametrize("classes", [1, 701])
+def test_any_number_of_classes_and_images_without_boxes(tiny, root, tmp_path, classes):
+    train, _ = tiny.shapes(root)
+    names = tuple(f"kind{i}" for i in range(classes))
+    records = [
+        replace(r, labels=np.zeros_like(r.labels)) if i % 3 else r.select(np.zeros(len(r.labels), bool))
+        for i, r in enumerate(train.records[:8])
+    ]
+    data = DetectionData("one", "train", names, tuple(range(1, classes + 1)), tuple(records))
+    options = tiny.options(epochs=2, batch_size=1)
+    task = TrainingTask(tiny.tiny_spec(), data, data, options, Augmentation.plain(), device="cpu")
+    result = run_training(task, tmp_path / "run", progress=False)
+    assert result.steps == 16 and load_checkpoint(result.last).num_classes == classes
+
+
+def test_unusable_settings_are_told(tiny, root, tmp_path):
+    for changes, words in (
+        ({"epochs": 1}, "shorter than warm-up"),
+        ({"precision": "fp8"}, "trainer.precision must be one of"),
+        ({"precision": "fp16"}, "needs a GPU"),
+        ({"minutes": -1.0}, "trainer.minutes must be positive"),
+    ):
+        with pytest.raises(UserError, match=words):
+            run(tiny, root, tmp_path / "run", changes, augment=False)
+    with pytest.raises(UserError, match="image_size must be a positive multiple of 32"):
+        run(tiny, root, tmp_path / "run", image_size=100)
+
+
+def test_half_precision_on_the_cpu(tiny, root, tmp_path):
+    result = run(tiny, root, tmp_path / "run", {"epochs": 2, "precision": "bf16"})
+    assert result.steps == 12 and all(np.isfinite(float(row["total"])) for row in steps(tmp_path / "run"))
