@@ -101,6 +101,41 @@ class Detector:
                 raise UserError(f"device {device!r} cannot be used: {str(error).splitlines()[0]}") from None
         return self._fused[device]
 
+    def train(self, data: str, folder: str | Path, progress: bool = True, **options: Any) -> Any:
+        """Train, fine-tune or distil as `python -m nas.train data=...` does; this detector then has the best weights.
+
+        options: settings of that command, nested by group: trainer={"epochs": 30}, distill={"teacher": "..."},
+        image_size=..., seed=...; a group's file by name: trainer="cpu_small", or both: **{"trainer": "cpu_small",
+        "trainer.epochs": 30}. Returns the TrainingResult (folder, best and last checkpoints, score). Raises UserError
+        for anything unusable.
+        """
+        from nas.config.compose import compose_config
+        from nas.config.train import TrainConfig, task_of
+        from nas.detection.training import run_training
+        from nas.detection.training_setup import adapt_classes
+        from nas.models.checkpoint import load_checkpoint
+
+        task, _, _ = task_of(compose_config("train", TrainConfig, {"data": data, "test": False, **options}))
+        task.model = adapt_classes(copy.deepcopy(self.model), task.train.classes)
+        result = run_training(task, folder, progress=progress)
+        self.network, self.source, self._fused = load_checkpoint(result.best), str(result.best), {}
+        return result
+
+    def evaluate(self, data: str, split: str = "val", device: str = "cpu", **options: Any) -> Any:
+        """AP and the rest of this detector, torch or exported, on a split of a data set of conf/data.
+
+        options: those of nas.detection.evaluator.evaluate (batch_size, score_threshold ...). Raises UserError if the
+        data has no such split or other classes.
+        """
+        from nas.config.compose import compose_config
+        from nas.config.train import TrainConfig
+        from nas.detection.evaluator import evaluate
+        from nas.detection.sources import load_splits
+
+        config = compose_config("train", TrainConfig, {"data": data})
+        splits, _ = load_splits(config.data, (split,))
+        return evaluate(self.deployed(device), splits[split], options.pop("image_size", self.image_size), **options)
+
     def save(self, path: str | Path, extra: Mapping[str, Any] | None = None) -> Path:
         """Write a self-contained checkpoint that `Detector.load` reads."""
         from nas.models.checkpoint import save_checkpoint

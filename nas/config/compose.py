@@ -1,0 +1,40 @@
+"""The configuration of a command, composed from Python as the command line would."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from nas.config.launch import config_folder
+from nas.errors import UserError
+
+
+def compose_config(name: str, schema: type, options: Mapping[str, Any]) -> Any:
+    """conf/`name`.yaml on `schema` with overrides, as an object of the schema.
+
+    options: values by dotted or nested key ({"data": "bccd", "trainer": {"epochs": 3}}). Raises UserError, in one line,
+    for a key or a type that the command would refuse.
+    """
+    import hydra
+    from hydra.core.config_store import ConfigStore
+    from hydra.errors import HydraException
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    ConfigStore.instance().store(name=f"{name}_schema", node=schema)
+    overrides = [f"{key}={json.dumps(value)}" for key, value in _flat(options)]
+    try:
+        with hydra.initialize_config_dir(config_folder(), version_base="1.3"):
+            return OmegaConf.to_object(hydra.compose(name, overrides=overrides))
+    except (HydraException, OmegaConfBaseException) as error:
+        cause = error.__cause__ or error
+        raise UserError(str(cause).strip().splitlines()[0]) from None
+
+
+def _flat(options: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in options.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
