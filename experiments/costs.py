@@ -26,6 +26,12 @@ def cost_rows(table: Table, hardware: str = HARDWARE) -> list[dict[str, Any]]:
             metric: ours[metric] / row.published[metric] - 1 for metric in ours if row.published.get(metric) is not None
         }
         rows.append(
-            {"row": row.name, "ours": ours, "published": dict(row.published), "error": errors, "ambiguous": row.ambiguous}
+            {
+                "row": row.name,
+                "ours": ours,
+                "published": dict(row.published),
+                "error": errors,
+                "ambiguous": row.ambiguous,
+            }
         )
     return rows

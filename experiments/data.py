@@ -15,7 +15,9 @@ def data_config(name: str) -> Any:
 
     from nas.detection.data_options import DataConfig
 
-    merged = OmegaConf.merge(OmegaConf.structured(DataConfig), OmegaConf.create(read_yaml(f"{config_folder()}/data/{name}.yaml")))
+    merged = OmegaConf.merge(
+        OmegaConf.structured(DataConfig), OmegaConf.create(read_yaml(f"{config_folder()}/data/{name}.yaml"))
+    )
     return OmegaConf.to_object(merged)
 
 

@@ -34,7 +34,15 @@ def markdown(table: Table) -> str:
     for line in read_results(table.name):
         by_row[line["row"], line["scale"], line["data"]].append(100 * float(line["ap"]))
     scales = sorted({(scale, data) for _, scale, data in by_row}, key=lambda pair: scale_names().index(pair[0]))
-    heads = ["row", "published AP", "published ms", "ms (ours)", "published G", "G (ours)", *(f"AP {s} ({d})" for s, d in scales)]
+    heads = [
+        "row",
+        "published AP",
+        "published ms",
+        "ms (ours)",
+        "published G",
+        "G (ours)",
+        *(f"AP {s} ({d})" for s, d in scales),
+    ]
     lines = [f"## {table.title}", "", f"Source: {table.source}.", "", table.reading, "",
              "| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]  # fmt: skip
     for row in cost_rows(table):
@@ -73,8 +81,9 @@ def main(arguments: list[str]) -> None:
     names = arguments or list(table_names())
     text = (
         "# Tables\n\nMilliseconds are predictions of "
-        f"`{HARDWARE}`; G is 2 x MACs of the deployed form. AP is COCO AP of our own short runs on the test split, in percent, with the 95 % "
-        "interval of the mean over seeds: it ranks rows, it does not reproduce COCO numbers. Made by `python -m experiments.report`; "
+        f"`{HARDWARE}`; G is 2 x MACs of the deployed form. AP is COCO AP of our own short runs on the test "
+        "split, in percent, with the 95 % interval of the mean over seeds: it ranks rows, it does not reproduce COCO "
+        "numbers. Made by `python -m experiments.report`; "
         "single lines with seed, commit, device and seconds are in the CSV files beside this page.\n\n"
     )
     text += "\n".join(markdown(load_table(name)) for name in names)

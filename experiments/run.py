@@ -39,7 +39,9 @@ def main(arguments: list[str]) -> int:
     print(f"{len(jobs)} runs are missing at scale {scale.name} ({scale.note})")
     finished = work(jobs, 60 * float(options["minutes"]), int(options["jobs"]))
     left = len(missing_jobs(tables, scale, Path(options["output"])))
-    print(f"{finished} runs finished, {left} are left; the same command goes on; python -m experiments.report shows the tables")
+    print(
+        f"{finished} runs finished, {left} are left; the same command goes on; python -m experiments.report shows the tables"
+    )
     return 0
 
 

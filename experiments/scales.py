@@ -72,7 +72,9 @@ def set_fields(target: Any, changes: Mapping[str, Any]) -> Any:
     return target
 
 
-def training_task(table: Table, row: Row, seed: int, scale: Scale, teacher: Path | None, data: str | None = None) -> Any:
+def training_task(
+    table: Table, row: Row, seed: int, scale: Scale, teacher: Path | None, data: str | None = None
+) -> Any:
     """The training of one row: what `nas.detection.training.run_training` takes, and the test split (or None)."""
     from experiments.data import experiment_splits
     from nas.detection.augment import Augmentation

@@ -15,7 +15,9 @@ from nas.files import write_atomic
 from nas.search_output import commit
 
 
-def train_row(table_name: str, row_name: str, seed: int, scale_name: str, folder: Path, teacher: Path | None, data: str) -> dict[str, Any]:
+def train_row(
+    table_name: str, row_name: str, seed: int, scale_name: str, folder: Path, teacher: Path | None, data: str
+) -> dict[str, Any]:
     """Train (or go on), score on the test split, and return the line for results/*.csv."""
     import torch
 
@@ -41,7 +43,9 @@ def train_row(table_name: str, row_name: str, seed: int, scale_name: str, folder
         "steps": result.steps,
         "train_seconds": result.seconds,
         "seconds": round(time.perf_counter() - started, 1),
-        "device": torch.cuda.get_device_name() if device == "cuda" else f"{platform.machine()} CPU, {torch.get_num_threads()} threads",
+        "device": torch.cuda.get_device_name()
+        if device == "cuda"
+        else f"{platform.machine()} CPU, {torch.get_num_threads()} threads",
         "torch": torch.__version__,
         "commit": commit()[:12],
         "date": time.strftime("%Y-%m-%d"),

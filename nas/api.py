@@ -111,4 +111,5 @@ def _resolve(source: Any) -> Any:
 def _traced(module: Any, image_size: int | None, fuse: bool) -> tuple[Operation, ...]:
     from nas.measure.trace import trace_operations
 
-    return trace_operations(module, image_size or getattr(module, "image_size", 640), fuse=fuse)
+    side = image_size if image_size is not None else int(getattr(module, "image_size", 640))
+    return trace_operations(module, side, fuse=fuse)

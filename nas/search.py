@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from nas.config import launch
 from nas.config.search import SearchConfig, override_names, settings_of, stored_config
@@ -23,8 +23,7 @@ def run(config: Any) -> None:
 
     hydra = HydraConfig.get()
     folder = Path(hydra.runtime.output_dir)
-    plain = OmegaConf.to_container(config, resolve=True)
-    assert isinstance(plain, dict)
+    plain = cast(dict[str, Any], OmegaConf.to_container(config, resolve=True))
     if config.resume is not None:
         changed = [name for name in override_names(hydra.overrides.task) if name not in FREE]
         if changed:

@@ -19,6 +19,7 @@ from nas.files import save_spec, write_atomic
 from nas.report.html import write_search_page
 from nas.report.plots import draw_search
 from nas.report.search_record import Mark, SearchRecord, network_parts
+from nas.searchers.candidate import Candidate
 from nas.searching import SearchResult, backbone_of, published_marks
 from nas.spec import DetectorSpec
 
@@ -106,7 +107,8 @@ def published(result: SearchResult) -> list[Mark]:
     """The published networks beside the winner, judged by the same table and scorer."""
     settings = result.settings
     return [
-        Mark(name, score, metrics, settings.budget.admits(metrics)) for name, score, metrics in published_marks(settings, result.table)
+        Mark(name, score, metrics, settings.budget.admits(metrics))
+        for name, score, metrics in published_marks(settings, result.table)
     ]
 
 
@@ -122,7 +124,7 @@ def search_record(result: SearchResult, rows: np.ndarray, marks: list[Mark]) -> 
     explained = result.table.total(_deployed(result))
     prices = tuple(
         {
-            "operation": f"{row.operation.role} {row.operation.kind} {row.operation.kernel}x{row.operation.kernel}/{row.operation.stride}",
+            "operation": f"{row.operation.role} {row.operation.kind} k{row.operation.kernel} s{row.operation.stride}",
             "channels": f"{row.operation.in_channels} -> {row.operation.out_channels}",
             "map": f"{row.operation.height}x{row.operation.width}",
             "ms": row.price.ms / result.table.header.batch,
@@ -143,10 +145,14 @@ def search_record(result: SearchResult, rows: np.ndarray, marks: list[Mark]) -> 
         winner=dict(result.best.metrics),
         parts=network_parts(result.best.spec, side, result.table),
         prices=prices,
-        front=tuple({"digest": c.digest, **_rounded(c.metrics)} for c in result.front[:200]),
+        front=tuple(_front_row(candidate) for candidate in result.front[:200]),
         marks=tuple(marks),
         provenance=provenance(result),
     )
+
+
+def _front_row(candidate: Candidate) -> dict[str, Any]:
+    return {"digest": candidate.digest, **_rounded(candidate.metrics)}
 
 
 def _deployed(result: SearchResult) -> Any:
@@ -172,9 +178,7 @@ def _front_csv(result: SearchResult) -> str:
 def shape_of(spec: Any) -> str:
     """A backbone in one line: the stem's width, then out/bottleneck x depth of every block."""
     backbone = backbone_of(spec)
-    blocks = [
-        f"{b.out}/{getattr(b, 'bottleneck', getattr(b, 'hidden', '-'))}x{b.depth}" for b in backbone.blocks
-    ]
+    blocks = [f"{b.out}/{getattr(b, 'bottleneck', getattr(b, 'hidden', '-'))}x{b.depth}" for b in backbone.blocks]
     return " ".join([str(backbone.stem.out), *blocks])
 
 

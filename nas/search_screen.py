@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 from rich.console import Console
@@ -107,6 +106,8 @@ def print_result(console: Console, result: SearchResult, marks: list[Mark], fold
     console.print(f"limits    {limits}; binding: {', '.join(result.binding) or 'none'}{margin}", highlight=False)
     for note in result.notes:
         console.print(f"note      {note}", highlight=False)
-    console.print(f"files     {folder}/best.yaml, report.html, pareto.csv, trace.csv, summary.json", highlight=False, soft_wrap=True)
-
-
+    console.print(
+        f"files     {folder}/best.yaml, report.html, pareto.csv, trace.csv, summary.json",
+        highlight=False,
+        soft_wrap=True,
+    )

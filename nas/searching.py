@@ -44,11 +44,15 @@ class SearchSettings:
     evaluations: int = 100_000
 
     @classmethod
-    def of(cls, budget: Mapping[str, float] | Budget, space: str | SearchSpace[Any] = "tinynas_k1kx", **options: Any) -> SearchSettings:
+    def of(
+        cls, budget: Mapping[str, float] | Budget, space: str | SearchSpace[Any] = "tinynas_k1kx", **options: Any
+    ) -> SearchSettings:
         """Settings from plain values; raises UserError for an unknown space or option."""
         unknown = set(options) - set(cls.__dataclass_fields__)
         if unknown:
-            raise UserError(f"unknown search options {', '.join(sorted(unknown))}; known: {', '.join(cls.__dataclass_fields__)}")
+            raise UserError(
+                f"unknown search options {', '.join(sorted(unknown))}; known: {', '.join(cls.__dataclass_fields__)}"
+            )
         limits = budget if isinstance(budget, Budget) else Budget.of(budget)
         return cls(limits, find_space(space) if isinstance(space, str) else space, **options).checked()
 
@@ -66,8 +70,8 @@ class SearchSettings:
                 raise UserError(f"space {self.space.name} holds whole detectors: it has no scope=backbone")
             if first.image_size != self.frame.image_size:
                 raise UserError(
-                    f"space {self.space.name} holds detectors of {first.image_size} pixels, image_size is {self.frame.image_size}: "
-                    f"set space.image_size={self.frame.image_size} too"
+                    f"space {self.space.name} holds detectors of {first.image_size} pixels, "
+                    f"image_size is {self.frame.image_size}: set space.image_size={self.frame.image_size} too"
                 )
         check_searcher(self.searcher, self.searcher_options)
         return self
@@ -75,8 +79,15 @@ class SearchSettings:
     @property
     def identity(self) -> str:
         """What a resumed run must share: a digest of everything that decides the result."""
-        values = {name: repr(getattr(self, name)) for name in self.__dataclass_fields__ if name not in ("workers", "scorer_options", "searcher_options")}
-        values |= {"scorer_options": sorted(self.scorer_options.items()), "searcher_options": sorted(self.searcher_options.items())}
+        values: dict[str, Any] = {
+            name: repr(getattr(self, name))
+            for name in self.__dataclass_fields__
+            if name not in ("workers", "scorer_options", "searcher_options")
+        }
+        values |= {
+            "scorer_options": sorted(self.scorer_options.items()),
+            "searcher_options": sorted(self.searcher_options.items()),
+        }
         return hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
@@ -135,7 +146,8 @@ def run_search(
         problem.close()
     if outcome.best is None:
         raise UserError(
-            f"nothing among {outcome.evaluated} candidates fits the budget; loosen it or the limits of space {settings.space.name}"
+            f"nothing among {outcome.evaluated} candidates fits the budget; "
+            f"loosen it or the limits of space {settings.space.name}"
         )
     front = tuple(whole(settings, candidate) for candidate in outcome.front)
     best = front[0]
@@ -170,7 +182,10 @@ def slack_notes(settings: SearchSettings, best: Candidate) -> list[str]:
         return []
     caps = settings.space.reached(backbone)
     others = [f"the limit on {metric}" for metric in budget.metrics if metric not in loose]
-    reasons = "; ".join([*others, *(f"space limit {cap}" for cap in caps)]) or f"no cap is reached; {settings.evaluations:,} evaluations did not use it up"
+    reasons = (
+        "; ".join([*others, *(f"space limit {cap}" for cap in caps)])
+        or f"no cap is reached; {settings.evaluations:,} evaluations did not use it up"
+    )
     use = budget.use(best.metrics)
     return [f"{metric} does not bind ({100 * use[metric]:.0f} % used): {reasons}" for metric in loose]
 
@@ -190,7 +205,9 @@ def published_marks(settings: SearchSettings, table: LatencyTable) -> list[tuple
     for name in names:
         spec = load_published(name)
         try:
-            rows.append((name, score_spec(spec, settings.scorer, **settings.scorer_options), costs(spec, settings, table)))
+            rows.append(
+                (name, score_spec(spec, settings.scorer, **settings.scorer_options), costs(spec, settings, table))
+            )
         except UserError:
             continue  # a published net that this table or scorer cannot judge is left out
     return rows

@@ -23,11 +23,13 @@ MAY_IMPORT = {
     "nas.cost": {"nas.errors", "nas.spec", "nas.files", "nas.lowering"},
     "search_spaces": {"nas.errors", "nas.spec", "nas.files", "nas.frame", "nas.lowering"},
     "nas.scorers": {"nas.errors", "nas.spec", "nas.files", "nas.lowering", "nas.cost", "nas.models", "search_spaces"},
-    "nas.searchers": {"nas.errors", "nas.spec", "nas.files", "nas.frame", "nas.lowering", "nas.cost", "nas.scorers", "search_spaces"},
+    "nas.searchers": {"nas.errors", "nas.spec", "nas.files", "nas.frame", "nas.lowering", "nas.cost", "nas.scorers",
+                      "search_spaces"},
     "nas.models": {"nas.errors", "nas.spec", "nas.files", "nas.lowering", "search_spaces"},
     "nas.detection": {"nas.errors", "nas.spec", "nas.files", "nas.lowering", "nas.cost", "nas.models", "nas.report"},
     "nas.deploy": {"nas.errors", "nas.spec", "nas.files", "nas.lowering", "nas.cost", "nas.models", "nas.detection"},
-    "nas.measure": {"nas.errors", "nas.spec", "nas.files", "nas.frame", "nas.lowering", "nas.cost", "nas.models", "nas.deploy", "nas.report", "search_spaces"},
+    "nas.measure": {"nas.errors", "nas.spec", "nas.files", "nas.frame", "nas.lowering", "nas.cost", "nas.models", "nas.deploy",
+                    "nas.report", "search_spaces"},
     "nas.report": {"nas.errors", "nas.spec", "nas.files", "nas.lowering", "nas.cost", "nas.scorers"},
 }  # fmt: skip
 
@@ -130,7 +132,10 @@ def test_spec_imports_the_standard_library_only() -> None:
 def test_torch_is_not_imported(package: str) -> None:
     for module, path in _sources().items():
         if module == package or module.startswith(package + "."):
-            heavy = {target.split(".")[0] for target in _imports(path, top_level_only=True)} & {"torch", "lightning_fabric"}
+            heavy = {target.split(".")[0] for target in _imports(path, top_level_only=True)} & {
+                "torch",
+                "lightning_fabric",
+            }
             assert not heavy, f"{module} imports torch"
 
 

@@ -32,7 +32,18 @@ def unpacked(tmp_path_factory: pytest.TempPathFactory) -> Path:
     source.mkdir()
     for name in ("pyproject.toml", "README.md", "LICENSE", "nas", "search_spaces", "conf"):
         (source / name).symlink_to(ROOT / name)
-    build = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", str(folder), str(source)]
+    build = [
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        "-q",
+        "--no-deps",
+        "--no-build-isolation",
+        "-w",
+        str(folder),
+        str(source),
+    ]
     subprocess.run(build, check=True, capture_output=True)
     (wheel,) = folder.glob("maenas-*.whl")
     with zipfile.ZipFile(wheel) as archive:

@@ -66,10 +66,8 @@ def settings_of(plain: dict[str, Any]) -> SearchSettings:
 
     space, scorer, searcher = (_named(plain[group], group) for group in ("space", "scorer", "searcher"))
     neck = plain["neck"]
-    frame = Frame(
-        image_size=plain["image_size"],
-        **{key: tuple(value) if isinstance(value, list) else value for key, value in neck.items()},
-    )
+    fields: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in neck.items()}
+    frame = Frame(image_size=plain["image_size"], **fields)
     return SearchSettings.of(
         budget=limits_of(plain["budget"]),
         space=find_space(space[0], **space[1]),
@@ -107,7 +105,11 @@ def stored_config(folder: str) -> dict[str, Any]:
     if not path.is_file():
         raise UserError(f"nothing to resume in {folder}: there is no config.yaml; give the folder of a search")
     stored = read_yaml(path)
-    if not isinstance(stored, dict) or set(SearchConfig.__dataclass_fields__) - set(stored) - {"resume", "workers", "progress"}:
+    if not isinstance(stored, dict) or set(SearchConfig.__dataclass_fields__) - set(stored) - {
+        "resume",
+        "workers",
+        "progress",
+    }:
         raise UserError(f"{path} is not the configuration of a search")
     return stored
 

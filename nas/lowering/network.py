@@ -5,8 +5,8 @@ from __future__ import annotations
 from functools import lru_cache
 
 from nas.errors import SpecError
-from nas.lowering.csp import csp_operations
 from nas.lowering.c3k2 import c2psa_operations, c3k2_operations
+from nas.lowering.csp import csp_operations
 from nas.lowering.gelan import gelan_operations
 from nas.lowering.head import head_operations
 from nas.lowering.inverted import inverted_operations
@@ -16,11 +16,11 @@ from nas.lowering.primitives import Form, convolution, halved, in_form
 from nas.lowering.residual import plain_operations, residual_operations
 from nas.lowering.spp import chained_operations, spp_operations
 from nas.spec import (
+    C2PSA,
     CSP,
     GELAN,
     Backbone,
     Block,
-    C2PSA,
     C3k2,
     DetectorSpec,
     HeadSpec,
@@ -97,9 +97,7 @@ def backbone_operations(backbone: Backbone, image_size: int, form: Form = "merge
     pyramid = pyramid_block(backbone)
     for index, block in enumerate(backbone.blocks):
         spp = backbone.spp if index == pyramid else "none"
-        result.append(
-            block_operations(block, channels, *size, backbone.activation, backbone.reparam, spp, form)
-        )
+        result.append(block_operations(block, channels, *size, backbone.activation, backbone.reparam, spp, form))
         channels, size = block.out, halved(size, block.stride)
     return result
 
@@ -151,6 +149,4 @@ def operations(spec: Spec, form: Form = "merged", image_size: int | None = None)
     side = image_size or spec.image_size
     c3, c4, c5 = spec.backbone.out_channels
     body = operations(spec.backbone, form, side)
-    return body + neck_and_head_operations(
-        spec.neck, spec.head, (c3, c4, c5), out_sizes(spec.backbone, side), form
-    )
+    return body + neck_and_head_operations(spec.neck, spec.head, (c3, c4, c5), out_sizes(spec.backbone, side), form)

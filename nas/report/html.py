@@ -117,7 +117,7 @@ def _cloud(record: SearchRecord, layout: dict[str, Any]) -> Figure:
                            marker={"size": 9, "symbol": "diamond", "color": "#1b2a41"})  # fmt: skip
         figure.add_scatter(x=[record.winner[metric]], y=[record.winner["score"]], mode="markers", name="winner",
                            visible=shown, marker={"size": 14, "symbol": "star", "color": "#d9480f"})  # fmt: skip
-    buttons = []
+    buttons: list[dict[str, Any]] = []
     for index, metric in enumerate(metrics):
         visible = [trace // 4 == index for trace in range(4 * len(metrics))]
         line = [{"type": "line", "xref": "x", "yref": "paper", "x0": record.limits[metric], "x1": record.limits[metric],

@@ -101,7 +101,9 @@ def _winner(record: SearchRecord) -> Figure:
     axes.set_xticks([])
     axes.set_xlim(0, max(part.depth for part in record.parts) * 1.05 + 2.2)
     axes.spines[["top", "right", "bottom"]].set_visible(False)
-    axes.set_title("the winner: a bar is a unit, its length the width; dark blocks halve the map", loc="left", fontsize=9)
+    axes.set_title(
+        "the winner: a bar is a unit, its length the width; dark blocks halve the map", loc="left", fontsize=9
+    )
     return figure
 
 

@@ -68,7 +68,7 @@ class SearchRecord:
     winner: Mapping[str, float]
     parts: tuple[Part, ...]
     prices: tuple[Mapping[str, Any], ...]
-    front: tuple[Mapping[str, float], ...] = ()
+    front: tuple[Mapping[str, Any], ...] = ()
     marks: tuple[Mark, ...] = ()
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
@@ -82,15 +82,15 @@ def network_parts(spec: Backbone | DetectorSpec, image_size: int, table: Latency
     for index, (block, group) in enumerate(zip(backbone.blocks, groups[1:], strict=True)):
         kind = getattr(block, "kind", type(block).__name__)
         width = getattr(block, "bottleneck", getattr(block, "hidden", ""))
-        label = f"block {index}" + (f" (C{3 + backbone.out_blocks.index(index)})" if index in backbone.out_blocks else "")
+        label = f"block {index}" + (
+            f" (C{3 + backbone.out_blocks.index(index)})" if index in backbone.out_blocks else ""
+        )
         parts.append(
             _part(label, f"{kind} {block.out}/{width}".rstrip("/"), block.out, block.depth, block.stride, group, table)
         )
     if isinstance(spec, DetectorSpec):
         c3, c4, c5 = backbone.out_channels
-        tail = neck_and_head_operations(
-            spec.neck, spec.head, (c3, c4, c5), out_sizes(backbone, image_size), "folded"
-        )
+        tail = neck_and_head_operations(spec.neck, spec.head, (c3, c4, c5), out_sizes(backbone, image_size), "folded")
         neck = tuple(op for op in tail if op.role == "neck")
         head = tuple(op for op in tail if op.role == "head")
         widths = "/".join(map(str, spec.neck.out))

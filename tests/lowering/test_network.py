@@ -75,7 +75,9 @@ def test_queen_fusion_edges_add_the_documented_inputs() -> None:
     assert widths(replace(base, extra_up=True)) == [512, 1280, 640, 896, 768]
 
 
-@pytest.mark.parametrize(("fusion", "published_gflops"), [("conv", 44.3), ("csp", 36.7), ("csp_rep", 36.7), ("elan", 37.8)])
+@pytest.mark.parametrize(
+    ("fusion", "published_gflops"), [("conv", 44.3), ("csp", 36.7), ("csp_rep", 36.7), ("elan", 37.8)]
+)
 def test_fusion_styles_cost_what_the_report_prints(fusion: str, published_gflops: float) -> None:
     spec = detector("S")
     changed = replace(spec, neck=replace(spec.neck, fusion=fusion))
