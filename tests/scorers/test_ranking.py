@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import csv
+import gc
 import gzip
 import json
+import weakref
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from nas.config.rank import RankConfig
 from nas.errors import UserError
 from nas.ranking import run_ranking
 from nas.scorers.inputs import scorer_images
+from nas.scorers.measuring import Protocol, measure, measure_all
 from nas.scorers.score_log import ScoreLog, read_scores
+from nas.scorers.subjects import Subject
 from nas.scorers.zero_cost import ENSEMBLES, ZERO_COST, passes_for
 
 CELLS = (
@@ -160,6 +165,28 @@ def test_passes_are_shared_and_cover_every_scorer() -> None:
     assert {answer for step in passes_for(["vote"]) for answer in step.answers} >= set(ENSEMBLES["vote"])
     for scorer in ZERO_COST:
         assert callable(scorer.function)
+
+
+def test_one_network_is_alive_at_a_time(tmp_path: Path) -> None:
+    alive: list[weakref.ref[nn.Module]] = []
+
+    def build() -> nn.Module:
+        gc.collect()
+        assert all(reference() is None for reference in alive)
+        model = nn.Sequential(nn.Conv2d(3, 2, 1))
+        alive.append(weakref.ref(model))
+        return model
+
+    subjects = (Subject(f"net{index}", {}, build, 8) for index in range(5))
+    log = ScoreLog(tmp_path / "scores.jsonl", {})
+    assert measure_all(subjects, passes_for(["synflow", "meco"]), Protocol(2), log, lambda position: 1) == 5
+    assert len(alive) == 10
+
+
+def test_a_failing_network_is_named(tmp_path: Path) -> None:
+    subject = Subject("odd", {}, lambda: nn.Sequential(nn.Conv2d(4, 2, 1)), 8)
+    with pytest.raises(UserError, match="scorer synflow failed on odd: "):
+        measure(subject, passes_for(["synflow"])[0], Protocol(2), 0)
 
 
 def test_inputs_are_noise_or_crops_and_repeat_with_the_seed(tmp_path: Path) -> None:

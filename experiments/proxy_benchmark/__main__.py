@@ -1,0 +1,100 @@
+"""Training-free scorers on NAS-Bench-201 and NAS-Bench-Macro, beside the published correlations.
+
+    python -m experiments.proxy_benchmark tables=FOLDER [parts=all,sample,grasp,macro] [folder=outputs/proxy_benchmark]
+
+Parts: `all` SynFlow and the counts over all 15,625 cells; `sample` the other scorers over 1,000 seeded cells, 40 of
+them with five seeds; `grasp` the same for GraSP, whose double backward pass gets smaller batches; `macro` on
+NAS-Bench-Macro. Every part goes on where it stopped; with all scores in place the command only judges them, in a
+minute or two.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from nas.config.rank import RankConfig
+from nas.errors import UserError
+from nas.ranking import run_ranking
+from nas.scorers.agreement import spearman
+
+HERE = Path(__file__).parent
+_OTHERS = ["snip", "grad_norm", "fisher", "jacov", "naswot", "zico", "zen", "meco", "synflow", "aznas", "vote"]
+
+
+def parts(tables: str, folder: Path) -> dict[str, RankConfig]:
+    """The settings of every part."""
+    common = {"tables": tables, "published": str(HERE / "published.csv")}
+    sample = {"sample": 1000, "spread_networks": 40, "spread_seeds": 5}
+    bench = {"benchmark": "nasbench201"} | common
+    return {
+        "all": RankConfig(**bench, scorers=["synflow"], batch=1, folder=str(folder / "all")),  # type: ignore[arg-type]
+        "sample": RankConfig(**bench, **sample, scorers=_OTHERS, folder=str(folder / "sample")),  # type: ignore[arg-type]
+        "grasp": RankConfig(
+            **bench,  # type: ignore[arg-type]
+            **sample,  # type: ignore[arg-type]
+            scorers=["grasp"],
+            batch=4,
+            folder=str(folder / "grasp"),
+        ),
+        "macro": RankConfig(
+            **common,  # type: ignore[arg-type]
+            benchmark="nasbench_macro",
+            sample=300,
+            spread_networks=20,
+            spread_seeds=3,
+            scorers=["synflow", "naswot", "zico", "zen", "meco", "aznas"],
+            batch=8,
+            folder=str(folder / "macro"),
+        ),
+    }
+
+
+def compare_with_freerea(scores: Path, tables: Path) -> str:
+    """Rank agreement of our scores with those that FreeREA stored for the same cells."""
+    path = tables / "nb201_zerocost.csv.gz"
+    if not path.is_file():
+        raise UserError(f"{path} is missing: point tables= to the folder of the benchmark tables")
+    with gzip.open(path, "rt") as file:
+        theirs = {row["arch"]: row for row in csv.DictReader(file)}
+    with scores.open(encoding="utf-8", newline="") as file:
+        ours = list(csv.DictReader(file))
+    lines = []
+    for name in ("synflow", "naswot"):
+        if name in ours[0]:
+            pairs = np.array([(float(row[name]), float(theirs[row["network"]][f"c10_{name}"])) for row in ours])
+            lines.append(f"{name}: Spearman {spearman(*pairs.T):.4f} with FreeREA's scores on {len(pairs)} cells")
+    return "\n".join(lines)
+
+
+def main(arguments: list[str]) -> None:
+    """Run the wanted parts and print their reports. Raises UserError for an unknown option or part."""
+    options = {"tables": "", "parts": "all,sample,grasp,macro", "folder": "outputs/proxy_benchmark"}
+    for argument in arguments:
+        name, equals, value = argument.partition("=")
+        if not equals or name not in options:
+            raise UserError(f"unknown option {argument!r}; known: {', '.join(options)}")
+        options[name] = value
+    if not options["tables"]:
+        raise UserError("tables=FOLDER is needed: the folder with nb201_accuracy.csv.gz")
+    folder = Path(options["folder"])
+    known = parts(options["tables"], folder)
+    for part in options["parts"].split(","):
+        if part not in known:
+            raise UserError(f"unknown part {part!r}; known: {', '.join(known)}")
+        print(f"# {part}\n\n{run_ranking(known[part])}")
+        if part in ("all", "sample"):
+            print(compare_with_freerea(folder / part / "scores.csv", Path(options["tables"])) + "\n")
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv[1:])
+    except UserError as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -1,0 +1,53 @@
+"""The proxy benchmark: its settings, its published figures, its committed scores."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+from pathlib import Path
+
+import pytest
+
+import experiments.proxy_benchmark
+from experiments.proxy_benchmark.__main__ import compare_with_freerea, main, parts
+from nas.errors import UserError
+from nas.scorers import SCORERS
+from nas.scorers.subjects import BENCHMARKS
+from nas.scorers.zero_cost import ENSEMBLES
+
+FOLDER = Path(experiments.proxy_benchmark.__file__).parent
+
+
+def test_published_figures_name_known_scorers_and_targets() -> None:
+    with (FOLDER / "published.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    targets = {column for _, columns in BENCHMARKS.values() for column in columns}
+    assert {row["scorer"] for row in rows} <= {*SCORERS, *ENSEMBLES} and {row["target"] for row in rows} <= targets
+    assert all(0 < float(row["value"]) < 1 and row["statistic"] and row["source"] for row in rows)
+
+
+def test_every_zero_cost_scorer_takes_part(tmp_path: Path) -> None:
+    known = parts("tables", tmp_path)
+    wanted = {name for settings in known.values() for name in settings.scorers}
+    missing = {name for name, scorer in SCORERS.items() if scorer.needs != "spec"} - wanted
+    assert all(name.startswith("az_") for name in missing) and "aznas" in wanted
+    assert known["all"].sample == 0 and known["sample"].sample >= 1000 and known["grasp"].sample >= 1000
+
+
+def test_wrong_options_are_named() -> None:
+    for arguments, message in (
+        (["table=x"], "unknown option"),
+        ([], "tables=FOLDER"),
+        (["tables=x", "parts=y"], "'y'"),
+    ):
+        with pytest.raises(UserError, match=message):
+            main(arguments)
+
+
+def test_comparison_with_stored_scores(tmp_path: Path) -> None:
+    (tmp_path / "scores.csv").write_text("network,synflow\na,1\nb,2\nc,3\n")
+    with gzip.open(tmp_path / "nb201_zerocost.csv.gz", "wt") as file:
+        file.write("arch,c10_synflow,c10_naswot\na,1e9,1\nb,1e12,1\nc,1e99,1\n")
+    assert "synflow: Spearman 1.0000" in compare_with_freerea(tmp_path / "scores.csv", tmp_path)
+    with pytest.raises(UserError, match="is missing"):
+        compare_with_freerea(tmp_path / "scores.csv", tmp_path / "nowhere")
