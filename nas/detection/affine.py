@@ -5,6 +5,8 @@ Maps are 3 x 3 matrices on continuous coordinates: the pixel in column i covers 
 
 from __future__ import annotations
 
+import math
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -58,16 +60,32 @@ def corner_hull(matrix: Matrix, boxes: NDArray) -> NDArray:
     return np.concatenate([points.min(1), points.max(1)], 1)
 
 
+def rectangle_hull(matrix: Matrix, rectangle: Rectangle) -> Rectangle:
+    """The upright rectangle around one mapped rectangle; plain arithmetic, since an image needs several."""
+    (a, b, c), (d, e, f) = matrix[:2].tolist()
+    x1, y1, x2, y2 = rectangle
+    low_x = min(a * x1, a * x2) + min(b * y1, b * y2) + c
+    high_x = max(a * x1, a * x2) + max(b * y1, b * y2) + c
+    low_y = min(d * x1, d * x2) + min(e * y1, e * y2) + f
+    high_y = max(d * x1, d * x2) + max(e * y1, e * y2) + f
+    return low_x, low_y, high_x, high_y
+
+
+def inverse(matrix: Matrix) -> Matrix:
+    """The map back."""
+    return np.vstack([cv2.invertAffineTransform(matrix[:2]), (0.0, 0.0, 1.0)])
+
+
 def reachable(matrix: Matrix, window: Rectangle, size: int) -> tuple[int, int, int, int] | None:
     """Pixels (left, top, right, bottom) of a size x size image that the window of the source touches, if any."""
-    left, top, right, bottom = corner_hull(matrix, np.array([window], float))[0]
-    x1, y1 = max(int(np.floor(left)), 0), max(int(np.floor(top)), 0)
-    x2, y2 = min(int(np.ceil(right)), size), min(int(np.ceil(bottom)), size)
+    left, top, right, bottom = rectangle_hull(matrix, window)
+    x1, y1 = max(math.floor(left), 0), max(math.floor(top), 0)
+    x2, y2 = min(math.ceil(right), size), min(math.ceil(bottom), size)
     return (x1, y1, x2, y2) if x2 > x1 and y2 > y1 else None
 
 
 def paste(canvas: NDArray, image: NDArray, matrix: Matrix, window: Rectangle) -> None:
-    """Draw `window` of the RGB image (in its pixels) into the square RGBA canvas through the map, in place, bilinear.
+    """Draw `window` of an RGB or RGBA image (in its pixels) into the square RGBA canvas through the map, bilinear.
 
     Only the canvas pixels that the window reaches are visited, so that four mosaic tiles cost about one image.
     """
@@ -80,15 +98,16 @@ def paste(canvas: NDArray, image: NDArray, matrix: Matrix, window: Rectangle) ->
     if target is None:
         return
     x1, y1, x2, y2 = target
-    seen = corner_hull(np.linalg.inv(matrix), np.array([target], float))[0]
+    seen = rectangle_hull(inverse(matrix), target)
     left, top = max(left, int(seen[0]) - 2), max(top, int(seen[1]) - 2)
     right, bottom = min(right, int(seen[2]) + 3), min(bottom, int(seen[3]) + 3)
     if right <= left or bottom <= top:
         return
     # pixel indices are half a pixel off continuous coordinates, on both sides
     index = translation(-0.5 - x1, -0.5 - y1) @ matrix @ translation(left + 0.5, top + 0.5)
+    crop = image[top:bottom, left:right]
     cv2.warpAffine(
-        cv2.cvtColor(image[top:bottom, left:right], cv2.COLOR_RGB2RGBA),
+        crop if crop.shape[2] == 4 else cv2.cvtColor(crop, cv2.COLOR_RGB2RGBA),
         index[:2],
         (x2 - x1, y2 - y1),
         dst=canvas[y1:y2, x1:x2],
@@ -105,8 +124,10 @@ def clip_boxes(boxes: NDArray, window: Rectangle) -> NDArray:
 
 def clip_segments(segments: NDArray, owner: NDArray, window: Rectangle) -> tuple[NDArray, NDArray]:
     """Segments (T, 2, 2) cut to a rectangle (Liang and Barsky), those outside dropped, with their owners (T,)."""
-    start, step = segments[:, 0], segments[:, 1] - segments[:, 0]
     low, high = np.array(window[:2]), np.array(window[2:])
+    if ((segments >= low) & (segments <= high)).all():
+        return segments, owner
+    start, step = segments[:, 0], segments[:, 1] - segments[:, 0]
     with np.errstate(divide="ignore", invalid="ignore"):
         a, b = (low - start) / step, (high - start) / step
     still = step == 0

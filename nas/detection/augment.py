@@ -12,9 +12,11 @@ from numpy.typing import NDArray
 from nas.detection.affine import (
     clip_boxes,
     corner_hull,
+    inverse,
     paste,
     random_affine,
     reachable,
+    rectangle_hull,
     scaling,
     translation,
 )
@@ -170,8 +172,8 @@ class Augmenter:
         pixels = self._source.read(tile.index, size)
         height, width = pixels.shape[:2]
         to_record = scaling(record.width / width, record.height / height)
-        window = corner_hull(np.linalg.inv(tile.to_canvas @ to_record), np.array([tile.visible]))[0]
-        paste(image, pixels, whole @ to_record, tuple(window))
+        window = rectangle_hull(inverse(tile.to_canvas @ to_record), tile.visible)
+        paste(image, pixels, whole @ to_record, window)
         boxes, keep = moved_boxes(record, tile, affine, factor, size)
         return boxes[keep], record.labels[keep]
 

@@ -87,7 +87,7 @@ class ImageSource:
         self._stretched = _decode_all(records, size) if cache == "ram" else None
 
     def read(self, index: int, size: int) -> Pixels:
-        """RGB (h, w, 3), at least `size` high and wide if the file is: what a stretch to size x size needs."""
+        """RGBA (h, w, 4), or RGB from the cache, at least `size` high and wide if the file is: enough for a stretch."""
         if self._stretched is not None:
             return self._stretched[index]
         record = self.records[index]
@@ -96,7 +96,7 @@ class ImageSource:
         if key in self._recent:
             self._recent.move_to_end(key)
             return self._recent[key]
-        image = decode(record, key[1])
+        image = cv2.cvtColor(decode(record, key[1]), cv2.COLOR_RGB2RGBA)
         if self._capacity:
             self._recent[key] = image
             if len(self._recent) > self._capacity:

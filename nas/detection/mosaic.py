@@ -60,16 +60,12 @@ def moved_boxes(record: Record, tile: Tile, affine: Matrix, factor: float, size:
     A box with polygons becomes the hull of what is left of its outline, one without the hull of its corners. Kept:
     sides above 2 pixels (at 640), more than 0.1 of the scaled original's area, aspect ratio below 20.
     """
-    on_canvas = clip_boxes(corner_hull(tile.to_canvas, record.boxes), tile.visible)
+    scale_x, scale_y, left, top = tile.to_canvas[[0, 1, 0, 1], [0, 1, 2, 2]]
+    on_canvas = clip_boxes(record.boxes * ((scale_x, scale_y) * 2) + ((left, top) * 2), tile.visible)
     frame = (0.0, 0.0, float(size), float(size))
     boxes = clip_boxes(corner_hull(affine, on_canvas), frame)
     if record.polygons:
-        segments, owner = outline_segments(record)
-        if len(owner):
-            outlined = np.unique(owner)
-            segments, owner = clip_segments(map_points(tile.to_canvas, segments), owner, tile.visible)
-            segments, owner = clip_segments(map_points(affine, segments), owner, frame)
-            boxes[outlined] = segment_hull(segments, owner, len(boxes))[outlined]
+        _tighten(boxes, record, tile, affine, frame)
     before = (on_canvas[:, 2] - on_canvas[:, 0]) * (on_canvas[:, 3] - on_canvas[:, 1]) * factor**2
     width, height = boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]
     least = 2 * size / 640
@@ -78,13 +74,21 @@ def moved_boxes(record: Record, tile: Tile, affine: Matrix, factor: float, size:
     return boxes, keep
 
 
-def outline_segments(record: Record) -> tuple[NDArray, NDArray]:
-    """The sides (T, 2, 2) of all polygons, and the box (T,) that each belongs to."""
-    polygons = [polygon for outlines in record.polygons for polygon in outlines]
-    owners = [box for box, outlines in enumerate(record.polygons) for _ in outlines]
+def _tighten(boxes: NDArray, record: Record, tile: Tile, affine: Matrix, frame: Rectangle) -> None:
+    """Replace, in place, boxes (K, 4) that still show and have polygons by the hull of what shows of their outline."""
+    showing = (boxes[:, 2:] > boxes[:, :2]).all(1)
+    outlines = [(box, polygon) for box in np.flatnonzero(showing) for polygon in record.polygons[box]]
+    if not outlines:
+        return
+    polygons = [polygon for _, polygon in outlines]
     lengths = np.array([len(polygon) for polygon in polygons])
     ends = np.cumsum(lengths)
     following = np.arange(1, ends[-1] + 1)
     following[ends - 1] = ends - lengths  # the last point of a polygon is joined to its first
-    points = np.concatenate(polygons)
-    return np.stack([points, points[following]], 1), np.repeat(owners, lengths)
+    points = map_points(tile.to_canvas, np.concatenate(polygons))
+    segments = np.stack([points, points[following]], 1)
+    owner = np.repeat([box for box, _ in outlines], lengths)
+    outlined = np.unique(owner)
+    segments, owner = clip_segments(segments, owner, tile.visible)
+    segments, owner = clip_segments(map_points(affine, segments), owner, frame)
+    boxes[outlined] = segment_hull(segments, owner, len(boxes))[outlined]
