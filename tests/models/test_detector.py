@@ -13,8 +13,11 @@ from nas.lowering import operations
 from nas.models.detector import build_detector
 from nas.models.raw import RawPrediction
 from nas.spec import (
+    C2PSA,
     CSP,
+    GELAN,
     Backbone,
+    C3k2,
     DetectorSpec,
     HeadSpec,
     InvertedResidual,
@@ -33,22 +36,31 @@ def random_spec(seed: int) -> DetectorSpec:
         return pick.choice([16, 24, 32, 40])
 
     def block(stride: int):
-        kind = pick.choice(["k1kx", "kxkx", "k1kxk1", "k1dwk1", "k1dwsek1", "inverted", "csp", "plain"])
+        kinds = ["k1kx", "kxkx", "k1kxk1", "k1dwk1", "k1dwsek1", "inverted", "csp", "plain"]
+        kind = pick.choice(kinds + (["gelan", "c3k2"] if stride == 2 else ["c2psa"]))
         depth, kernel = pick.randint(1, 3), pick.choice([3, 5])
         if kind == "inverted":
             return InvertedResidual(width(), width() * 2, depth, stride, kernel, pick.random() < 0.5)
+        if kind == "gelan":
+            return GELAN(width(), width(), 32, 16, pick.randint(0, 2), down=pick.choice(["conv", "aconv", "adown"]))
+        if kind == "c3k2":
+            return C3k2(width(), width(), 16, depth, c3k=pick.random() < 0.5)
+        if kind == "c2psa":
+            return C2PSA(blocks[-1].out, 1)
         if kind == "csp" and stride == 2:
             return CSP(width(), width(), depth)
         if kind in ("plain", "csp"):
             return Plain(width(), kernel, stride)
         return Residual(kind, width(), width(), depth, stride, kernel, pick.choice(["pooled", "stride1"]))
 
-    strides = [2, 2, 2, 1, 2]
+    blocks: list = [Plain(128, 3, 2)]
+    for stride in (2, 2, 1, 2):
+        blocks.append(block(stride))
     backbone = Backbone(
         pick.choice([Stem("focus", 16), Stem("conv", 16)]),
-        tuple(block(stride) for stride in strides),
+        tuple(blocks),
         (1, 3, 4),
-        pick.choice(["none", "spp"]),
+        pick.choice(["none", "spp", "sppf", "sppelan"]),
         pick.choice(["relu", "silu"]),
         pick.random() < 0.5,
     )
