@@ -82,7 +82,8 @@ def _subjects(settings: RankConfig) -> Iterator[Subject]:
 
 def _entries(networks: str) -> list[dict[str, Any]]:
     """The networks to score: the one that is named, or those of a YAML list."""
-    if is_published(networks):
+    if is_published(networks) or not Path(networks).exists():
+        load_published(networks)
         return [{"model": networks}]
     content = read_yaml(networks)
     if isinstance(content, dict):
