@@ -55,7 +55,13 @@ class ProfileSettings:
             raise UserError(f"mode must be measure, quick or validate, got {self.mode!r}")
         if not self.hardware or not all(letter.isalnum() or letter in "_-." for letter in self.hardware):
             raise UserError(f"hardware must be a file name of letters, digits, _ - and ., got {self.hardware!r}")
-        for name, least in (("networks", 4), ("validation_networks", 5), ("repetitions", 3), ("batch", 1), ("threads", 1)):
+        for name, least in (
+            ("networks", 4),
+            ("validation_networks", 5),
+            ("repetitions", 3),
+            ("batch", 1),
+            ("threads", 1),
+        ):
             if getattr(self, name) < least:
                 raise UserError(f"{name} must be at least {least}, got {getattr(self, name)}")
         if not self.time_limit_s > 0:
@@ -83,7 +89,8 @@ def measure_table(settings: ProfileSettings, progress: Progress = print, runtime
     limit = min(settings.time_limit_s, QUICK_SECONDS) if quick else settings.time_limit_s
     wanted = min(settings.networks, QUICK_NETWORKS) if quick else settings.networks
     store = MeasurementStore(settings.folder, runtime, settings.space)
-    order = informative_order(settings.random_detectors(POOL, settings.seed), runtime.kernels)[:wanted]
+    pool = settings.random_detectors(min(POOL, 4 * wanted), settings.seed)
+    order = informative_order(pool, runtime.kernels)[:wanted]
     done = {digest(item.spec) for item in store.measurements}
     longest = 0.0
     for number, spec in enumerate(order, 1):
@@ -158,6 +165,7 @@ class MeasurementStore:
                         "choose another hardware= name or delete the folder"
                     )
             self.measurements = list(self._read())
+            self._mend()
         else:
             write_atomic(marker, dump_yaml(identity))
 
@@ -168,13 +176,18 @@ class MeasurementStore:
             try:
                 data = json.loads(line)
             except ValueError:
-                continue  # the line that was being written when the run was killed
+                continue
             where = f"{self.path}, line {number}"
             spec = from_dict(data["spec"])
             if not isinstance(spec, DetectorSpec):
                 raise UserError(f"{where}: not a detector")
             rows = tuple(read_rows(data["rows"], where)) if data["rows"] else ()
             yield Measurement(spec, data["ms"], data["spread_percent"], rows)
+
+    def _mend(self) -> None:
+        """Drop the line that was being written when the run was killed."""
+        if self.path.exists() and not (text := self.path.read_text()).endswith("\n"):
+            write_atomic(self.path, text[: text.rfind("\n") + 1])
 
     def add(self, measurement: Measurement) -> None:
         """Keep a measurement, on disk too."""
