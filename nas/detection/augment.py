@@ -94,23 +94,6 @@ class Augmentation:
         return self
 
 
-OFFICIAL_S = Augmentation()
-OFFICIAL_T = Augmentation(shear=0.2)
-OFFICIAL_NANO_SMALL = Augmentation(shear=0.2, scale=(0.75, 1.25))
-LIGHT = Augmentation(
-    rotation=0,
-    shear=0,
-    scale=(0.5, 1.5),
-    translation=0.1,
-    mixup=0,
-    sada=False,
-    hue=0.015,
-    saturation=0.7,
-    value=0.4,
-    closing_epochs=10,
-)
-
-
 class Augmenter:
     """Makes the sample of a draw; the same draw gives the same sample in any process."""
 

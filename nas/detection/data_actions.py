@@ -6,8 +6,8 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
-from nas.detection.data_options import DataCommand
 from nas.detection.coco_format import write_coco
+from nas.detection.data_options import DataCommand
 from nas.detection.data_report import require_sound
 from nas.detection.dataset import DetectionData
 from nas.detection.fetch import fetch_data

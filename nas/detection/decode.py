@@ -76,15 +76,23 @@ class ImageSource:
     """Pixels of the records by index; their size may be smaller (or stretched) against the record: scale by the shape.
 
     cache "none": decoded at each use, the last `capacity` images kept; "ram": all images stretched to size x size at
-    the start (3 size^2 bytes each), which mosaic and evaluation do with them anyway; forked workers share them.
+    the start (3 size^2 bytes each), which mosaic and evaluation do with them anyway; forked workers share them;
+    "auto": "ram" if that takes at most a quarter of the free memory, else "none".
     """
 
     def __init__(self, records: Sequence[Record], size: int, cache: str = "none", capacity: int = 0) -> None:
-        if cache not in ("none", "ram"):
-            raise UserError(f"image cache {cache!r}: none or ram")
+        if cache not in ("none", "ram", "auto"):
+            raise UserError(f"image cache {cache!r}: none, ram or auto")
+        needed, free = 3 * len(records) * size * size, _free_memory()
+        if cache == "ram" and needed > 0.8 * free:
+            raise UserError(
+                f"image cache: {len(records)} images need {needed / 2**30:.1f} GiB, {free / 2**30:.1f} are free; "
+                "use cache=none"
+            )
+        cached = cache == "ram" or cache == "auto" and needed <= free / 4
         self.records, self._capacity = records, capacity
         self._recent: OrderedDict[tuple[int, int], Pixels] = OrderedDict()
-        self._stretched = _decode_all(records, size) if cache == "ram" else None
+        self._stretched = _decode_all(records, size) if cached else None
 
     def read(self, index: int, size: int) -> Pixels:
         """RGBA (h, w, 4), or RGB from the cache, at least `size` high and wide if the file is: enough for a stretch."""
@@ -111,14 +119,15 @@ class ImageSource:
         return cv2.resize(image, (size, size), interpolation=cv2.INTER_LINEAR)
 
 
+def _free_memory() -> int:
+    """Bytes that can still be used, where the system tells."""
+    names = getattr(os, "sysconf_names", {})
+    if "SC_AVPHYS_PAGES" in names:
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return 4 * 2**30
+
+
 def _decode_all(records: Sequence[Record], size: int) -> Pixels:
-    needed = len(records) * size * size * 3
-    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else needed * 2
-    if needed > 0.8 * free:
-        raise UserError(
-            f"image cache: {len(records)} images need {needed / 2**30:.1f} GiB, {free / 2**30:.1f} are free; "
-            "use cache=none"
-        )
     images = np.empty((len(records), size, size, 3), np.uint8)
 
     def fill(index: int) -> None:

@@ -30,18 +30,20 @@ def evaluate(
     score_threshold: float = 0.001,
     iou_threshold: float = 0.7,
     max_detections: int = 300,
+    max_candidates: int = 3000,
     classes: Sequence[str] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
     """AP and the rest of a model over a split (or a loader of it with train=False).
 
     `model` maps images (B, 3, S, S), float RGB 0..255, to scores (B, N, C) and boxes (B, N, 4). The official models
-    were scored with score_threshold 0.05. `classes`: names of the model's outputs (default: its own, else the data's);
-    matched to the data by name. `progress(done, total)` counts batches. UserError if the classes do not fit.
+    were scored with score_threshold 0.05 and max_candidates 30000. `classes`: names of the model's outputs (default:
+    its own, else the data's), matched to the data by name. `progress(done, total)` counts batches. UserError if the
+    classes do not fit.
     """
     loader = data if isinstance(data, Loader) else build_loader(data, batch_size, image_size, 0, workers, train=False)
     found, times = detect(
-        model, loader, score_threshold, iou_threshold, max_detections, classes=classes, progress=progress
+        model, loader, score_threshold, iou_threshold, max_detections, max_candidates, classes, progress
     )
     return score_detections(loader.data, [found[i] for i in range(len(loader.data))], milliseconds=times)
 
@@ -52,12 +54,14 @@ def detect(
     score_threshold: float = 0.001,
     iou_threshold: float = 0.7,
     max_detections: int = 300,
+    max_candidates: int = 3000,
     classes: Sequence[str] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[dict[int, Found], dict[str, float]]:
     """Detections by record index, in each image's pixels and the data's labels; and milliseconds an image of the model
     and of the post-processing."""
     lookup = class_lookup(model, loader.data, classes)
+    nms = not getattr(model, "end_to_end", False)
     found: dict[int, Found] = {}
     seconds = {"model": 0.0, "postprocess": 0.0}
     with inference(model) as device:
@@ -68,7 +72,9 @@ def detect(
             ran = _now(device)
             if scores.shape[-1] != len(lookup):
                 raise UserError(f"the model gives {scores.shape[-1]} classes, but {len(lookup)} names are known for it")
-            detections = postprocess(scores.float(), boxes.float(), score_threshold, iou_threshold, max_detections)
+            detections = postprocess(
+                scores.float(), boxes.float(), score_threshold, iou_threshold, max_detections, max_candidates, nms=nms
+            )
             seconds["model"] += ran - started
             seconds["postprocess"] += _now(device) - ran
             for index, (height, width), result in zip(batch.indices, batch.sizes, detections, strict=True):

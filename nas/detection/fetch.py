@@ -13,8 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
-from nas.detection.data_options import DataConfig
 from nas.detection.bccd import convert_bccd
+from nas.detection.data_options import DataConfig
 from nas.errors import UserError
 
 CHUNK = 1 << 20

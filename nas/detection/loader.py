@@ -3,7 +3,6 @@ batches whatever the number of workers or processes."""
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -53,9 +52,9 @@ class Loader:
                 self.sampler.position = raw["position"] + 1
                 yield self._batch(raw)
         except UserError as error:  # a worker's error arrives with its traceback in the message
-            traceback.clear_frames(error.__traceback__)  # else a reference cycle delays the workers' end by seconds
             failure = str(error).strip().splitlines()[-1].removeprefix("nas.errors.UserError: ")
         if failure:
+            self.close()
             raise UserError(failure)
         self.sampler.epoch, self.sampler.position = epoch + 1, 0
 
@@ -71,6 +70,13 @@ class Loader:
             raw["epoch"],
             raw["position"],
         )
+
+    def close(self) -> None:
+        """End the workers now; left to the garbage collector they can take seconds. Iterating starts new ones."""
+        iterator = getattr(self._batches, "_iterator", None)
+        if iterator is not None:
+            iterator._shutdown_workers()
+            self._batches._iterator = None
 
     def state_dict(self) -> dict[str, int | None]:
         """The sampler's state: a few integers."""
@@ -98,7 +104,7 @@ def build_loader(
     """A loader of `data`: `batch_size` images a process, stretched to image_size x image_size.
 
     train: shuffled, augmented by `augmentation` (None: plain stretch and flip); otherwise in order, plain stretch.
-    cache: "none", or "ram" (images decoded once, at most image_size on the longer side). UserError for empty data.
+    cache: "none", "ram" (images decoded once and kept stretched to image_size), or "auto". UserError for empty data.
     """
     if not len(data):
         raise UserError(f"{data.name} {data.split}: no images; check its annotations and folder")

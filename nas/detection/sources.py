@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from nas.detection.data_options import DataConfig, Split
 from nas.detection.coco_format import read_coco
+from nas.detection.data_options import DataConfig, Split
 from nas.detection.data_report import DataReport, inspect_data, repair_data, require_sound
 from nas.detection.dataset import DetectionData, relabel
 from nas.detection.problems import Problem

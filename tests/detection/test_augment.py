@@ -23,7 +23,7 @@ from nas.detection.affine import (
     scaling,
     translation,
 )
-from nas.detection.augment import LIGHT, OFFICIAL_S, Augmentation, Augmenter
+from nas.detection.augment import Augmentation, Augmenter
 from nas.detection.colour import jitter_colour
 from nas.detection.dataset import DetectionData, Record
 from nas.detection.decode import ImageSource, decode
@@ -287,13 +287,19 @@ def test_wrong_recipes_are_named(wrong: dict) -> None:
         Augmentation(**wrong).checked()
 
 
-def test_presets() -> None:
-    assert (OFFICIAL_S.shear, OFFICIAL_S.scale, OFFICIAL_S.mixup, OFFICIAL_S.closing_epochs) == (
-        2.0,
+def test_the_defaults_are_the_official_recipe_of_the_larger_models() -> None:
+    recipe = Augmentation().checked()
+    assert (recipe.mosaic, recipe.rotation, recipe.shear, recipe.scale, recipe.translation) == (
+        1,
+        10,
+        2,
         (0.1, 2.0),
-        0.15,
-        16,
+        0.2,
     )
-    assert LIGHT.checked().sada is False
+    assert (recipe.mixup, recipe.mixup_scale, recipe.flip, recipe.closing_epochs) == (0.15, (0.5, 1.5), 0.5, 16)
+    assert recipe.sada and recipe.sada_in_closing and not (recipe.hue or recipe.saturation or recipe.value)
+
+
+def test_sizes_of_multi_scale_batches() -> None:
     assert Augmentation(multi_scale=0.25).sizes(320) == (256, 288, 320, 352, 384)
     assert Augmentation().sizes(416) == (416,)

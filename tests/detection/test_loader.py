@@ -81,6 +81,7 @@ def test_resume_at_every_batch(data: DetectionData, workers: int) -> None:
                 state = first.state_dict()
                 if taken == stop:
                     break
+        first.close()
         second = load(data, 0)
         second.load_state_dict(state)
         rest = [batch for _ in range(2) for batch in second if batch.epoch < 2][: len(straight) - stop]
@@ -201,7 +202,7 @@ def test_reduced_decoding_and_orientation(tmp_path: Path) -> None:
     ("options", "message"),
     [
         ({"batch_size": 0}, "batch size 0"),
-        ({"cache": "disk"}, "none or ram"),
+        ({"cache": "disk"}, "none, ram or auto"),
         ({"total_epochs": 10, "augmentation": Augmentation()}, "closing_epochs=16 leaves no epoch"),
     ],
 )
