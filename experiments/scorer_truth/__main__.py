@@ -23,7 +23,15 @@ from experiments.scorer_truth.training import Recipe, read_results, train_missin
 from nas.errors import UserError
 
 PLAN: dict[str, Any] = {"count": 48, "latency": 2.6, "tolerance": 0.01, "hardware": "t4_tensorrt_fp16", "seed": 0}
-TRAIN: dict[str, Any] = {"minutes": 0.0, "jobs": 1, "device": "auto", "repeated": 5, "seeds": 3, "shard": "0/1"}
+TRAIN: dict[str, Any] = {
+    "minutes": 0.0,
+    "jobs": 1,
+    "device": "auto",
+    "repeated": 5,
+    "seeds": 3,
+    "shard": "0/1",
+    "workers": 0,
+}
 RECIPE: dict[str, Any] = {item.name: item.default for item in fields(Recipe)}
 
 
@@ -49,7 +57,7 @@ def main(arguments: list[str]) -> None:
         print_missing(networks, read_results(results_path, recipe), options)
     else:
         index, count = map(int, options["shard"].split("/"))
-        given = {name: options[name] for name in ("repeated", "seeds", "minutes", "device")}
+        given = {name: options[name] for name in ("repeated", "seeds", "minutes", "device", "workers")}
         train_missing(networks, recipe, results_path, shard=(index, count), **given)
         print_missing(networks, read_results(results_path, recipe), options)
 

@@ -7,7 +7,6 @@ import hashlib
 import json
 import shutil
 import time
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -30,10 +29,14 @@ class Recipe:
     image_size: int = 320
     epochs: int = 40
     batch_size: int = 16
+    optimizer: str = "sgd"
     lr: float = 0.02
-    warmup_epochs: float = 2.0
+    weight_decay: float = 5e-4
+    warmup_epochs: float = 3.0
     closing_epochs: int = 5
+    ema_decay: float = 0.998
     ema_ramp: float = 100.0
+    precision: str = "auto"
 
     @property
     def digest(self) -> str:
@@ -97,6 +100,7 @@ def train_missing(
     minutes: float = 0.0,
     shard: tuple[int, int] = (0, 1),
     device: str = "auto",
+    workers: int = 0,
 ) -> int:
     """Train what has no row yet, until the minutes are used up (0: no limit); returns how many rows remain.
 
@@ -105,14 +109,17 @@ def train_missing(
     exists.
     """
     start, longest = time.monotonic(), 0.0
-    todo = list(_missing(networks, recipe, results, repeated, seeds))[shard[0] :: shard[1]]
+    done = {(row.name, row.seed) for row in read_results(results, recipe)}
+    mine = wanted(networks, repeated, seeds)[shard[0] :: shard[1]]
+    todo = [(network, seed) for network, seed in mine if (network.name, seed) not in done]
     for number, (network, seed) in enumerate(todo):
         used = time.monotonic() - start
         if minutes and (used + longest) > minutes * 60:
             print(f"time is used up: {len(todo) - number} of {len(todo)} runs of this worker remain", flush=True)
             return len(todo) - number
         began = time.monotonic()
-        row = train_one(network, seed, recipe, results.parent / "runs" / f"{network.name}_{seed}", device)
+        run = results.parent / "runs" / f"{network.name}_{seed}"
+        row = train_one(network, seed, recipe, run, device, workers)
         append_result(results, row)
         longest = max(longest, time.monotonic() - began)
         place = f"{number + 1}/{len(todo)} {network.name} seed {seed}"
@@ -120,14 +127,9 @@ def train_missing(
     return 0
 
 
-def _missing(
-    networks: list[Network], recipe: Recipe, results: Path, repeated: int, seeds: int
-) -> Iterator[tuple[Network, int]]:
-    done = {(row.name, row.seed) for row in read_results(results, recipe)}
-    return ((network, seed) for network, seed in wanted(networks, repeated, seeds) if (network.name, seed) not in done)
-
-
-def train_one(network: Network, seed: int, recipe: Recipe, folder: Path, device: str = "auto") -> dict[str, Any]:
+def train_one(
+    network: Network, seed: int, recipe: Recipe, folder: Path, device: str = "auto", workers: int = 0
+) -> dict[str, Any]:
     """Train one network and score its averaged weights on the validation images; the row of the results."""
     from nas.detection.augment import Augmentation
     from nas.detection.data_options import DataConfig, Split
@@ -148,20 +150,25 @@ def train_one(network: Network, seed: int, recipe: Recipe, folder: Path, device:
     options = TrainerOptions(
         epochs=recipe.epochs,
         batch_size=recipe.batch_size,
-        workers=0,
+        workers=workers,
         cache="ram",
+        precision=recipe.precision,
         evaluate_every=recipe.epochs,
-        optimizer=OptimizerOptions(lr=recipe.lr),
+        optimizer=OptimizerOptions(name=recipe.optimizer, lr=recipe.lr, weight_decay=recipe.weight_decay),
         schedule=ScheduleOptions(warmup_epochs=recipe.warmup_epochs, tail_epochs=0.0),
-        ema=EmaOptions(ramp=recipe.ema_ramp),
+        ema=EmaOptions(recipe.ema_decay, recipe.ema_ramp),
     )
     augmentation = Augmentation(
         mosaic=0.5,
+        rotation=0.0,
+        scale=(0.6, 1.4),
+        shear=0.0,
+        translation=0.1,
         mixup=0.0,
         sada=False,
-        rotation=0.0,
-        shear=0.0,
-        scale=(0.6, 1.6),
+        hue=0.015,
+        saturation=0.5,
+        value=0.3,
         closing_epochs=recipe.closing_epochs,
     )
     detector = Frame(num_classes=len(splits["train"].classes), image_size=recipe.image_size).detector(network.backbone)
