@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ from nas.lowering.operation import CONVOLUTIONS
 from nas.scorers import find_scorer
 from nas.scorers.deepmad import LEVEL_WEIGHTS as DEEPMAD_WEIGHTS
 from nas.scorers.entropy import LEVEL_WEIGHTS, log_gain
-from nas.searchers.objective import METRICS, Formula
+from nas.searchers.objective import GAIN, METRICS, Formula, additive
 
 Array = npt.NDArray[np.float64]
 
@@ -76,6 +76,32 @@ class CountFormula:
 
     def combine(self, gains: Array, channels: Array, sides: Array, depths: Array, metrics: Array) -> Array:
         return metrics[:, METRICS.index(self.metric)] * self.factor
+
+
+#: Score of n parts from vectors, output widths, level, whether the level ends there, whether it is a stem or block.
+PartScore = Callable[[Array, npt.NDArray[Any], int, bool, bool], Array]
+
+
+def linear_score(formula: Formula | None, levels: int) -> PartScore:
+    """The score as a sum over parts; raises UserError for a score that is none (DeepMAD is a product)."""
+    if isinstance(formula, MaeFormula):
+        weights = np.asarray(formula.level_weights, dtype=np.float64)
+        if len(weights) != levels:
+            raise UserError(
+                f"the backbone has {levels} levels (the stem is the first), got {len(weights)} level weights"
+            )
+        later = weights[::-1].cumsum()[::-1]
+
+        def mae(vectors: Array, widths: npt.NDArray[Any], level: int, end: bool, inside: bool) -> Array:
+            result = vectors[:, GAIN] * later[level] if inside else np.zeros(len(vectors))
+            return result + weights[level] * np.log(widths) if end else result
+
+        return mae
+    if isinstance(formula, CountFormula):
+        column, unit = additive(formula.metric)
+        factor = formula.factor / unit
+        return lambda vectors, widths, level, end, inside: vectors[:, column] * factor
+    raise UserError("exact search needs a score that is a sum over blocks: mae, params, macs or layers")
 
 
 def formula_of(name: str, options: Mapping[str, Any], kind: str = "k1kx") -> Formula | None:

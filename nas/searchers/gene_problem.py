@@ -84,7 +84,7 @@ class GeneProblem:
         parts = np.empty((len(rows), 1 + len(self.template.blocks), WIDTH))
         widths = np.empty((len(rows), parts.shape[1]), dtype=np.int64)
         depths = np.ones((len(rows), len(self.template.blocks)), dtype=np.int64)
-        parts[:, 0] = self._stems[self.stem_index[rows[:, 0]]]
+        parts[:, 0] = self.stem_vectors(rows[:, 0])
         widths[:, 0] = rows[:, 0]
         before = rows[:, 0]
         for index in range(blocks):
@@ -101,7 +101,7 @@ class GeneProblem:
                 )
             before = out
         if len(self.template.blocks) > blocks:
-            parts[:, -1] = self._tails[self.out_index[blocks - 1][before]]
+            parts[:, -1] = self.tail_vectors(before)
             widths[:, -1] = self.template.blocks[-1].out
         closing = self.closing(widths[:, [index + 1 for index in self.template.out_blocks]])
         score, metrics = self.objective.combine(parts, widths, depths, self.levels, self.sides, closing)
@@ -115,6 +115,14 @@ class GeneProblem:
         found, places = np.unique(keys, return_inverse=True)
         vectors = [self._closing_of(key) for key in found.tolist()]
         return np.stack(vectors)[places]
+
+    def stem_vectors(self, widths: npt.NDArray[np.int64]) -> Array:
+        """(n, WIDTH) vectors of stems."""
+        return self._stems[self.stem_index[widths]]
+
+    def tail_vectors(self, widths: npt.NDArray[np.int64]) -> Array:
+        """(n, WIDTH) vectors of the closing convolution behind last blocks of these widths."""
+        return self._tails[self.out_index[self.codec.blocks - 1][widths]]
 
     def _closing_of(self, key: int) -> Array:
         vector = self._closings.get(key)

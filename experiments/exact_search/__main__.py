@@ -1,0 +1,46 @@
+"""python -m experiments.exact_search problem=tiny|small|medium table=PATH [levels=48] [near=12]
+
+The provably best backbone of a published search problem, with its certificate, its front and its neighbours.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+
+from experiments.official_problems import arguments, chosen, load_table
+from nas.errors import UserError
+from nas.search_output import shape_of
+from nas.searchers.exact import exact_search
+
+
+def main() -> None:
+    given = arguments({"problem": "small", "table": "", "levels": "48", "near": "12"})
+    official = chosen(given["problem"])
+    start, cpu = time.monotonic(), time.process_time()
+    problem = official.build(load_table(given["table"]))
+    result = exact_search(problem, int(given["levels"]), near=int(given["near"]))
+    if result.best is None or result.certificate is None:
+        raise UserError("no network of the space keeps the limits")
+    proof = result.certificate
+    print(f"problem {given['problem']}: {official.layers} layers, {official.latency_ms} ms per image")
+    print(
+        f"optimum     {proof.optimum:.6f} at {result.best.metrics['latency_ms']:.6f} ms: {shape_of(result.best.spec)}"
+    )
+    print(
+        f"proof       no member scores more than {proof.upper:.6f}: gap {proof.gap:.1e} (rounding {proof.rounding:.1e})"
+    )
+    print(f"covered     {proof.architectures:,} architectures")
+    print(f"published   {official.published:.2f}: {proof.gap_of(official.published):.2f} below the bound")
+    print(f"front       {len(result.front)} networks from {result.front[-1].metrics['latency_ms']:.5f} ms")
+    print(f"time        {time.monotonic() - start:.1f} s, of which CPU {time.process_time() - cpu:.1f} s")
+    print("others within 1 %, of different shape:")
+    for candidate in result.near:
+        print(f"  {candidate.score:.3f}  {candidate.metrics['latency_ms']:.6f} ms  {shape_of(candidate.spec)}")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except UserError as error:
+        sys.exit(f"error: {error}")
