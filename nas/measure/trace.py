@@ -19,6 +19,7 @@ from torch.utils._pytree import tree_leaves
 
 from nas.errors import UserError
 from nas.lowering.fusion import Node, Shape, fuse_graph
+from nas.lowering.liveness import peak_values
 from nas.lowering.operation import Operation
 from nas.measure.primitives import CONSTANTS, KINDS, VIEWS
 
@@ -37,6 +38,22 @@ def trace_operations(
     allow_unknown: a primitive that has no price becomes a pointwise kernel instead of an error.
     Raises UserError that names the primitive, or what in the module stands against tracing.
     """
+    return fuse_graph(*trace_graph(module, image_size, channels, fuse, allow_unknown))
+
+
+def trace_peak_memory_mb(module: nn.Module, image_size: int | tuple[int, int] = 640, value_bytes: int = 2) -> float:
+    """Megabytes (10^6) of activations that are alive at once in the deployed form at batch 1, by exact liveness."""
+    return peak_values(*trace_graph(module, image_size)) * value_bytes / 1e6
+
+
+def trace_graph(
+    module: nn.Module,
+    image_size: int | tuple[int, int] = 640,
+    channels: int = 3,
+    fuse: bool = True,
+    allow_unknown: bool = False,
+) -> tuple[list[Node], set[int]]:
+    """The layers of a module as written, and the indices of those that it returns; arguments of `trace_operations`."""
     height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
     fake = FakeTensorMode(allow_non_fake_inputs=True)
     recorder = _Recorder(allow_unknown)
@@ -61,7 +78,7 @@ def trace_operations(
         ) from error
     finally:
         torch.backends.mha.set_fastpath_enabled(fast_path)
-    return fuse_graph(*recorder.graph(outputs))
+    return recorder.graph(outputs)
 
 
 def _bare_copy(module: nn.Module) -> nn.Module:
