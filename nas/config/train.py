@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from nas.config.data import DataConfig
 from nas.detection.augment import Augmentation
 from nas.detection.training_options import DistillOptions, TrainerOptions
+from nas.errors import UserError
 
 if TYPE_CHECKING:
     from nas.detection.training import TrainingTask
@@ -44,7 +45,6 @@ def task_of(config: TrainConfig) -> tuple[TrainingTask, Any, Any]:
     """
     from nas.detection.sources import load_splits
     from nas.detection.training import TrainingTask
-    from nas.errors import UserError
 
     splits, report = load_splits(config.data, ("train", "val", "test") if config.test else ("train", "val"))
     if "train" not in splits:
