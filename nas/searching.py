@@ -11,6 +11,7 @@ from typing import Any
 
 from nas.cost.budget import Budget
 from nas.cost.latency import LatencyTable
+from nas.cost.memory import peak_memory_mb
 from nas.errors import UserError
 from nas.frame import Frame
 from nas.searchers.candidate import Candidate
@@ -220,4 +221,7 @@ def costs(spec: Spec, settings: SearchSettings, table: LatencyTable) -> dict[str
 
     side = spec.image_size if isinstance(spec, DetectorSpec) else settings.frame.image_size
     total = table.total(operations(spec, "folded", side))
-    return count_spec(spec, "merged", side).metrics() | {"latency_ms": total.ms / table.header.batch}
+    return count_spec(spec, "merged", side).metrics() | {
+        "latency_ms": total.ms / table.header.batch,
+        "peak_memory_mb": peak_memory_mb(spec, side),
+    }

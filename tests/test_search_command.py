@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import nas
+from nas.cost.memory import peak_memory_mb
 from nas.files import load_spec, read_spec_document
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -140,3 +141,9 @@ def test_two_limits_hold_together(tmp_path: Path) -> None:
 def test_a_limit_that_does_not_bind_is_explained() -> None:
     found = nas.find({"latency_ms": 7.0}, evaluations=3000)
     assert any("latency_ms does not bind" in note and "max_layers 25" in note for note in found.notes)
+
+
+def test_peak_memory_is_a_budget() -> None:
+    found = nas.find({"peak_memory_mb": 8.5, "latency_ms": 3.0}, evaluations=400)
+    assert found.best.metrics["peak_memory_mb"] <= 8.5
+    assert found.best.metrics["peak_memory_mb"] == pytest.approx(peak_memory_mb(found.best.spec))

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import inspect
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from nas.cost.budget import Budget
 from nas.cost.latency import LatencyTable
@@ -14,13 +17,15 @@ from nas.frame import Frame
 from nas.scorers import find_scorer
 from nas.searchers.base import Searcher
 from nas.searchers.evolution import Evolution
+from nas.searchers.exact import exact_search
 from nas.searchers.formulas import formula_of
 from nas.searchers.gene_problem import GeneProblem
+from nas.searchers.history import History
 from nas.searchers.loop import Progress, SearchOutcome, run_loop
 from nas.searchers.objective import Objective
 from nas.searchers.problem import Problem
 from nas.searchers.random_search import RandomSearch
-from nas.searchers.spec_problem import NamedScore, SpecProblem
+from nas.searchers.spec_problem import MEMORY, NamedScore, SpecProblem
 from search_spaces.base import SearchSpace
 from search_spaces.chain import TinyNASSpace
 
@@ -30,14 +35,16 @@ ASKED: dict[str, Callable[..., Searcher]] = {"random": RandomSearch, "evolution"
 
 def searcher_names() -> tuple[str, ...]:
     """Names that `search_with` knows."""
-    return tuple(ASKED)
+    return (*ASKED, "exact")
 
 
 def check_searcher(name: str, options: Mapping[str, Any]) -> None:
     """Raise UserError for an unknown searcher or option."""
-    if name not in ASKED:
+    if name not in searcher_names():
         raise UserError(f"unknown searcher {name!r}; known: {', '.join(searcher_names())}")
-    known = [key for key in inspect.signature(ASKED[name]).parameters if key not in ("self", "problem", "seed")]
+    options_of = exact_search if name == "exact" else ASKED[name]
+    hidden = ("self", "problem", "seed", "on_step")
+    known = [key for key in inspect.signature(options_of).parameters if key not in hidden]
     for key in options:
         if key not in known:
             raise UserError(f"searcher {name} has no option {key!r}; it has {', '.join(known)}")
@@ -58,7 +65,8 @@ def make_problem(
     frame: neck and head around the backbone, or None to price the bare backbone at `image_size` pixels.
     """
     find_scorer(scorer).check_options(dict(options))
-    formula = formula_of(scorer, options, space.kind) if isinstance(space, TinyNASSpace) else None
+    fast = isinstance(space, TinyNASSpace) and MEMORY not in budget.metrics
+    formula = formula_of(scorer, options, space.kind) if isinstance(space, TinyNASSpace) and fast else None
     if isinstance(space, TinyNASSpace) and formula is not None:
         return GeneProblem(space, Objective(formula, table, frame, image_size), budget)
     score = NamedScore(scorer, tuple(sorted(options.items())))
@@ -76,7 +84,40 @@ def search_with(
     identity: str = "",
     on_progress: Callable[[Progress], None] | None = None,
 ) -> SearchOutcome:
-    """Run the searcher of that name on a problem; see `run_loop`."""
+    """Run the searcher of that name on a problem; see `run_loop`. Exact search needs neither seed nor state nor limit."""
     check_searcher(name, options)
+    if name == "exact":
+        return _exact_outcome(problem, options, on_progress)
     searcher = ASKED[name](problem, seed=seed, **options)
     return run_loop(problem, searcher, evaluations, state=state, identity=identity, on_progress=on_progress)
+
+
+def _exact_outcome(
+    problem: Problem, options: Mapping[str, Any], on_progress: Callable[[Progress], None] | None
+) -> SearchOutcome:
+    """An exact search in the form of the others; its history holds the networks that it returns."""
+    if not isinstance(problem, GeneProblem):
+        raise UserError("searcher exact needs a TinyNAS space and a score that is a sum over blocks; use evolution")
+    start = time.monotonic()
+    result = exact_search(problem, **options)
+    shown = list({candidate.digest: candidate for candidate in [*result.front, *result.near]}.values())
+    history = History(("score", *problem.metrics, "excess"))
+    rows = [[candidate.metrics[name] for name in history.names[:-1]] + [0.0] for candidate in shown]
+    history.extend(np.array(rows).reshape(len(rows), len(history.names)))
+    seconds = time.monotonic() - start
+    if on_progress is not None and result.best is not None:
+        best = dict(result.best.metrics)
+        binding = problem.budget.binding(best)
+        on_progress(Progress(len(rows), len(rows), len(rows), seconds, len(rows) / seconds, best, binding, 0.0))
+    return SearchOutcome(
+        result.best,
+        result.front,
+        history,
+        len(rows),
+        len(rows),
+        seconds,
+        False,
+        True,
+        result.certificate,
+        result.near,
+    )

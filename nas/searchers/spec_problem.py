@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nas.cost.budget import Budget
+from nas.cost.memory import peak_memory_mb
 from nas.errors import UserError
 from nas.scorers import score_spec
 from nas.searchers.objective import METRICS, Objective
@@ -22,6 +23,8 @@ from nas.searchers.problem import Evaluation, Individuals, Interrupted
 from nas.searchers.streams import Words, generator
 from nas.spec import Backbone, Spec, digest, from_dict, to_dict
 from search_spaces.base import SearchSpace
+
+MEMORY = "peak_memory_mb"
 
 
 @dataclass(frozen=True)
@@ -40,10 +43,9 @@ class SpecProblem:
 
     Costs come from `objective`; `score` is asked only of those inside the budget, the others get the score nan.
     score: a picklable function of the whole detector (or of the bare backbone without a frame). workers: processes that
-    share the scoring; results do not depend on their number.
+    share the scoring; results do not depend on their number. peak_memory_mb, a maximum over parts and no sum, is
+    computed only where the budget limits it.
     """
-
-    metrics: tuple[str, ...] = METRICS
 
     def __init__(
         self,
@@ -53,8 +55,9 @@ class SpecProblem:
         score: Callable[[Spec], float],
         workers: int = 1,
     ) -> None:
+        self.metrics = METRICS + ((MEMORY,) if MEMORY in budget.metrics else ())
         for metric in budget.metrics:
-            if metric not in METRICS:
+            if metric not in self.metrics:
                 raise UserError(f"this search gives no {metric}; it gives {', '.join(METRICS)}")
         self.space, self.objective, self.budget, self.score = space, objective, budget, score
         self._pool: ProcessPoolExecutor | None = None
@@ -103,8 +106,9 @@ class SpecProblem:
     # ------------------------------------------------------------------ evaluation
 
     def evaluate(self, individuals: Individuals, stop: Callable[[], bool] = lambda: False) -> Evaluation:
-        values = [self.objective.evaluate(spec) for spec in individuals]
-        metrics = np.array([[row[name] for name in METRICS] for row in values]).reshape(len(values), len(METRICS))
+        values = [self._costs(spec) for spec in individuals]
+        names = self.metrics
+        metrics = np.array([[row[name] for name in names] for row in values]).reshape(len(values), len(names))
         inside = [i for i, row in enumerate(values) if self.budget.admits(row)]
         score = np.full(len(values), math.nan)
         score[inside] = self._scores([self._whole(individuals[i]) for i in inside], stop)
@@ -114,6 +118,14 @@ class SpecProblem:
         """A backbone in its frame; a detector as it is."""
         frame = self.objective.frame
         return frame.detector(spec) if frame is not None and isinstance(spec, Backbone) else spec
+
+    def _costs(self, spec: Spec) -> dict[str, float]:
+        costs = self.objective.evaluate(spec)
+        if MEMORY in self.metrics:
+            frame = self.objective.frame
+            whole = frame.detector(spec) if frame is not None else spec
+            costs[MEMORY] = peak_memory_mb(whole, self.objective.image_size)
+        return costs
 
     def _scores(self, specs: Sequence[Spec], stop: Callable[[], bool]) -> list[float]:
         if self._pool is None:
