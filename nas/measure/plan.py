@@ -42,7 +42,8 @@ def informative_order(pool: list[DetectorSpec], kernels: Kernels) -> list[Detect
     """
     contents = [kernels_of(spec, kernels) for spec in pool]
     frequency = Counter(kernel for content in contents for kernel in content)
-    left, order, seen = set(range(len(pool))), [], set()
+    left, seen = set(range(len(pool))), set[Operation]()
+    order: list[DetectorSpec] = []
     while left:
         best = max(left, key=lambda index: (sum(frequency[k] for k in contents[index] - seen), -index))
         left.remove(best)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 import warnings
+from typing import Any
 
 import torch
 from torch import nn
@@ -37,7 +38,6 @@ def export_subject(model: nn.Module, image_size: int, batch: int) -> bytes:
     images = torch.zeros(batch, 3, image_size, image_size)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        torch.onnx.export(
-            model, (images,), buffer, input_names=["images"], opset_version=17, dynamo=False, do_constant_folding=True
-        )  # type: ignore[arg-type]
+        options: dict[str, Any] = {"input_names": ["images"], "opset_version": 17, "dynamo": False}
+        torch.onnx.export(model, (images,), buffer, **options)
     return buffer.getvalue()

@@ -61,8 +61,9 @@ def trace_graph(
     torch.backends.mha.set_fastpath_enabled(False)
     try:
         subject = _bare_copy(module).eval()
-        if fuse and callable(getattr(subject, "fuse", None)):
-            subject.fuse()
+        merge = getattr(subject, "fuse", None)
+        if fuse and callable(merge):
+            merge()
         with torch.no_grad(), fake:
             _make_fake(subject)
             images = torch.empty(1, channels, height, width)

@@ -97,7 +97,9 @@ def write_results(
     from nas.files import write_atomic
     from nas.report.scatter import draw_scatter
 
-    kept = {key: body[key] for key in ("hardware", "parameters", "kernels", "line", "columns", "rows") if key in body}
+    kept: dict[str, Any] = {
+        key: body[key] for key in ("hardware", "parameters", "kernels", "line", "columns", "rows") if key in body
+    }
     write_table(table_path, replace(header, validation=asdict(result) | {"on": "random networks, not used"}), kept)
     stem = settings.folder / f"{header.name}_validation"
     write_atomic(stem.with_suffix(".csv"), "\n".join(lines) + "\n")

@@ -59,7 +59,7 @@ def random_detector(seed: int) -> DetectorSpec:
     kind = choose.choice(["k1kx", "kxkx", "k1kxk1", "k1dwk1", "k1dwsek1", "csp", "inverted"])
     shortcut = choose.choice(["pooled", "stride1"])
     blocks: list = []
-    for level, stride in enumerate((2, 2, 2, 1, 2)):
+    for stride in (2, 2, 2, 1, 2):
         out, depth, kernel = width(32, 128), choose.randint(1, 3), choose.choice([3, 5])
         if kind == "csp" and stride == 2:
             blocks.append(CSP(2 * (out // 2), width(16, 64), depth, 2, 3))
