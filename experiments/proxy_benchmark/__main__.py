@@ -1,6 +1,7 @@
 """Training-free scorers on NAS-Bench-201 and NAS-Bench-Macro, beside the published correlations.
 
-    python -m experiments.proxy_benchmark tables=FOLDER [parts=all,sample,grasp,macro] [folder=outputs/proxy_benchmark]
+    python -m experiments.proxy_benchmark tables=FOLDER [parts=all,sample,grasp,macro]
+        [folder=outputs/proxy_benchmark] [publish=experiments/proxy_benchmark]
 
 Parts: `all` SynFlow and the counts over all 15,625 cells; `sample` the other scorers over 1,000 seeded cells, 40 of
 them with five seeds; `grasp` the same for GraSP, whose double backward pass gets smaller batches; `macro` on
@@ -17,8 +18,10 @@ from pathlib import Path
 
 import numpy as np
 
+from experiments.proxy_benchmark.equal_latency import equal_latency_table
 from nas.config.rank import RankConfig
 from nas.errors import UserError
+from nas.files import write_atomic
 from nas.ranking import run_ranking
 from nas.scorers.agreement import spearman
 
@@ -71,9 +74,18 @@ def compare_with_freerea(scores: Path, tables: Path) -> str:
     return "\n".join(lines)
 
 
+def publish(source: Path, target: Path) -> None:
+    """Copy the small results of a part, its scores packed, to where they are kept with the code."""
+    for path in sorted(source.iterdir()):
+        if path.name == "scores.csv":
+            write_atomic(target / "scores.csv.gz", gzip.compress(path.read_bytes(), mtime=0))
+        elif path.suffix in (".md", ".csv", ".png"):
+            write_atomic(target / path.name, path.read_bytes())
+
+
 def main(arguments: list[str]) -> None:
     """Run the wanted parts and print their reports. Raises UserError for an unknown option or part."""
-    options = {"tables": "", "parts": "all,sample,grasp,macro", "folder": "outputs/proxy_benchmark"}
+    options = {"tables": "", "parts": "all,sample,grasp,macro", "folder": "outputs/proxy_benchmark", "publish": ""}
     for argument in arguments:
         name, equals, value = argument.partition("=")
         if not equals or name not in options:
@@ -88,7 +100,12 @@ def main(arguments: list[str]) -> None:
             raise UserError(f"unknown part {part!r}; known: {', '.join(known)}")
         print(f"# {part}\n\n{run_ranking(known[part])}")
         if part in ("all", "sample"):
-            print(compare_with_freerea(folder / part / "scores.csv", Path(options["tables"])) + "\n")
+            scores, tables = folder / part / "scores.csv", Path(options["tables"])
+            text = f"{compare_with_freerea(scores, tables)}\n\n{equal_latency_table(scores, tables)}\n"
+            write_atomic(folder / part / "more.md", text)
+            print(text)
+        if options["publish"]:
+            publish(folder / part, Path(options["publish"]) / part)
 
 
 if __name__ == "__main__":

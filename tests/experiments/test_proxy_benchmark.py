@@ -10,6 +10,7 @@ import pytest
 
 import experiments.proxy_benchmark
 from experiments.proxy_benchmark.__main__ import compare_with_freerea, main, parts
+from experiments.proxy_benchmark.equal_latency import DEVICES, equal_latency_table, windows, within_windows
 from nas.errors import UserError
 from nas.scorers import SCORERS
 from nas.scorers.subjects import BENCHMARKS
@@ -51,3 +52,24 @@ def test_comparison_with_stored_scores(tmp_path: Path) -> None:
     assert "synflow: Spearman 1.0000" in compare_with_freerea(tmp_path / "scores.csv", tmp_path)
     with pytest.raises(UserError, match="is missing"):
         compare_with_freerea(tmp_path / "scores.csv", tmp_path / "nowhere")
+
+
+def test_windows_hold_networks_of_one_latency() -> None:
+    latency = np.array([1.0, 1.02, 1.5, 1.51, 1.52, 9.0])
+    assert [list(group) for group in windows(latency, 0.03, 2)] == [[0, 1], [2, 3, 4]]
+    score, accuracy = np.array([1, 2, 9, 8, 7, 0.0]), np.array([1, 2, 3, 4, 5, 0.0])
+    assert within_windows(score, accuracy, windows(latency, 0.03, 2)) == pytest.approx((2 * 1 + 3 * -1) / 5)
+
+
+def test_equal_latency_table_of_a_small_benchmark(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    accuracy = rng.random(60)
+    rows = [f"n{i},{value},{value * 2},{rng.random()}" for i, value in enumerate(accuracy)]
+    (tmp_path / "scores.csv").write_text("network,c10_test_e200,good,bad\n" + "\n".join(rows) + "\n")
+    with gzip.open(tmp_path / "nb201_latency_ms.csv.gz", "wt") as file:
+        file.write(",".join(["arch", *DEVICES]) + "\n")
+        file.writelines(f"n{i}," + ",".join(["5.0"] * len(DEVICES)) + "\n" for i in range(60))
+    text = equal_latency_table(tmp_path / "scores.csv", tmp_path)
+    assert "| good | 1.000 | 1.000 |" in text and "| 1 (60) |" in text
+    with pytest.raises(UserError, match="is missing"):
+        equal_latency_table(tmp_path / "nothing.csv", tmp_path)
