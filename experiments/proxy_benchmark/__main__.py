@@ -6,7 +6,7 @@
 Parts: `all` SynFlow and the counts over all 15,625 cells; `sample` the other scorers over 1,000 seeded cells, 40 of
 them with five seeds; `grasp` the same for GraSP, whose double backward pass gets smaller batches; `macro` on
 NAS-Bench-Macro. Every part goes on where it stopped; with all scores in place the command only judges them, in a
-minute or two.
+minute or two. `publish` copies the small results there. `equal_latency` judges where latency is the same.
 """
 
 from __future__ import annotations
