@@ -102,7 +102,8 @@ def verify(
         problem = f"scores differ by {scores_apart:.2g}, more than {tolerance.score:g}"
     elif tolerance.box is not None and boxes_apart > tolerance.box:
         problem = f"boxes differ by {boxes_apart:.2g} px, more than {tolerance.box:g}"
-    elif share < tolerance.share:
+    elif share < tolerance.share and (tolerance.score is None or end_to_end or exported_rows):
+        # Where raw outputs are equal, NMS alone breaks ties otherwise, as among the equal scores of a fresh network.
         problem = (
             f"only {100 * share:.1f} % of {total} detections are found again, fewer than {100 * tolerance.share:g} %"
         )
