@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from nas.searchers.candidate import Candidate
+from nas.searchers.certificate import Certificate
 from nas.searchers.exact_bounds import Relaxation
 from nas.searchers.exact_labels import LabelSearch
 from nas.searchers.exact_parts import Integers, Parts, chain_of
@@ -27,32 +28,6 @@ _DELTA = 1e-9
 #: First relative width below the upper bound that is searched; tripled until something is found.
 _FIRST_GAP = 2e-4
 _ROUNDS = 7
-
-
-@dataclass(frozen=True)
-class Certificate:
-    """What is proven: no member of the space within the limits scores more than `upper`.
-
-    optimum: the best score found; gap: upper - optimum; rounding: what score buckets and floating-point sums can hide,
-    part of `upper`; architectures: members of the space that the proof covers; resources, weights: the budgeted sums
-    and their shares in the last relaxation; seconds: of the search.
-    """
-
-    optimum: float
-    upper: float
-    rounding: float
-    architectures: int
-    resources: tuple[str, ...]
-    weights: tuple[float, ...]
-    seconds: float
-
-    @property
-    def gap(self) -> float:
-        return self.upper - self.optimum
-
-    def gap_of(self, score: float) -> float:
-        """How far at most another result is from the best of the space."""
-        return self.upper - score
 
 
 @dataclass(frozen=True)

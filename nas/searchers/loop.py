@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 
@@ -16,6 +16,7 @@ import numpy as np
 from nas.searchers.archive import Archive
 from nas.searchers.base import Searcher
 from nas.searchers.candidate import Candidate
+from nas.searchers.certificate import Certificate
 from nas.searchers.checkpoint import load_arrays, save_arrays
 from nas.searchers.history import History
 from nas.searchers.problem import Interrupted, Problem, excess
@@ -45,7 +46,8 @@ class Progress:
 class SearchOutcome:
     """What a search found: the best candidate (None if nothing fits), the front of score against the budgeted metrics,
     and every evaluation (columns score, the metrics, excess). interrupted: stopped by Ctrl-C, may be resumed;
-    exhausted: stopped because nothing new was proposed any more."""
+    exhausted: stopped because nothing new was proposed any more. Of exact search also its proof, and networks of other
+    shapes that score within a percent of the best."""
 
     best: Candidate | None
     front: list[Candidate]
@@ -55,6 +57,8 @@ class SearchOutcome:
     seconds: float
     interrupted: bool
     exhausted: bool
+    certificate: Certificate | None = None
+    near: list[Candidate] = field(default_factory=list)
 
 
 def run_loop(

@@ -210,3 +210,14 @@ def test_the_official_problems_are_solved(name: str, least: float, shared: Path)
     assert result.best is not None and result.certificate is not None
     assert result.best.score >= least and result.certificate.gap <= 0.05
     assert problem.budget.admits(problem.objective.evaluate(result.best.spec))
+
+
+def test_exact_is_a_searcher_like_the_others() -> None:
+    from nas.searchers.catalog import check_searcher, search_with
+
+    problem = problem_of(0, {"latency_ms": 2.0}, Frame())
+    outcome = search_with("exact", {"levels": 3, "near": 2}, problem, 1)
+    assert outcome.best == outcome.front[0] and outcome.certificate is not None and outcome.exhausted
+    assert len(outcome.history) == outcome.evaluated >= len(outcome.front)
+    with pytest.raises(UserError, match="levels"):
+        check_searcher("exact", {"population": 3})
