@@ -120,7 +120,8 @@ class MeasuredRows:
             members[_family(row.kernel)].append(index)
             kinds[row.kernel.kind].append(index)
         places = np.array([_place(row.kernel) for row in rows]).reshape(-1, 3)
-        self._families = {key: (places[chosen], ratios[chosen]) for key, chosen in members.items()}
+        times = np.array([row.ms for row in rows])
+        self._families = {key: (places[chosen], ratios[chosen], times[chosen]) for key, chosen in members.items()}
         self._kinds = {kind: float(np.median(ratios[chosen])) for kind, chosen in kinds.items()}
         self._all = float(np.median(ratios)) if rows else 0.0
 
@@ -178,21 +179,50 @@ class MeasuredRows:
                 groups[_family(kernel)].append(index)
         for family, chosen in groups.items():
             known = self._families.get(family)
+            how: How = "roofline"
+            times = base[chosen] * np.exp(self._kinds.get(family[0], self._all))
             if known is not None and len(known[1]) >= 3:
-                ratios, how = _neighbours([_place(kernels[i]) for i in chosen], *known), "interpolated"
-            else:
-                ratios, how = np.full(len(chosen), self._kinds.get(family[0], self._all)), "roofline"
-            for index, ratio in zip(chosen, ratios.tolist(), strict=True):
-                ms = float(base[index]) * float(np.exp(ratio)) * self.factor
-                result[kernels[index]] = Price(ms, how, bounds[index])  # type: ignore[arg-type]
+                places = np.array([_place(kernels[index]) for index in chosen])
+                how, times = "interpolated", base[chosen] * np.exp(_neighbours(places, known[0], known[1]))
+                times = between(times, places, known[0], known[2])
+            for index, ms in zip(chosen, times.tolist(), strict=True):
+                result[kernels[index]] = Price(ms * self.factor, how, bounds[index])
         return result
 
 
-def _neighbours(places: Sequence[tuple[float, float, float]], known: FloatArray, ratios: FloatArray) -> FloatArray:
+def between(times: FloatArray, places: FloatArray, known: FloatArray, known_times: FloatArray) -> FloatArray:
+    """Times moved between those of the smaller and of the larger known kernels of one family, where these agree."""
+    result = times.copy()
+    for start in range(0, len(times), 1024):
+        part = slice(start, start + 1024)
+        place = places[part, None, :]
+        smaller = (known[None] <= place).all(axis=2) & (known[None] != place).any(axis=2)
+        larger = (known[None] >= place).all(axis=2) & (known[None] != place).any(axis=2)
+        low = np.where(smaller, known_times, 0.0).max(axis=1)
+        high = np.where(larger, known_times, np.inf).min(axis=1)
+        result[part] = np.where(low <= high, np.clip(times[part], low, high), times[part])
+    return result
+
+
+def consistent(rows: Sequence[Row]) -> list[Row]:
+    """The rows with those that contradict both smaller and larger kernels of their family set between them."""
+    families: dict[tuple[Any, ...], list[int]] = defaultdict(list)
+    for index, row in enumerate(rows):
+        families[_family(row.kernel)].append(index)
+    result = list(rows)
+    for chosen in families.values():
+        places = np.array([_place(rows[index].kernel) for index in chosen])
+        times = np.array([rows[index].ms for index in chosen])
+        for index, ms in zip(chosen, between(times, places, places, times).tolist(), strict=True):
+            result[index] = replace(rows[index], ms=ms)
+    return result
+
+
+def _neighbours(places: FloatArray, known: FloatArray, ratios: FloatArray) -> FloatArray:
     """Log ratios at `places` from the nearest known ones, weighted by the inverse square of their distance."""
     result = []
     for start in range(0, len(places), 1024):
-        chunk = np.array(places[start : start + 1024])
+        chunk = places[start : start + 1024]
         distance = ((chunk[:, None, :] - known[None, :, :]) ** 2).sum(axis=2)
         count = min(NEIGHBOURS, len(ratios))
         nearest = np.argpartition(distance, count - 1, axis=1)[:, :count]

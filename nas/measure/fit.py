@@ -12,7 +12,7 @@ import numpy as np
 from scipy.optimize import least_squares
 
 from nas.cost.kernel_model import Features, Hardware, KernelModel, Parameters, evaluate
-from nas.cost.measured_table import MeasuredRows, Row
+from nas.cost.measured_table import MeasuredRows, Row, consistent
 from nas.errors import UserError
 from nas.lowering import operations
 from nas.lowering.operation import Operation
@@ -92,7 +92,7 @@ def build_table(measurements: Sequence[Measurement], runtime: Runtime) -> tuple[
     """The table of what was measured. Raises UserError for too few networks."""
     if len(measurements) < FEWEST:
         raise UserError(f"{len(measurements)} networks were measured in time, {FEWEST} are needed: raise time_limit_s")
-    rows = collect_rows(measurements)
+    rows = consistent(collect_rows(measurements))
     model = fit_model(measurements, runtime, rows)
     table = MeasuredRows(rows, runtime.kernels, model)
     sums = [predicted_sum(table, item) for item in measurements]

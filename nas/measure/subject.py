@@ -34,10 +34,10 @@ def build_subject(spec: DetectorSpec) -> nn.Module:
 
 def export_subject(model: nn.Module, image_size: int, batch: int) -> bytes:
     """The network as an ONNX file with a fixed batch."""
-    buffer = io.BytesIO()
+    buffer: Any = io.BytesIO()
     images = torch.zeros(batch, 3, image_size, image_size)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         options: dict[str, Any] = {"input_names": ["images"], "opset_version": 17, "dynamo": False}
         torch.onnx.export(model, (images,), buffer, **options)
-    return buffer.getvalue()
+    return bytes(buffer.getvalue())
