@@ -136,7 +136,7 @@ class RTDETRv2(nn.Module):
         embedded = body.enc_output(valid.to(memory.dtype) * memory)
         scores = body.enc_score_head(embedded).amax(-1)
         boxes = body.enc_bbox_head(embedded) + anchors
-        chosen = scores.topk(QUERIES, dim=1).indices[..., None]
+        chosen = scores.topk(min(QUERIES, scores.shape[1]), dim=1).indices[..., None]
         queries = embedded.gather(1, chosen.expand(-1, -1, embedded.shape[-1]))
         return queries, boxes.gather(1, chosen.expand(-1, -1, 4)).sigmoid()
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
 import re
 import zlib
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -70,6 +72,18 @@ def golden_model() -> Callable[[str], torch.nn.Module]:
 def golden_image() -> torch.Tensor:
     """The golden input, in our range 0..255."""
     return torch.from_numpy(np.random.RandomState(0).uniform(0, 1, (1, 3, 320, 320)).astype(np.float32)) * 255
+
+
+@pytest.fixture(scope="session")
+def shapes_of() -> Callable[[str], dict[str, tuple[int, ...]]]:
+    """Names and shapes of the entries of a published state dict."""
+
+    def read(table: str) -> dict[str, tuple[int, ...]]:
+        path = Path(__file__).resolve().parents[2] / "golden" / "baselines" / "state_dict" / f"{table}.tsv.gz"
+        rows = [line.split("\t") for line in gzip.decompress(path.read_bytes()).decode().splitlines()[1:]]
+        return {name: () if shape == "scalar" else tuple(map(int, shape.split("x"))) for name, shape, _ in rows}
+
+    return read
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import gzip
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +17,7 @@ from nas.models.baselines import build_baseline
 from nas.models.baselines.convert import from_official
 from nas.models.convert import from_official as any_official
 
-GOLDEN = Path(__file__).resolve().parents[2] / "golden" / "baselines" / "state_dict"
+GOLDEN = Path(__file__).resolve().parents[2] / "golden" / "baselines"
 PUBLISHED = {
     "gelan_c_repo": "yolov9c", "gelan_s_repo": "yolov9s", "gelan_t_repo": "yolov9t-repo", "yolo11m": "yolo11m",
     "yolo11n": "yolo11n", "yolo11s": "yolo11s", "yolo26n": "yolo26n", "yolov5nu": "yolov5n",
@@ -34,10 +33,6 @@ def shapes_in(lines: list[str]) -> dict[str, tuple[int, ...]]:
     return {row["name"]: () if row["shape"] == "scalar" else tuple(map(int, row["shape"].split("x"))) for row in rows}
 
 
-def published_shapes(name: str) -> dict[str, tuple[int, ...]]:
-    return shapes_in(gzip.decompress((GOLDEN / f"{name}.tsv.gz").read_bytes()).decode().splitlines())
-
-
 def assert_same_entries(table: str, want: dict[str, tuple[int, ...]]) -> None:
     with torch.device("meta"):
         model = build_baseline(PUBLISHED[table])
@@ -47,8 +42,8 @@ def assert_same_entries(table: str, want: dict[str, tuple[int, ...]]) -> None:
 
 
 @pytest.mark.parametrize("table", ["yolov9t", "yolo26n", "yolov7_training", "yolov9_t_repo"])
-def test_entries_are_the_published_ones(table: str) -> None:
-    assert_same_entries(table, published_shapes(table))
+def test_entries_are_the_published_ones(table: str, shapes_of: Callable) -> None:
+    assert_same_entries(table, shapes_of(table))
 
 
 def test_entries_of_every_published_file(shared: Path) -> None:
@@ -115,15 +110,15 @@ def test_misfits_are_named() -> None:
         from_official("yolov10n", state)
 
 
-def test_rtdetrv2_names_cover_the_published_file(golden_state: Callable, golden_image) -> None:
+def test_rtdetrv2_names_cover_the_published_file(golden_state: Callable, shapes_of: Callable, golden_image) -> None:
     """Every published entry finds its place, and the encoder and decoder compute the reference values."""
     pytest.importorskip("transformers")
-    shapes = published_shapes("rtdetrv2_s")
+    shapes = shapes_of("rtdetrv2_s")
     model = from_official("rtdetrv2-s", {**golden_constants(shapes), **golden_state(shapes)})
     with torch.no_grad():
         logits, boxes = model.decode(model.features(golden_image)["neck"])
         scores, corners = model(golden_image)
-    reference = json.loads((GOLDEN.parent / "rtdetrv2_s.json").read_text())
+    reference = json.loads((GOLDEN / "rtdetrv2_s.json").read_text())
     assert_samples(logits.numpy(), reference["pred_logits"])
     assert_samples(boxes.numpy(), reference["pred_boxes"])
     assert boxes.sum((0, 1)).tolist() == pytest.approx(reference["order_free"]["box_sum"], abs=1e-2)

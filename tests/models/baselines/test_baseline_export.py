@@ -1,0 +1,59 @@
+"""One model of each family as ONNX: the file finds on pictures what torch finds; end-to-end ones without NMS."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from nas.deploy.export import generated_pictures
+from nas.deploy.metadata import Metadata
+from nas.deploy.onnx_graph import export_onnx, set_metadata, write
+from nas.deploy.runtime import load_runtime
+from nas.deploy.verify import TOLERANCES, verify
+from nas.models.baselines.convert import from_official
+
+FAMILIES = {"yolov5n": 64, "yolov7": 64, "yolov8n": 64, "yolov9t-pgi": 64, "yolo11n": 64, "yolo26n": 128}
+SHARED = Path(os.environ.get("MAENAS_SHARED", Path(__file__).resolve().parents[4] / "shared"))
+
+
+def pictures(side: int) -> list[np.ndarray]:
+    """Real pictures where there are some, and made-up ones."""
+    made = generated_pictures(2, side)
+    for path in sorted((SHARED / "data" / "bccd" / "images").glob("*"))[:2]:
+        pixels = np.asarray(Image.open(path).convert("RGB").resize((side, side)), np.float32)
+        made.append(np.ascontiguousarray(pixels.transpose(2, 0, 1)[None]))
+    return made
+
+
+def assert_same_findings(model, side: int, path: Path) -> None:
+    model.fuse()
+    graph = export_onnx(model, side, batch=1)
+    assert not [node for node in graph.graph.node if "NonMaxSuppression" in node.op_type]
+    set_metadata(graph, Metadata(tuple(model.classes), side, model.end_to_end))
+    runtime = load_runtime(write(graph, path))
+    assert runtime.end_to_end == model.end_to_end
+    agreement = verify(model, runtime, pictures(side), TOLERANCES["fp32"], end_to_end=model.end_to_end)
+    assert agreement.problem == "" and agreement.detections > 100, agreement
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FAMILIES)
+def test_onnx_agrees_with_torch(name: str, golden_model: Callable[[str], torch.nn.Module], tmp_path: Path) -> None:
+    assert_same_findings(golden_model(name), FAMILIES[name], tmp_path / "model.onnx")
+
+
+@pytest.mark.slow
+def test_rtdetrv2_agrees_with_torch(golden_state: Callable, shapes_of: Callable, tmp_path: Path) -> None:
+    pytest.importorskip("transformers")
+    shapes = shapes_of("rtdetrv2_s")
+    shapes = {
+        name: shape for name, shape in shapes.items() if not name.startswith(("decoder.anchors", "decoder.valid"))
+    }
+    constants = {name: torch.full(shape, 0.25) for name, shape in shapes.items() if name.endswith("num_points_scale")}
+    assert_same_findings(from_official("rtdetrv2-s", {**golden_state(shapes), **constants}), 160, tmp_path / "m.onnx")
