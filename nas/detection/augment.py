@@ -55,6 +55,7 @@ class Augmentation:
     mixup: float = 0.15
     mixup_scale: tuple[float, float] = (0.5, 1.5)
     flip: float = 0.5
+    flip_vertical: float = 0.0
     sada: bool = True
     sada_in_closing: bool = True  # official: the ramp counts all epochs, so that SADA is strongest in the closing ones
     hue: float = 0.0
@@ -64,11 +65,10 @@ class Augmentation:
     closing_epochs: int = 16
 
     @classmethod
-    def plain(cls, flip: float = 0.0) -> Augmentation:
+    def plain(cls, flip: float = 0.0, flip_vertical: float = 0.0) -> Augmentation:
         """Stretch and flip only."""
-        return cls(
-            mosaic=0, mixup=0, flip=flip, sada=False, closing_epochs=0, rotation=0, scale=(1, 1), shear=0, translation=0
-        )
+        still = cls(mosaic=0, mixup=0, sada=False, closing_epochs=0, rotation=0, scale=(1, 1), shear=0, translation=0)
+        return replace(still, flip=flip, flip_vertical=flip_vertical)
 
     @property
     def moves(self) -> bool:
@@ -84,7 +84,7 @@ class Augmentation:
 
     def checked(self) -> Augmentation:
         """Itself; UserError for a number outside its range."""
-        for name in ("mosaic", "mixup", "flip", "hue", "saturation", "value", "multi_scale"):
+        for name in ("mosaic", "mixup", "flip", "flip_vertical", "hue", "saturation", "value", "multi_scale"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UserError(f"augmentation.{name}={getattr(self, name)}: between 0 and 1")
         for name in ("scale", "mixup_scale"):
@@ -116,6 +116,8 @@ class Augmenter:
             image = jitter_colour(image, rng, recipe.hue, recipe.saturation, recipe.value)
         if rng.random() < recipe.flip:
             image, boxes = cv2.flip(image, 1), boxes[:, [2, 1, 0, 3]] * (-1, 1, -1, 1) + (draw.size, 0, draw.size, 0)
+        if recipe.flip_vertical and rng.random() < recipe.flip_vertical:
+            image, boxes = cv2.flip(image, 0), boxes[:, [0, 3, 2, 1]] * (1, -1, 1, -1) + (0, draw.size, 0, draw.size)
         boxes = boxes.astype(np.float32)
         if recipe.sada and (recipe.sada_in_closing or not draw.closing):
             strength = draw.progress if recipe.sada_in_closing else draw.opening

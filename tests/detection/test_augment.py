@@ -84,6 +84,7 @@ def pixels_of(image: np.ndarray, colour: tuple[int, int, int]) -> np.ndarray | N
         Augmentation(rotation=0, shear=0, mixup=0, sada=False, scale=(0.7, 1.3), flip=0.5),
         Augmentation(mosaic=0, rotation=0, shear=0, mixup=0, sada=False, scale=(0.5, 1.0), flip=0.5),
         Augmentation.plain(flip=0.5),
+        Augmentation.plain(flip=0.5, flip_vertical=0.5),
     ],
     ids=["mosaic", "affine", "plain"],
 )
