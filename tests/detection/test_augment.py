@@ -86,7 +86,7 @@ def pixels_of(image: np.ndarray, colour: tuple[int, int, int]) -> np.ndarray | N
         Augmentation.plain(flip=0.5),
         Augmentation.plain(flip=0.5, flip_vertical=0.5),
     ],
-    ids=["mosaic", "affine", "plain"],
+    ids=["mosaic", "affine", "plain", "vertical"],
 )
 def test_a_box_follows_its_pixels(coloured: DetectionData, recipe: Augmentation, cache: str) -> None:
     make = augmenter(coloured, recipe, cache)
