@@ -46,12 +46,16 @@ def build(source: str | Path | Spec, num_classes: int | None = None, classes: Se
 def count(source: str | Path | Spec | nn.Module, form: Form = "merged", image_size: int | None = None) -> Counts:
     """Parameters, MACs, activations, layers and rho of a spec, a name, a file, or any torch module.
 
-    form: "train", "merged" (as published) or "folded"; a module is counted as it stands. A bare backbone is counted
-    at `image_size` pixels (640 unless told).
+    form: "train", "merged" (as published) or "folded"; of a baseline or checkpoint "train" or the deployed form with BN
+    folded; a module is counted as it stands. A bare backbone is counted at `image_size` pixels (640 unless told).
     """
     spec = _resolve(source)
     if isinstance(spec, Backbone | DetectorSpec):
         return count_spec(spec, form, image_size)
+    if isinstance(source, str | Path):
+        from nas.measure.module_counts import count_module
+
+        return count_module(spec, "train" if form == "train" else "deployed", image_size)
     return count_operations(_traced(spec, image_size, fuse=False))
 
 

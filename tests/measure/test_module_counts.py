@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+import nas
 from nas.cost.count import count_spec
 from nas.errors import UserError
 from nas.measure.module_counts import count_module
@@ -28,6 +29,11 @@ def test_baselines_equal_the_reference() -> None:
     assert (count_module(module).params, count_module(module).macs) == (2_408_932, 2_740_153_600)
     assert (count_module(module, "train").params, count_module(module, "train").macs) == (2_572_280, 3_040_627_200)
     assert sum(p.numel() for p in module.parameters()) == 2_572_280, "the module is not changed"
+
+
+def test_names_of_baselines_are_counted_exactly() -> None:
+    assert (nas.count("yolo11n").params, nas.count("yolo11n").macs) == (2_616_248, 3_271_251_200)
+    assert nas.count("yolov9t", "train").params == 2_036_560
 
 
 def test_specs_and_modules_agree() -> None:
