@@ -1,4 +1,4 @@
-"""Scores built from one gain a part of the backbone, summed up to each level's end: the form for exact search."""
+"""Scores built from one gain a part (stem or block) of the backbone, summed up to each level's end."""
 
 from __future__ import annotations
 
@@ -21,7 +21,10 @@ DETECTOR_LEVELS = (0.0, 0.0, 1.0, 1.0, 1.0)
 
 
 class LevelFormula(Protocol):
-    """A gain per stem or block, and what becomes of the sums; the searchers evaluate it over arrays of candidates."""
+    """A gain per stem or block, and what becomes of the sums over arrays of candidates.
+
+    The signature is that of the searchers' closed forms; those add that a gain is linear in the depth of a block.
+    """
 
     def gain(self, operations: Sequence[Operation]) -> float:
         """Gain of one stem or block."""
