@@ -1,9 +1,9 @@
 """Training-free scorers on NAS-Bench-201 and NAS-Bench-Macro, beside the published correlations.
 
     python -m experiments.proxy_benchmark tables=FOLDER [parts=all,sample,grasp,macro]
-        [folder=outputs/proxy_benchmark] [publish=experiments/proxy_benchmark]
+        [sample=1000] [folder=outputs/proxy_benchmark] [publish=experiments/proxy_benchmark]
 
-Parts: `all` SynFlow and the counts over all 15,625 cells; `sample` the other scorers over 1,000 seeded cells, 40 of
+Parts: `all` SynFlow and the counts over all 15,625 cells; `sample` the other scorers over `sample` seeded cells, 40 of
 them with five seeds; `grasp` the same for GraSP, whose double backward pass gets smaller batches; `macro` on
 NAS-Bench-Macro. Every part goes on where it stopped; with all scores in place the command only judges them, in a
 minute or two. `publish` copies the small results there. `equal_latency` judges where latency is the same.
@@ -29,10 +29,10 @@ HERE = Path(__file__).parent
 _OTHERS = ["snip", "grad_norm", "fisher", "jacov", "naswot", "zico", "zen", "meco", "synflow", "aznas", "vote"]
 
 
-def parts(tables: str, folder: Path) -> dict[str, RankConfig]:
-    """The settings of every part."""
+def parts(tables: str, folder: Path, count: int = 1000) -> dict[str, RankConfig]:
+    """The settings of every part; `count` cells for the scorers that are too dear for all."""
     common = {"tables": tables, "published": str(HERE / "published.csv")}
-    sample = {"sample": 1000, "spread_networks": 40, "spread_seeds": 5}
+    sample = {"sample": count, "spread_networks": 40, "spread_seeds": 5}
     bench = {"benchmark": "nasbench201"} | common
     return {
         "all": RankConfig(**bench, scorers=["synflow"], batch=1, folder=str(folder / "all")),  # type: ignore[arg-type]
@@ -85,7 +85,13 @@ def publish(source: Path, target: Path) -> None:
 
 def main(arguments: list[str]) -> None:
     """Run the wanted parts and print their reports. Raises UserError for an unknown option or part."""
-    options = {"tables": "", "parts": "all,sample,grasp,macro", "folder": "outputs/proxy_benchmark", "publish": ""}
+    options = {
+        "tables": "",
+        "parts": "all,sample,grasp,macro",
+        "folder": "outputs/proxy_benchmark",
+        "publish": "",
+        "sample": "1000",
+    }
     for argument in arguments:
         name, equals, value = argument.partition("=")
         if not equals or name not in options:
@@ -94,7 +100,9 @@ def main(arguments: list[str]) -> None:
     if not options["tables"]:
         raise UserError("tables=FOLDER is needed: the folder with nb201_accuracy.csv.gz")
     folder = Path(options["folder"])
-    known = parts(options["tables"], folder)
+    if not options["sample"].isdigit():
+        raise UserError(f"sample must be a number of cells, got {options['sample']}")
+    known = parts(options["tables"], folder, int(options["sample"]))
     for part in options["parts"].split(","):
         if part not in known:
             raise UserError(f"unknown part {part!r}; known: {', '.join(known)}")

@@ -9,8 +9,7 @@ all blocks before it, holds C_s numbers a cell, and the three maps of a detector
 in which stem, stride 4 and stride 8 serve three maps, stride 16 two and stride 32 one. Resolution enters through M_b,
 and depth and width alike. Under a budget in which every MAC costs the same, the best split of the work between stem,
 stride 4, stride 8, the two blocks of stride 16 and stride 32 is near 3 : 3 : 3 : 2 : 2 : 1, whatever the budget; where
-a table charges unequal prices, milliseconds take the place of MACs. It is a sum over blocks: exact search and brute
-force apply.
+a table charges unequal prices, milliseconds take the place of MACs. It is a sum over blocks.
 """
 
 from __future__ import annotations
