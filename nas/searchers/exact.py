@@ -48,6 +48,7 @@ class ExactSearch:
         self.problem, self.bins = problem, bins
         self.parts: Parts = chain_of(problem)
         self.found = np.zeros((0, problem.codec.width), dtype=np.int64)
+        self.alone: list[Relaxation] = []
 
     def optimum(
         self, relaxation: Relaxation, limit: float = 1.0, units: int | None = None
@@ -83,7 +84,6 @@ class ExactSearch:
         """The tightest relaxation, an upper bound, and the best genes that keep every limit (None if there are none)."""
         count = len(self.parts.limits)
         tightest, upper, best, score = None, np.inf, None, -np.inf
-        alone: list[Relaxation] = []
         for weights in self._weightings(count):
             relaxation = Relaxation(self.parts, weights, self.bins if count < 2 else self.bins // 2)
             bound, rows = self.optimum(relaxation)
@@ -92,7 +92,7 @@ class ExactSearch:
             if tightest is None or bound < upper:
                 tightest, upper = relaxation, bound
             if weights.max(initial=1.0) == 1.0:
-                alone.append(relaxation)
+                self.alone.append(relaxation)
             row, value = self._best_inside(rows)
             if row is not None and value > score:
                 best, score = row, value
@@ -100,8 +100,12 @@ class ExactSearch:
             if count < 2 or (self._surplus <= 1e-12).all():
                 return relaxation, bound, best
         assert tightest is not None
-        search = LabelSearch(self.parts, [tightest, *(r for r in alone if r is not tightest)], None)
+        search = LabelSearch(self.parts, self.together(tightest), None)
         return tightest, *self._closed(search, upper, best, score)
+
+    def together(self, relaxation: Relaxation) -> list[Relaxation]:
+        """A relaxation and every resource alone: what keeps them all keeps every limit."""
+        return [relaxation, *(other for other in self.alone if other is not relaxation)]
 
     def _weightings(self, count: int) -> Iterator[Array]:
         """One resource after the other alone, then weights moved towards what is exceeded (bisection for two)."""
@@ -156,7 +160,10 @@ class ExactSearch:
     # ------------------------------------------------------------------ front and neighbours
 
     def front(self, search: Relaxation, levels: int) -> Integers:
-        """Gene rows of the best networks at `levels` costs up to the limit, and at every number of units if limited."""
+        """Gene rows of the best networks at `levels` costs up to the limit, and at every number of units if limited.
+
+        With several resources these are few, and the front that they give is good but not proven.
+        """
         rows = []
         least = len(self.parts.widths) - 1
         limited = "layers" in self.problem.budget.metrics
@@ -165,6 +172,7 @@ class ExactSearch:
             if len(finite) == 0:
                 continue
             count = max(2, levels // (self.parts.units - least + 1)) if limited else levels
+            count = count if len(self.parts.limits) < 2 else max(2, count // 6)
             for limit in np.linspace(max(finite[0], 1) / search.bins, 1.0, count if len(self.parts.limits) else 1):
                 row = self.optimum(search, float(limit), units)[1]
                 if row is not None:
@@ -173,7 +181,7 @@ class ExactSearch:
 
     def near(self, relaxation: Relaxation, best: float, share: float, count: int) -> Integers:
         """Gene rows of the best networks of different shape within `share` of the best score."""
-        search = LabelSearch(self.parts, [relaxation], relaxation, shapes=True)
+        search = LabelSearch(self.parts, self.together(relaxation), relaxation, shapes=True)
         stages = None
         for part in (1.0, 0.5, 0.25):
             stages = search.run(3e-4 * abs(best), best - part * share * abs(best))
