@@ -22,6 +22,7 @@ from nas.searchers.formulas import formula_of
 from nas.searchers.gene_problem import GeneProblem
 from nas.searchers.history import History
 from nas.searchers.loop import Progress, SearchOutcome, run_loop
+from nas.searchers.nsga2 import Nsga2
 from nas.searchers.objective import Objective
 from nas.searchers.problem import Problem
 from nas.searchers.random_search import RandomSearch
@@ -30,7 +31,7 @@ from search_spaces.base import SearchSpace
 from search_spaces.chain import TinyNASSpace
 
 #: Searchers that are asked and told; the keywords of their constructors are their options.
-ASKED: dict[str, Callable[..., Searcher]] = {"random": RandomSearch, "evolution": Evolution}
+ASKED: dict[str, Callable[..., Searcher]] = {"random": RandomSearch, "evolution": Evolution, "nsga2": Nsga2}
 
 
 def searcher_names() -> tuple[str, ...]:
