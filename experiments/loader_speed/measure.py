@@ -17,13 +17,14 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from omegaconf import OmegaConf
 
-from nas.detection.data_options import DataConfig
 from nas.detection.augment import Augmentation
 from nas.detection.data_actions import convert_splits
+from nas.detection.data_options import DataConfig
 from nas.detection.dataset import DetectionData
 from nas.detection.loader import build_loader
 from nas.detection.sources import load_splits
@@ -90,6 +91,8 @@ def main() -> None:
     config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(DataConfig), OmegaConf.load(file)))
     assert isinstance(config, DataConfig)
     splits, _ = load_splits(config, ("train",))
+    boxes = tuple(replace(record, polygons=()) for record in splits["train"].records)  # the peer gets boxes alone too
+    splits["train"] = replace(splits["train"], records=boxes)
     same = Augmentation(sada=False, scale=(0.1, 1.9), closing_epochs=0)
     loaders = {"ours": lambda: our_rate(splits["train"], same, args)}
     with tempfile.TemporaryDirectory() as folder:

@@ -38,7 +38,9 @@ class Draw(NamedTuple):
 @lru_cache(maxsize=4)
 def epoch_order(length: int, seed: int, epoch: int) -> NDArray[np.int64]:
     """The images of a training epoch in order: a permutation of (length,)."""
-    return np.random.default_rng([seed, epoch, _ORDER]).permutation(length)
+    order = np.random.default_rng([seed, epoch, _ORDER]).permutation(length)
+    order.flags.writeable = False  # the cache hands out the same array again
+    return order
 
 
 LANE_UNIT, LANES = 16, 4
