@@ -121,18 +121,6 @@ def search_record(result: SearchResult, rows: np.ndarray, marks: list[Mark]) -> 
     columns = {name: history.column(name)[rows] for name in ("score", *names)}
     columns |= {"evaluation": rows.astype(np.float64) + 1, "feasible": (outside[rows] == 0).astype(np.float64)}
     side = settings.frame.image_size
-    explained = result.table.total(_deployed(result))
-    prices = tuple(
-        {
-            "operation": f"{row.operation.role} {row.operation.kind} k{row.operation.kernel} s{row.operation.stride}",
-            "channels": f"{row.operation.in_channels} -> {row.operation.out_channels}",
-            "map": f"{row.operation.height}x{row.operation.width}",
-            "ms": row.price.ms / result.table.header.batch,
-            "how": row.price.how,
-            "bound": row.price.bound,
-        }
-        for row in explained.explain()
-    )
     limits = ", ".join(f"{metric} <= {limit:g}" for metric, limit in settings.budget.limits)
     return SearchRecord(
         title=f"{settings.space.name}: {limits} on {result.table.name}",
@@ -144,7 +132,7 @@ def search_record(result: SearchResult, rows: np.ndarray, marks: list[Mark]) -> 
         best_curve=np.stack([rose + 1.0, history.column("score")[rose]], axis=1),
         winner=dict(result.best.metrics),
         parts=network_parts(result.best.spec, side, result.table),
-        prices=prices,
+        prices=_prices(result),
         front=tuple(_front_row(candidate) for candidate in result.front[:200]),
         marks=tuple(marks),
         provenance=provenance(result),
@@ -153,6 +141,27 @@ def search_record(result: SearchResult, rows: np.ndarray, marks: list[Mark]) -> 
 
 def _front_row(candidate: Candidate) -> dict[str, Any]:
     return {"digest": candidate.digest, **_rounded(candidate.metrics)}
+
+
+def _prices(result: SearchResult) -> tuple[dict[str, Any], ...]:
+    """The winner's milliseconds per image, operation by operation, and what the whole network costs beside them."""
+    batch = result.table.header.batch
+    latency = result.table.total(_deployed(result))
+    rows: list[dict[str, Any]] = [
+        {
+            "operation": f"{row.operation.role} {row.operation.kind} k{row.operation.kernel} s{row.operation.stride}",
+            "channels": f"{row.operation.in_channels} -> {row.operation.out_channels}",
+            "map": f"{row.operation.height}x{row.operation.width}",
+            "ms": row.price.ms / batch,
+            "how": row.price.how,
+            "bound": row.price.bound,
+        }
+        for row in latency.explain()
+    ]
+    if latency.offset_ms:
+        fixed = {"operation": "whole network, fixed cost", "channels": "", "map": "", "ms": latency.offset_ms / batch}
+        rows.append(fixed | {"how": "calibrated", "bound": "launch"})
+    return tuple(rows)
 
 
 def _deployed(result: SearchResult) -> Any:
