@@ -1,4 +1,4 @@
-"""The report's tables: every row is a network, costs fit where the configuration is unambiguous, the queue knows what is missing."""
+"""The tables of the report: every row is a network, costs fit where they must, the queue knows what is missing."""
 
 from __future__ import annotations
 
