@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -74,16 +75,24 @@ def _subjects(settings: RankConfig) -> Iterator[Subject]:
         return
     for entry in _entries(str(settings.networks)):
         name = str(entry["model"])
-        spec = load_published(name) if is_published(name) else load_spec(name)
         accuracy = {key: float(value) for key, value in entry.items() if key != "model"}
-        subject = spec_subject(name, spec, settings.image_size or None)
-        yield Subject(subject.name, subject.counts, subject.build, subject.image_size, spec, accuracy)
+        yield replace(_named(name, settings.image_size), accuracy=accuracy)
+
+
+def _named(name: str, image_size: int) -> Subject:
+    """A published architecture, a spec file, or a baseline; raises UserError for anything else."""
+    if is_published(name) or Path(name).exists():
+        spec = load_published(name) if is_published(name) else load_spec(name)
+        return spec_subject(name, spec, image_size or None)
+    from nas.api import build, count
+
+    counts = count(name, image_size=image_size or None)
+    return Subject(name, {"params": counts.params, "macs": counts.macs}, lambda: build(name), image_size or 640)
 
 
 def _entries(networks: str) -> list[dict[str, Any]]:
     """The networks to score: the one that is named, or those of a YAML list."""
     if is_published(networks) or not Path(networks).exists():
-        load_published(networks)
         return [{"model": networks}]
     content = read_yaml(networks)
     if isinstance(content, dict):
@@ -100,7 +109,7 @@ def _entries(networks: str) -> list[dict[str, Any]]:
 
 def _count(settings: RankConfig) -> int:
     if settings.benchmark is None:
-        return len(_entries(str(settings.networks)))
+        return sum(1 for _ in _subjects(settings))  # every name is looked up before anything is computed
     rows = len(benchmark_rows(settings.benchmark, Path(settings.tables or "")))
     return min(rows, settings.sample or rows)
 

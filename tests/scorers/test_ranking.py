@@ -109,6 +109,14 @@ def test_published_networks_with_accuracies_from_a_list(tmp_path: Path) -> None:
     assert "## ap: 4 networks" in text and "| mae | 1.000" in text and not (tmp_path / "scores.jsonl").exists()
 
 
+def test_a_hand_drawn_baseline_is_scored_by_its_name(tmp_path: Path) -> None:
+    config = RankConfig(
+        networks="yolov5n", scorers=["meco"], folder=str(tmp_path), batch=2, image_size=32, progress=False
+    )
+    text = run_ranking(config)
+    assert "| network | params | macs | meco |" in text and "| yolov5n | 2.6492e+06 |" in text
+
+
 def test_one_network_reports_mean_and_spread(tmp_path: Path) -> None:
     config = RankConfig(
         networks="tinynas_l20_k1kx",
@@ -131,6 +139,7 @@ def test_one_network_reports_mean_and_spread(tmp_path: Path) -> None:
         ({"benchmark": "nasbench301"}, "unknown benchmark"),
         ({"benchmark": "nasbench_macro"}, "nasbench_macro_cifar10.csv.gz is missing"),
         ({"scorers": ["zenith"]}, "unknown scorer 'zenith'"),
+        ({"benchmark": None, "networks": "damo-yolo-q"}, "'damo-yolo-q'"),
         ({"batch": 0}, "batch must be at least 1"),
         ({"inputs": "nowhere"}, "inputs must be"),
         ({"published": "nowhere.csv"}, "published must be"),
