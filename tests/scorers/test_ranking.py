@@ -186,10 +186,10 @@ def test_one_network_is_alive_at_a_time(tmp_path: Path) -> None:
         alive.append(weakref.ref(model))
         return model
 
-    subjects = (Subject(f"net{index}", {}, build, 8) for index in range(5))
+    subjects = (Subject(f"net{index}", {}, build, 8) for index in range(2))
     log = ScoreLog(tmp_path / "scores.jsonl", {})
-    assert measure_all(subjects, passes_for(["synflow", "meco"]), Protocol(2), log, lambda position: 1) == 5
-    assert len(alive) == 10
+    assert measure_all(subjects, passes_for(["synflow", "meco"]), Protocol(2), log, lambda position: 1) == 2
+    assert len(alive) == 4
 
 
 def test_a_failing_network_is_named(tmp_path: Path) -> None:
