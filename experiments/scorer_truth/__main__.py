@@ -1,7 +1,7 @@
 """Does a training-free score say which of equally fast backbones will be more accurate?
 
     python -m experiments.scorer_truth plan   [count=48 latency=2.6 tolerance=0.01 hardware=t4_tensorrt_fp16 seed=0]
-    python -m experiments.scorer_truth train  [minutes=0 jobs=1 device=auto repeated=5 seeds=3 data=PATH epochs=40 ...]
+    python -m experiments.scorer_truth train  [minutes=0 jobs=1 device=auto repeated=5 seeds=3 data=PATH epochs=30 ...]
     python -m experiments.scorer_truth report [data and recipe as in train]
 
 `plan` writes networks.csv, `train` appends to results.csv what is missing (any option of the recipe can be given;

@@ -27,11 +27,11 @@ class Recipe:
 
     data: str = "../shared/data/bccd"
     image_size: int = 320
-    epochs: int = 40
+    epochs: int = 30
     batch_size: int = 16
-    optimizer: str = "sgd"
-    lr: float = 0.02
-    weight_decay: float = 5e-4
+    optimizer: str = "adamw"
+    lr: float = 0.002
+    weight_decay: float = 0.05
     warmup_epochs: float = 3.0
     closing_epochs: int = 5
     ema_decay: float = 0.998
