@@ -1,0 +1,199 @@
+"""What the documentation says works: links lead somewhere, commands compose, snippets compile, the front door opens."""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import json
+import os
+import re
+import runpy
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+import nas
+from nas.detection.shapes import draw_shapes
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
+LINKED = PAGES + sorted((ROOT / "experiments").rglob("README.md"))
+
+
+def name_of(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def fenced(text: str, language: str) -> list[str]:
+    """Contents of the fenced blocks of a language."""
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+
+
+def prose(text: str) -> str:
+    """A page without fenced blocks and inline code."""
+    return re.sub(r"`[^`\n]*`", "", re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL))
+
+
+def anchors(path: Path) -> set[str]:
+    """Anchors that GitHub gives to the headings of a page."""
+    found = re.findall(r"^#+ (.+)$", re.sub(r"^```.*?^```", "", path.read_text(), flags=re.MULTILINE | re.DOTALL), re.M)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-") for heading in found}
+
+
+def commands(text: str) -> Iterator[list[str]]:
+    """The words after `python` of every `python -m nas...` or `python -m experiments...` of a page.
+
+    Inline commands count where they can be run as they stand, without a placeholder.
+    """
+    lines = [line for block in fenced(text, "bash") for line in block.replace("\\\n", " ").splitlines()]
+    inline = re.findall(r"`(python -m [^`]+)`", re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL))
+    lines += [line for line in inline if "..." not in line and not re.search(r"=[A-Z]+\b|\b[A-Z]{4,}\b", line)]
+    for line in lines:
+        for part in line.split("&&"):
+            words = shlex.split(part, comments=True)
+            if words[:2] == ["python", "-m"] and words[2].split(".")[0] in ("nas", "experiments"):
+                yield words[2:]
+
+
+def all_commands() -> list[Any]:
+    found = {" ".join(words): words for page in PAGES for words in commands(page.read_text())}
+    return [pytest.param(words, id=text[:70]) for text, words in found.items()]
+
+
+@pytest.mark.parametrize("page", LINKED, ids=name_of)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", prose(page.read_text())):
+        if re.match(r"[a-z]+:", target):
+            continue
+        place, _, anchor = target.partition("#")
+        file = (page.parent / place).resolve() if place else page
+        assert file.exists(), f"{name_of(page)} links to {target}, which does not exist"
+        assert not anchor or anchor in anchors(file), f"{name_of(page)} links to {target}: there is no such heading"
+
+
+@pytest.mark.parametrize("words", all_commands())
+def test_command_is_understood(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    assert importlib.util.find_spec(words[0]) is not None, f"there is no module {words[0]}"
+    if len(words) > 1 and words[0].startswith("nas."):
+        compose(words, monkeypatch)
+    elif words[0].startswith("experiments."):
+        understood_by_experiment(words)
+
+
+def compose(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run a main up to the point where its configuration is composed and has the types of its schema."""
+    import hydra
+    from hydra.core.config_store import ConfigStore
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from omegaconf import OmegaConf
+
+    from nas.config.launch import config_folder
+    from nas.config.search import settings_of
+
+    composed = []
+
+    def launch(name: str, schema: type, run: Any) -> None:
+        ConfigStore.instance().store(name=f"{name}_schema", node=schema)
+        given = [word for word in words[1:] if not word.startswith("-") and word != "job"]
+        parsed = OverridesParser.create().parse_overrides(given)
+        sweep = [override for override in parsed if override.is_sweep_override()]
+        assert not sweep or "-m" in words, "several values need -m"
+        single = [
+            f"{o.input_line.partition('=')[0]}={next(iter(o.sweep_string_iterator()))}" if o in sweep else o.input_line
+            for o in parsed
+        ]
+        with hydra.initialize_config_dir(config_folder(), version_base="1.3"):
+            config = hydra.compose(name, overrides=single, return_hydra_config=True)
+        del config.hydra
+        plain = OmegaConf.to_container(config, resolve=True)
+        if name == "search" and config.resume is None:
+            settings_of(plain)  # type: ignore[arg-type]
+        composed.append(plain)
+
+    monkeypatch.setattr("nas.config.launch", launch)
+    monkeypatch.setattr(sys.modules["nas.config.launch"], "launch", launch)
+    monkeypatch.setattr(sys, "argv", words)
+    OmegaConf.register_new_resolver("first", lambda *values: next((v for v in values if v), None), replace=True)
+    runpy.run_module(words[0], run_name="__main__", alter_sys=False)
+    assert composed
+
+
+def understood_by_experiment(words: list[str]) -> None:
+    """Tables and scales exist, and the package reads every option that is given."""
+    from experiments.scales import load_scale
+    from experiments.tables import load_table
+
+    spec = importlib.util.find_spec(words[0])
+    assert spec is not None and spec.origin is not None
+    files = sorted(Path(spec.origin).parent.glob("*.py")) if spec.submodule_search_locations else [Path(spec.origin)]
+    source = "".join(file.read_text() for file in [*files, ROOT / "experiments/official_problems.py"])
+    for word in words[1:]:
+        option, equals, value = word.partition("=")
+        if words[0] in ("experiments.run", "experiments.report") and not equals and word != "all":
+            load_table(word)
+        if option == "scale":
+            load_scale(value)
+        known = re.search(rf"(?<![\w]){re.escape(option.lstrip('-'))}\b", source)
+        assert not equals or known, f"{words[0]} knows no {option}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_python_compiles(page: Path) -> None:
+    for number, block in enumerate(fenced(page.read_text(), "python")):
+        compile(block, f"{page.name}, python block {number + 1}", "exec")
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/extending.md"])
+def test_python_runs(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nas, "find", functools.partial(nas.find, evaluations=60), raising=False)
+    for block in fenced((ROOT / page).read_text(), "python"):
+        (tmp_path / "snippet.py").write_text(block.replace(", evaluations=500", ""))
+        runpy.run_path(str(tmp_path / "snippet.py"), run_name="snippet")
+
+
+def test_citation_is_valid() -> None:
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert citation["cff-version"] == "1.2.0" and citation["title"] == "maenas"
+    assert citation["version"] == nas.__version__ and citation["authors"]
+    assert all(reference["title"] and reference["url"].startswith("https://") for reference in citation["references"])
+
+
+#: What makes each command of the front door short; the commands themselves stay as they are printed.
+SHORT = {
+    "nas.profile": "image_size=64 networks=4 repetitions=3",
+    "nas.search": "image_size=64 evaluations=150",
+    "nas.train": (
+        "device=cpu progress=false trainer.epochs=2 trainer.batch_size=4 trainer.workers=0 trainer.schedule.warmup_epochs=1"
+        " augmentation.closing_epochs=1"
+    ),
+    "nas.export": "check_images=2",
+    "nas.predict": "",
+}
+
+
+@pytest.mark.slow
+def test_front_door(tmp_path: Path) -> None:
+    """The five lines from a budget to a deployed detector, as printed, on drawn data in place of BCCD."""
+    (block,) = [b for b in fenced((ROOT / "README.md").read_text(), "bash") if "nas.train" in b]
+    data = draw_shapes(tmp_path / "data/bccd", counts={"train": 8, "val": 4, "test": 4}, size=96)
+    for path in (data / "annotations").glob("*.json"):
+        content = json.loads(path.read_text())
+        for image in content["images"]:
+            image["file_name"] = f"{path.stem}/{Path(image['file_name']).name}"
+        path.write_text(json.dumps(content))
+    (tmp_path / "photos").symlink_to(data / "images/test")
+    known = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    environment = {name: value for name, value in known.items() if name != "MAENAS_BCCD"}
+    lines = [words for words in commands(f"```bash\n{block}```") if words]
+    assert [words[0] for words in lines] == list(SHORT)
+    for words in lines:
+        command = [sys.executable, "-m", *words, *SHORT[words[0]].split()]
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, f"{' '.join(words)}: {done.stderr[-1000:]}"
+    assert (tmp_path / "outputs/trained/best.onnx").is_file()
