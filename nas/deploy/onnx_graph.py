@@ -35,7 +35,7 @@ def export_onnx(model: nn.Module, image_size: int, opset: int = DEFAULT_OPSET, b
     images = torch.zeros(batch or 2, 3, image_size, image_size)
     dynamic = None if batch else {"images": {0: torch.export.Dim("batch", min=1)}}
     model = copy.deepcopy(model).cpu().float().eval()
-    with _quiet(), torch.no_grad():
+    with quietly(), torch.no_grad():
         program = torch.onnx.export(
             model,
             (images,),
@@ -57,8 +57,8 @@ def export_onnx(model: nn.Module, image_size: int, opset: int = DEFAULT_OPSET, b
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the exporter's progress messages."""
+def quietly() -> Iterator[None]:
+    """Without the progress messages of exporters and quantisers."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

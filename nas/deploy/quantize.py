@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import difflib
-import logging
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 
-from nas.deploy.onnx_graph import decoding_nodes, layer_of
+from nas.deploy.onnx_graph import decoding_nodes, layer_of, quietly
 from nas.errors import UserError
 
 #: What is quantised: the weighted layers, and what passes 8-bit maps on between them.
@@ -44,31 +44,24 @@ def quantise(
     if not images:
         raise UserError("INT8 needs calibration pictures: give a folder with images=...")
     kept = [*decoding_nodes(graph), *float_nodes(graph, keep_float)]
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            source, prepared, target = (Path(folder) / f"{name}.onnx" for name in ("float", "prepared", "int8"))
-            source.write_bytes(graph.SerializeToString())
-            quant_pre_process(str(source), str(prepared), skip_optimization=True, skip_symbolic_shape=True)
-            quantize_static(
-                str(prepared),
-                str(target),
-                _Pictures(images),
-                quant_format=QuantFormat.QDQ,
-                op_types_to_quantize=list(QUANTISED),
-                per_channel=True,
-                activation_type=QuantType.QInt8 if symmetric else QuantType.QUInt8,
-                weight_type=QuantType.QInt8,
-                nodes_to_exclude=kept,
-                calibrate_method=methods[method],
-                extra_options={"ActivationSymmetric": symmetric, "WeightSymmetric": True},
-            )
-            import onnx
-
-            return onnx.load(str(target))
-    finally:
-        logging.disable(before)
+    with quietly(), tempfile.TemporaryDirectory() as folder:
+        source, prepared, target = (Path(folder) / f"{name}.onnx" for name in ("float", "prepared", "int8"))
+        source.write_bytes(graph.SerializeToString())
+        quant_pre_process(str(source), str(prepared), skip_optimization=True, skip_symbolic_shape=True)
+        quantize_static(
+            str(prepared),
+            str(target),
+            _Pictures(images),
+            quant_format=QuantFormat.QDQ,
+            op_types_to_quantize=list(QUANTISED),
+            per_channel=True,
+            activation_type=QuantType.QInt8 if symmetric else QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            nodes_to_exclude=kept,
+            calibrate_method=methods[method],
+            extra_options={"ActivationSymmetric": symmetric, "WeightSymmetric": True},
+        )
+        return onnx.load(str(target))
 
 
 def float_nodes(graph: Any, keep_float: Sequence[str]) -> list[str]:
