@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -142,3 +143,9 @@ def assert_samples(values: np.ndarray, stats: dict[str, Any]) -> None:
     """Equal but for queries of equal score, whose order is free."""
     apart = np.abs(values.ravel()[stats["sample_idx"]] - np.array(stats["sample_val"])) > 1e-4
     assert apart.mean() < 0.03
+
+
+def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    with pytest.raises(UserError, match=r"maenas\[rtdetr\]"):
+        build_baseline("rtdetrv2-s")
