@@ -1,0 +1,225 @@
+"""python -m experiments.model_cards FOLDER [measure=true] [hardware=t4_tensorrt_fp16]: a card beside each checkpoint.
+
+FOLDER is a run of `python -m nas.train` or of `experiments.run`, or holds many. MODEL_CARD.md and curves.png are written
+beside every best.safetensors, from what the run left there; `measure=true` times the network on this CPU as well.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from nas.config.launch import config_folder
+from nas.errors import UserError
+from nas.files import dump_yaml, read_json, read_text, read_yaml, write_atomic
+from nas.report.canvas import ACCENT, PALE, WARM, canvas, label, save_png
+
+CARD, CURVES = "MODEL_CARD.md", "curves.png"
+#: Settings of `nas.train` that a card repeats; the rest is in the run's config.yaml.
+SHOWN = ("augmentation", "trainer", "distill")
+
+
+def write_cards(folder: Path, measure: bool = False, hardware: str = "t4_tensorrt_fp16") -> list[Path]:
+    """Cards of all finished runs below `folder`; returns their paths. Raises UserError if there is no checkpoint."""
+    runs = sorted({path.parent for path in folder.rglob("best.safetensors")})
+    if not runs:
+        raise UserError(f"{folder} holds no best.safetensors: give the folder of a training")
+    return [write_card(run, measure, hardware) for run in runs]
+
+
+def write_card(run: Path, measure: bool, hardware: str) -> Path:
+    """The card of one run."""
+    from nas.models.checkpoint import load_checkpoint, read_header
+
+    path = run / "best.safetensors"
+    header, model = read_header(path), load_checkpoint(path)
+    record = run_record(run)
+    draw_curves(run)
+    lines = [f"# {title(header, record)}", ""]
+    lines += _table(dict(_facts(path, header, model, hardware)) | (_measured(model) if measure else {}))
+    lines += ["## Accuracy", "", *_table(_accuracy(run, header, record))]
+    lines += [f"![loss and validation AP]({CURVES})", "", "## How it was trained", "", *_table(_training(record))]
+    if record.get("settings"):
+        lines += ["```yaml", dump_yaml(record["settings"]).rstrip(), "```", ""]
+    lines += [
+        "Classes: " + ", ".join(header["classes"]) + ".",
+        "",
+        "Predicted milliseconds come from a latency table, include box decoding and not NMS, and are as good as the table.",
+        "The limits of short trainings on small data are those of docs/limits.md. `nas.Detector.load` needs this file alone.",
+        "",
+    ]
+    return write_atomic(run / CARD, "\n".join(lines))
+
+
+def title(header: Mapping[str, Any], record: Mapping[str, Any]) -> str:
+    """What the model is, in a few words."""
+    name = (
+        header["architecture"].get("baseline") or record.get("row") or Path(str(record.get("model", "detector"))).stem
+    )
+    return f"{name}, {header['image_size']} pixels, on {record.get('data', 'unknown data')}"
+
+
+def run_record(run: Path) -> dict[str, Any]:
+    """Model, data, seed, commit and settings of a run, from result.json (experiments) or config.yaml (nas.train)."""
+    if (run / "result.json").is_file():
+        from experiments.scales import load_scale
+        from experiments.tables import load_table
+
+        result = read_json(run / "result.json")
+        row, scale = load_table(result["table"]).row(result["row"]), load_scale(result["scale"])
+        settings = {
+            "row": {"model": row.model, **dict(row.changes), **dict(row.training)},
+            "scale": {"narrow": scale.narrow, **dict(scale.trainer)},
+            "augmentation": dict(scale.augmentation),
+        }
+        return result | {"settings": settings}
+    if (run / "config.yaml").is_file():
+        config = read_yaml(run / "config.yaml")
+        settings = {group: config[group] for group in SHOWN if group in config}
+        record = {"model": config["model"], "data": config["data"]["name"], "seed": config["seed"]}
+        teacher = config.get("distill", {}).get("teacher")
+        return record | ({"teacher": teacher} if teacher else {}) | {"settings": settings}
+    return {}
+
+
+def draw_curves(run: Path) -> Path:
+    """Losses of every step and AP of every validation, as curves.png."""
+    figure, ((losses, scores),) = canvas(1, 2, 9, 3)
+    steps = _csv(run / "steps.csv")
+    x = [int(row["step"]) for row in steps]
+    losses.plot(x, [float(row["total"]) for row in steps], color=PALE, lw=0.8)
+    window = max(1, len(steps) // 40)
+    smooth = [
+        sum(float(row["total"]) for row in steps[max(0, i - window) : i + 1]) / min(i + 1, window + 1)
+        for i in range(len(steps))
+    ]
+    losses.plot(x, smooth, color=ACCENT, lw=1.4)
+    label(losses, "training", "step", "loss")
+    epochs = (
+        [json.loads(line) for line in read_text(run / "epochs.jsonl").splitlines()]
+        if (run / "epochs.jsonl").is_file()
+        else []
+    )
+    for name, colour in (("ap", ACCENT), ("ap50", WARM)):
+        points = [(row["epoch"], row[name]) for row in epochs if name in row]
+        if points:
+            scores.plot(*zip(*points, strict=True), ".-", color=colour, label=name, lw=1.2)
+    if scores.lines:
+        scores.legend(fontsize=8, frameon=False)
+    label(scores, "validation, averaged weights", "epoch", "AP")
+    return save_png(figure, run / CURVES)
+
+
+def _facts(path: Path, header: Mapping[str, Any], model: Any, hardware: str) -> Iterator[tuple[str, str]]:
+    from nas.api import count, latency
+    from nas.search_output import shape_of
+
+    spec = getattr(model, "spec", None)
+    counts = count(spec if spec is not None else model, image_size=header["image_size"])
+    if spec is not None:
+        yield "backbone", shape_of(spec)
+    yield "parameters", f"{counts.params / 1e6:.2f} M"
+    yield "FLOPs", f"{counts.flops / 1e9:.2f} G at {header['image_size']} pixels"
+    for side in dict.fromkeys((header["image_size"], 640)):
+        yield (
+            f"predicted at {side} pixels",
+            str(latency(spec if spec is not None else model, hardware, image_size=side)),
+        )
+    yield (
+        "file",
+        f"{path.name}, {path.stat().st_size / 1e6:.1f} MB, sha256 {hashlib.sha256(path.read_bytes()).hexdigest()[:16]}",
+    )
+
+
+def _measured(model: Any) -> dict[str, str]:
+    """Milliseconds of the deployed form on one thread of this CPU, batch 1."""
+    import copy
+
+    import torch
+
+    from nas.detection.evaluator import time_model
+    from nas.measure.device import cpu_name
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        found = time_model(copy.deepcopy(model).fuse().eval(), model.image_size)
+    finally:
+        torch.set_num_threads(threads)
+    numbers = ", ".join(f"{name} {value:.2f}" for name, value in found.items())
+    return {"measured, torch FP32, one thread": f"{numbers} ms on {cpu_name()}"}
+
+
+def _accuracy(run: Path, header: Mapping[str, Any], record: Mapping[str, Any]) -> dict[str, str]:
+    """Validation of the chosen epoch, and the test split if it was scored."""
+    extra = header.get("extra", {})
+    found = {
+        f"validation {name}": f"{value:.4f}"
+        for name, value in extra.get("validation", {}).items()
+        if name in ("ap", "ap50", "ap75")
+    }
+    if "epoch" in extra:
+        found["chosen"] = f"epoch {extra['epoch']}, step {extra['step']}, by validation AP"
+    test = read_json(run / "test.json") if (run / "test.json").is_file() else record
+    return found | {f"test {name}": f"{float(test[name]):.4f}" for name in ("ap", "ap50", "ap75") if name in test}
+
+
+def _training(record: Mapping[str, Any]) -> dict[str, str]:
+    names = (
+        "table",
+        "row",
+        "scale",
+        "model",
+        "teacher",
+        "data",
+        "seed",
+        "steps",
+        "train_seconds",
+        "device",
+        "torch",
+        "commit",
+        "date",
+    )
+    facts = {name.replace("_", " "): str(record[name]) for name in names if name in record}
+    about = Path(config_folder()) / "data" / f"{record.get('data')}.yaml"
+    if about.is_file():
+        facts["data"] = read_text(about).splitlines()[0].lstrip("# ")
+    return facts
+
+
+def _table(facts: Mapping[str, str]) -> list[str]:
+    if not facts:
+        return ["Nothing is recorded.", ""]
+    return ["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in facts.items()), ""]
+
+
+def _csv(path: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader(read_text(path).splitlines())) if path.is_file() else []
+
+
+def main(arguments: list[str]) -> None:
+    """Write the cards and print their paths; UserError for anything unknown."""
+    options = {"measure": "false", "hardware": "t4_tensorrt_fp16"}
+    folders = [word for word in arguments if "=" not in word]
+    for word in arguments:
+        key, equals, value = word.partition("=")
+        if equals and key not in options:
+            raise UserError(f"unknown option {key!r}; there are {', '.join(options)}")
+        if equals:
+            options[key] = value
+    if len(folders) != 1 or options["measure"] not in ("true", "false"):
+        raise UserError("usage: python -m experiments.model_cards FOLDER [measure=true|false] [hardware=TABLE]")
+    for path in write_cards(Path(folders[0]), options["measure"] == "true", options["hardware"]):
+        print(path)
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv[1:])
+    except UserError as error:
+        sys.exit(f"error: {error}")
