@@ -21,7 +21,7 @@ from nas.searchers.exact import exact_search
 from nas.searchers.formulas import formula_of
 from nas.searchers.gene_problem import GeneProblem
 from nas.searchers.history import History
-from nas.searchers.loop import Progress, SearchOutcome, run_loop
+from nas.searchers.loop import Progress, SearchOutcome, interruptible, run_loop
 from nas.searchers.nsga2 import Nsga2
 from nas.searchers.objective import Objective
 from nas.searchers.problem import Problem
@@ -36,19 +36,28 @@ ASKED: dict[str, Callable[..., Searcher]] = {"random": RandomSearch, "evolution"
 
 def searcher_names() -> tuple[str, ...]:
     """Names that `search_with` knows."""
-    return (*ASKED, "exact")
+    return (*ASKED, "exact", "optuna")
 
 
 def check_searcher(name: str, options: Mapping[str, Any]) -> None:
     """Raise UserError for an unknown searcher or option."""
     if name not in searcher_names():
         raise UserError(f"unknown searcher {name!r}; known: {', '.join(searcher_names())}")
-    options_of = exact_search if name == "exact" else ASKED[name]
-    hidden = ("self", "problem", "seed", "on_step")
+    hidden = ("self", "problem", "evaluations", "seed", "on_step", "on_progress", "identity", "stop")
+    options_of = _maker(name)
     known = [key for key in inspect.signature(options_of).parameters if key not in hidden]
     for key in options:
         if key not in known:
             raise UserError(f"searcher {name} has no option {key!r}; it has {', '.join(known)}")
+
+
+def _maker(name: str) -> Callable[..., Any]:
+    """The function whose keywords are the options of a searcher."""
+    if name == "optuna":
+        from nas.searchers.optuna_search import optuna_search
+
+        return optuna_search
+    return exact_search if name == "exact" else ASKED[name]
 
 
 def make_problem(
@@ -89,6 +98,13 @@ def search_with(
     check_searcher(name, options)
     if name == "exact":
         return _exact_outcome(problem, options, on_progress)
+    if name == "optuna":
+        from nas.searchers.optuna_search import optuna_search
+
+        with interruptible() as stop:
+            return optuna_search(
+                problem, evaluations, seed, identity=identity, on_progress=on_progress, stop=stop, **options
+            )
     searcher = ASKED[name](problem, seed=seed, **options)
     return run_loop(problem, searcher, evaluations, state=state, identity=identity, on_progress=on_progress)
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from nas.searchers.streams import Stream, Words
+from nas.searchers.streams import Stream, Words, row_hashes
 from nas.spec import Backbone, Residual
 from search_spaces.base import stem_of, with_blocks
 from search_spaces.chain import TinyNASSpace
@@ -72,6 +72,12 @@ class GeneCodec:
 
     def initial(self) -> Genes:
         return self.encode([self.space.initial()])
+
+    def repaired(self, rows: Genes) -> Genes:
+        """Rows with fields in range, brought into the space: widths from the front, then bottlenecks and depths."""
+        rows = rows.copy()
+        self._repair(rows)
+        return self._fit_depths(rows, Stream(row_hashes(rows)))
 
     # ------------------------------------------------------------------ moves
 

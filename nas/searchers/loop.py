@@ -124,7 +124,7 @@ def run_loop(
                 )
             )
 
-    with _interruptible() as stopping:
+    with interruptible() as stopping:
         while len(history) < evaluations and idle < _EXHAUSTED and not stopping():
             proposals = searcher.ask(proposed, searcher.batch)
             identities = problem.identities(proposals.individuals).tolist()
@@ -178,7 +178,7 @@ def _individuals(problem: Problem, prefix: str, stored: dict[str, np.ndarray]) -
 
 
 @contextmanager
-def _interruptible() -> Iterator[Callable[[], bool]]:
+def interruptible() -> Iterator[Callable[[], bool]]:
     """Turn the first Ctrl-C into a flag; the second is an ordinary KeyboardInterrupt. Only in the main thread."""
     asked = False
 

@@ -1,0 +1,165 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import optuna
+import pytest
+from optuna.trial import TrialState
+
+from nas.cost.budget import Budget
+from nas.cost.latency import LatencyTable
+from nas.errors import UserError
+from nas.frame import Frame
+from nas.searchers.formulas import MaeFormula
+from nas.searchers.gene_problem import GeneProblem
+from nas.searchers.objective import Objective
+from nas.searchers.optuna_search import make_sampler, open_storage, optuna_search
+from nas.searchers.shared import SharedStudy
+from search_spaces.tinynas import SPACES
+
+ROOT = Path(__file__).resolve().parents[2]
+TASKS = 24
+
+
+def study_in(storage: str | None = None, **options) -> optuna.Study:  # type: ignore[no-untyped-def]
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    return optuna.create_study(storage=open_storage(storage) if storage else None, **options)
+
+
+def kill_two_of_four(storage: str, folder: Path) -> None:
+    """Four worker processes, two killed with -9 in the middle of a task; then nothing is lost or counted twice."""
+    log = folder / "log"
+    command = [sys.executable, str(Path(__file__).with_name("shared_worker.py")), storage, str(TASKS), str(log)]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    study_in(storage, study_name="tasks")
+    workers = [subprocess.Popen(command, env=environment, stderr=subprocess.PIPE) for _ in range(4)]
+    try:
+        deadline = time.monotonic() + 90
+        started: set[str] = set()
+        while len(started) < 4 and time.monotonic() < deadline:
+            time.sleep(0.05)
+            started = {line.split()[0] for line in log.read_text().splitlines()} if log.exists() else set()
+        for worker in workers[:2]:
+            os.kill(worker.pid, signal.SIGKILL)
+        for worker in workers[2:]:
+            errors = worker.communicate(timeout=120)[1].decode()
+            assert worker.returncode == 0, errors
+    finally:
+        for worker in workers:
+            worker.kill()
+            worker.wait()
+    study = optuna.load_study(study_name="tasks", storage=open_storage(storage))
+    shared = SharedStudy(study, TASKS)
+    results = shared.results()
+    assert shared.unfinished() == 0 and len(results) == TASKS
+    complete = [trial for trial in study.trials if trial.state == TrialState.COMPLETE]
+    assert sorted(t.number for t in complete) == sorted(t.number for t in results)
+    assert len({t.user_attrs.get("task", t.number) for t in complete}) == TASKS
+    assert all(trial.state.is_finished() for trial in study.trials)
+    assert not {t.user_attrs["worker"] for t in results[-4:]} & {worker.pid for worker in workers[:2]}
+
+
+@pytest.mark.parametrize("kind", ["journal", "sqlite"])
+def test_two_of_four_workers_die_and_nothing_is_lost(kind: str, tmp_path: Path) -> None:
+    kill_two_of_four(
+        f"journal:{tmp_path / 'journal.log'}" if kind == "journal" else f"sqlite:///{tmp_path / 's.db'}", tmp_path
+    )
+
+
+@pytest.mark.benchmark
+def test_two_of_four_workers_die_on_postgresql(tmp_path: Path) -> None:
+    url = os.environ.get("MAENAS_POSTGRESQL", "")
+    if not url:
+        pytest.skip("set MAENAS_POSTGRESQL to the URL of an empty database")
+    kill_two_of_four(url, tmp_path)
+
+
+def test_a_silent_trial_is_taken_and_its_late_result_refused() -> None:
+    study = study_in()
+    slow, other = SharedStudy(study, 2, lease=0.05), SharedStudy(study, 2, lease=0.05)
+    lost = slow.claim()
+    assert lost is not None
+    lost.suggest_float("x", 0, 1)
+    mine = other.claim()
+    assert mine is not None and other.finish(mine, [1.0], {}) and other.claim() is None
+    time.sleep(0.1)
+    again = other.claim()
+    assert again is not None and again.user_attrs["task"] == lost.number
+    assert again.suggest_float("x", 0, 1) == lost.params["x"]
+    assert not slow.finish(lost, [5.0], {"late": 1})
+    assert other.finish(again, [2.0], {})
+    assert [trial.values[0] for trial in other.results()] == [2.0, 1.0] and other.unfinished() == 0
+
+
+def test_a_task_queued_twice_counts_once() -> None:
+    study = study_in()
+    shared = SharedStudy(study, 1)
+    first = shared.claim()
+    assert first is not None
+    shared._fail(first.number)
+    for _ in range(2):
+        study.enqueue_trial({}, {"task": first.number})
+    again = shared.claim()
+    assert again is not None and shared.claim() is None
+    assert shared.finish(again, [1.0], {}) and len(shared.results()) == 1
+
+
+def test_surplus_trials_stand_for_no_task() -> None:
+    study = study_in()
+    shared = SharedStudy(study, 1)
+    surplus = [study.ask() for _ in range(3)]
+    assert shared.finish(surplus[0], [0.0], {}) and shared.claim() is None
+    assert not shared._needed(surplus[2]) and shared.unfinished() == 0
+
+
+def test_an_error_is_raised_and_tried_again_a_few_times() -> None:
+    shared = SharedStudy(study_in(), 2, attempts=2)
+
+    def broken(trial: optuna.Trial) -> tuple[list[float], dict]:
+        raise RuntimeError("no network")
+
+    for _ in range(4):
+        with pytest.raises(RuntimeError, match="no network"):
+            shared.work(broken)
+    assert shared.work(broken) == 0 and shared.unfinished() == 0 and shared.results() == []
+
+
+@pytest.mark.parametrize("sampler", ["nsga2", "tpe", "random"])
+def test_samplers_find_networks_inside_the_budget(sampler: str) -> None:
+    table = LatencyTable.load("t4_tensorrt_fp16")
+    problem = GeneProblem(
+        SPACES["tinynas_k1kx"], Objective(MaeFormula(), table, Frame()), Budget.of({"latency_ms": 2.6, "flops_g": 26.0})
+    )
+    outcome = optuna_search(problem, 60, seed=1, sampler=sampler, population=20)
+    assert outcome.best is not None and problem.budget.admits(outcome.best.metrics) and outcome.evaluated == 60
+    problem.space.check(outcome.best.spec)  # type: ignore[arg-type]
+    again = optuna_search(problem, 60, seed=1, sampler=sampler, population=20)
+    assert [c.digest for c in again.front] == [c.digest for c in outcome.front]
+
+
+def test_a_study_is_shared_and_continued_by_name(tmp_path: Path) -> None:
+    table = LatencyTable.load("t4_tensorrt_fp16")
+    problem = GeneProblem(
+        SPACES["tinynas_k1kx"], Objective(MaeFormula(), table, Frame()), Budget.of({"latency_ms": 3.0})
+    )
+    storage = f"journal:{tmp_path / 'deep' / 'study.log'}"
+    first = optuna_search(problem, 10, storage=storage, identity="a")
+    second = optuna_search(problem, 14, storage=storage, identity="a", seed=5)
+    np_first, np_second = first.history.column("score"), second.history.column("score")
+    assert (np_second[:10] == np_first).all() and second.evaluated == 14
+    with pytest.raises(UserError, match="another search"):
+        optuna_search(problem, 10, storage=storage, identity="b")
+
+
+def test_storages_that_cannot_be_opened_give_one_line(tmp_path: Path) -> None:
+    for url in ("nonsense", "sqlite:////no/such/folder/x.db", "postgresql://nobody@127.0.0.1:1/none"):
+        with pytest.raises(UserError) as error:
+            open_storage(url)
+        assert "\n" not in str(error.value)
+    with pytest.raises(UserError, match="sampler"):
+        make_sampler("magic", 0, 10)
