@@ -121,9 +121,12 @@ class Detector:
         self.network, self.source, self._fused = load_checkpoint(result.best), str(result.best), {}
         return result
 
-    def evaluate(self, data: str, split: str = "val", device: str = "cpu", **options: Any) -> Any:
+    def evaluate(
+        self, data: str, split: str = "val", device: str = "cpu", root: str | Path | None = None, **options: Any
+    ) -> Any:
         """AP and the rest of this detector, torch or exported, on a split of a data set of conf/data.
 
+        root: the data's folder, where it is not the configured one.
         options: those of nas.detection.evaluator.evaluate (batch_size, score_threshold ...). Raises UserError if the
         data has no such split or other classes.
         """
@@ -132,7 +135,7 @@ class Detector:
         from nas.detection.evaluator import evaluate
         from nas.detection.sources import load_splits
 
-        config = compose_config("train", TrainConfig, {"data": data})
+        config = compose_config("train", TrainConfig, {"data": data} | ({"data.root": str(root)} if root else {}))
         splits, _ = load_splits(config.data, (split,))
         return evaluate(self.deployed(device), splits[split], options.pop("image_size", self.image_size), **options)
 
