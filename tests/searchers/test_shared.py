@@ -35,13 +35,15 @@ def kill_two_of_four(storage: str, folder: Path) -> None:
     """Four worker processes, two killed with -9 in the middle of a task; then nothing is lost or counted twice."""
     log = folder / "log"
     command = [sys.executable, str(Path(__file__).with_name("shared_worker.py")), storage, str(TASKS), str(log)]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    environment = os.environ | {"PYTHONPATH": path}
     study_in(storage, study_name="tasks")
     workers = [subprocess.Popen(command, env=environment, stderr=subprocess.PIPE) for _ in range(4)]
     try:
         deadline = time.monotonic() + 90
         started: set[str] = set()
         while len(started) < 4 and time.monotonic() < deadline:
+            assert all(worker.poll() is None for worker in workers)
             time.sleep(0.05)
             started = {line.split()[0] for line in log.read_text().splitlines()} if log.exists() else set()
         for worker in workers[:2]:
