@@ -155,7 +155,7 @@ def draw_agreement(table: RankTable, target: str, path: Path) -> Path:
         bars.plot(item.value, position, "o", color=color, ms=5)
     bars.set_yticks(range(len(rows)), [row.scorer for row in rows])
     bars.axvline(0, color=PALE, lw=1)
-    label(bars, f"agreement with {target} (orange: costs no forward pass)", "Spearman's rho, 95 % interval", "")
+    label(bars, f"{target} (orange: counts)", "Spearman's rho, 95 % interval", "")
     truth = table.truth[target]
     others = [row.scorer for row in rows if row.scorer not in ("random", "macs")]
     for axes, name in ((first, others[-1]), (second, "macs")):

@@ -14,6 +14,7 @@ from experiments.proxy_benchmark.__main__ import compare_with_freerea, main, par
 from experiments.proxy_benchmark.equal_latency import DEVICES, equal_latency_table, windows, within_windows
 from nas.errors import UserError
 from nas.scorers import SCORERS
+from nas.scorers.agreement import spearman
 from nas.scorers.subjects import BENCHMARKS
 from nas.scorers.zero_cost import ENSEMBLES
 
@@ -74,3 +75,15 @@ def test_equal_latency_table_of_a_small_benchmark(tmp_path: Path) -> None:
     assert "| good | 1.000 | 1.000 |" in text and "| 1 (60) |" in text
     with pytest.raises(UserError, match="is missing"):
         equal_latency_table(tmp_path / "nothing.csv", tmp_path)
+
+
+def test_committed_scores_give_the_committed_agreement() -> None:
+    for part, scorer, least in (("all", "synflow", 15625), ("sample", "zico", 300)):
+        with gzip.open(FOLDER / part / "scores.csv.gz", "rt") as file:
+            scores = list(csv.DictReader(file))
+        with (FOLDER / part / "agreement.csv").open(newline="") as file:
+            agreement = {(row["target"], row["scorer"]): row for row in csv.DictReader(file)}
+        row = agreement["c10_test_e200", scorer]
+        assert len(scores) == int(row["networks"]) >= least
+        values, truth = (np.array([float(item[key]) for item in scores]) for key in (scorer, "c10_test_e200"))
+        assert spearman(values, truth) == pytest.approx(float(row["spearman"]), abs=2e-4)
