@@ -54,9 +54,9 @@ def check_searcher(name: str, options: Mapping[str, Any]) -> None:
 def _maker(name: str) -> Callable[..., Any]:
     """The function whose keywords are the options of a searcher."""
     if name == "optuna":
-        from nas.searchers.optuna_search import optuna_search
+        from nas.searchers.optuna_search import search_with_optuna
 
-        return optuna_search
+        return search_with_optuna
     return exact_search if name == "exact" else ASKED[name]
 
 
@@ -99,10 +99,10 @@ def search_with(
     if name == "exact":
         return _exact_outcome(problem, options, on_progress)
     if name == "optuna":
-        from nas.searchers.optuna_search import optuna_search
+        from nas.searchers.optuna_search import search_with_optuna
 
         with interruptible() as stop:
-            return optuna_search(
+            return search_with_optuna(
                 problem, evaluations, seed, identity=identity, on_progress=on_progress, stop=stop, **options
             )
     searcher = ASKED[name](problem, seed=seed, **options)

@@ -95,7 +95,7 @@ def suggest(trial: Trial, codec: GeneCodec) -> Genes:
     return codec.repaired(np.array([row], dtype=np.int64))
 
 
-def optuna_search(
+def search_with_optuna(
     problem: Problem,
     evaluations: int,
     seed: int = 0,

@@ -18,7 +18,7 @@ from nas.frame import Frame
 from nas.searchers.formulas import MaeFormula
 from nas.searchers.gene_problem import GeneProblem
 from nas.searchers.objective import Objective
-from nas.searchers.optuna_search import make_sampler, open_storage, optuna_search
+from nas.searchers.optuna_search import make_sampler, open_storage, search_with_optuna
 from nas.searchers.shared import SharedStudy
 from search_spaces.tinynas import SPACES
 
@@ -137,10 +137,10 @@ def test_samplers_find_networks_inside_the_budget(sampler: str) -> None:
     problem = GeneProblem(
         SPACES["tinynas_k1kx"], Objective(MaeFormula(), table, Frame()), Budget.of({"latency_ms": 2.6, "flops_g": 26.0})
     )
-    outcome = optuna_search(problem, 60, seed=1, sampler=sampler, population=20)
+    outcome = search_with_optuna(problem, 60, seed=1, sampler=sampler, population=20)
     assert outcome.best is not None and problem.budget.admits(outcome.best.metrics) and outcome.evaluated == 60
     problem.space.check(outcome.best.spec)  # type: ignore[arg-type]
-    again = optuna_search(problem, 60, seed=1, sampler=sampler, population=20)
+    again = search_with_optuna(problem, 60, seed=1, sampler=sampler, population=20)
     assert [c.digest for c in again.front] == [c.digest for c in outcome.front]
 
 
@@ -150,12 +150,12 @@ def test_a_study_is_shared_and_continued_by_name(tmp_path: Path) -> None:
         SPACES["tinynas_k1kx"], Objective(MaeFormula(), table, Frame()), Budget.of({"latency_ms": 3.0})
     )
     storage = f"journal:{tmp_path / 'deep' / 'study.log'}"
-    first = optuna_search(problem, 10, storage=storage, identity="a")
-    second = optuna_search(problem, 14, storage=storage, identity="a", seed=5)
+    first = search_with_optuna(problem, 10, storage=storage, identity="a")
+    second = search_with_optuna(problem, 14, storage=storage, identity="a", seed=5)
     np_first, np_second = first.history.column("score"), second.history.column("score")
     assert (np_second[:10] == np_first).all() and second.evaluated == 14
     with pytest.raises(UserError, match="another search"):
-        optuna_search(problem, 10, storage=storage, identity="b")
+        search_with_optuna(problem, 10, storage=storage, identity="b")
 
 
 def test_storages_that_cannot_be_opened_give_one_line(tmp_path: Path) -> None:
