@@ -30,11 +30,15 @@ from nas.models.checkpoint import save_checkpoint
 
 @dataclass
 class Validation:
-    """What a validation tells the trainer: scores by name, `ap` first; pictures and curves for TensorBoard."""
+    """What a validation tells the trainer: scores by name, `ap` first; pictures and curves for TensorBoard.
+
+    detector: what was scored, if it is not the very average.
+    """
 
     numbers: dict[str, float]
     images: dict[str, Any] = field(default_factory=dict)
     curves: dict[str, Any] = field(default_factory=dict)
+    detector: Any = None
 
 
 class Trainer:
@@ -251,14 +255,14 @@ class Trainer:
         self.log.figures(self.position.step, result.images, result.curves)
         if score > self.position.best:
             self.position.best, self.position.best_epoch, self.position.stale = score, epoch, 0
-            self._write_model("best", numbers, epoch)
+            self._write_model("best", numbers, epoch, result.detector)
         else:
             self.position.stale += 1
 
-    def _write_model(self, name: str, numbers: Mapping[str, float], epoch: int) -> None:
+    def _write_model(self, name: str, numbers: Mapping[str, float], epoch: int, detector: Any = None) -> None:
         if self.fabric.is_global_zero:
             extra = {"epoch": epoch, "step": self.position.step, "validation": dict(numbers)}
-            save_checkpoint(self.folder / f"{name}.safetensors", self.parts.ema.model, extra)
+            save_checkpoint(self.folder / f"{name}.safetensors", detector or self.parts.ema.model, extra)
 
     def _save_if_old(self) -> None:
         """Save at the end of an epoch, unless that was done a moment ago; the last state is always saved."""

@@ -16,6 +16,7 @@ from nas.detection.distill import Distiller
 from nas.detection.distributed import share_batch_norm
 from nas.detection.ema import Ema
 from nas.detection.loader import build_loader
+from nas.detection.norm_statistics import NormStatistics
 from nas.detection.optimizer import make_optimizer
 from nas.detection.schedule import Schedule
 from nas.detection.trainer import Trainer
@@ -104,7 +105,12 @@ def run_training(task: TrainingTask, folder: str | Path, resume: bool = False, p
     forward = fabric.setup_module(torch.compile(network) if options.compile else network)  # type: ignore[arg-type]
     loss_options = copy.copy(options.loss)
     loss_options.end_to_end = loss_options.end_to_end or getattr(detector, "auxiliary", "") == "one_to_many"
-    validator = Validator(val, detector.image_size, options.local_batch(fabric.world_size), fabric) if val else None
+    validator = None
+    if val is not None:
+        size, batch = detector.image_size, options.local_batch(fabric.world_size)
+        count = options.ema.norm_images
+        statistics = NormStatistics(task.train, size, batch, count) if count else None
+        validator = Validator(val, size, batch, fabric, statistics)
     trainer = Trainer(
         fabric,
         network,

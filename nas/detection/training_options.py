@@ -26,10 +26,15 @@ class ScheduleOptions:
 
 @dataclass
 class EmaOptions:
-    """Average of the weights: momentum decay * (1 - exp(-update / ramp))."""
+    """Average of the weights: momentum decay * (1 - exp(-update / ramp)).
+
+    norm_images: measure the BatchNorm statistics of the average on so many training images before every validation; the
+    best checkpoint holds them (0: the running ones, as official).
+    """
 
     decay: float = 0.9998
     ramp: float = 2000.0
+    norm_images: int = 0
 
 
 @dataclass

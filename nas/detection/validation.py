@@ -13,6 +13,7 @@ from nas.detection.dataset import DetectionData
 from nas.detection.decode import decode
 from nas.detection.evaluator import detect
 from nas.detection.loader import build_loader
+from nas.detection.norm_statistics import NormStatistics
 from nas.detection.scoring import Found, score_detections
 from nas.detection.trainer import Validation
 from nas.detection.training_log import side_by_side
@@ -23,22 +24,31 @@ PICTURES = 4
 class Validator:
     """Calling it with a detector gives its COCO scores on `data`, stretched to `image_size` as in the evaluation.
 
-    A fused copy predicts, in the training's precision. The first pictures come along with boxes scored above `shown`.
+    BatchNorm statistics are measured first where `statistics` is given. A fused copy predicts, in the training's
+    precision. The first pictures come along with boxes scored above `shown`.
     """
 
     def __init__(
-        self, data: DetectionData, image_size: int, batch_size: int, fabric: Fabric, shown: float = 0.3
+        self,
+        data: DetectionData,
+        image_size: int,
+        batch_size: int,
+        fabric: Fabric,
+        statistics: NormStatistics | None = None,
+        shown: float = 0.3,
     ) -> None:
-        self.data, self.fabric, self.shown = data, fabric, shown
+        self.data, self.fabric, self.statistics, self.shown = data, fabric, statistics, shown
         self.loader = build_loader(data, min(batch_size, len(data)), image_size, train=False, cache="ram")
 
     def __call__(self, detector: Any) -> Validation:
+        if self.statistics is not None:
+            detector = self.statistics(detector, self.fabric.autocast())
         found, _ = detect(_Deployed(detector, self.fabric), self.loader)
         every = [found[i] for i in range(len(self.data))]
         result = score_detections(self.data, every)
         numbers = dict(result.numbers) | {f"ap/{name}": one.ap for name, one in result.per_class.items()}
         pictures = {f"val/{i}": self._picture(i, every[i]) for i in range(min(PICTURES, len(every)))}
-        return Validation(numbers, pictures, result.curves)
+        return Validation(numbers, pictures, result.curves, detector)
 
     def _picture(self, index: int, found: Found) -> np.ndarray:
         record = self.data.records[index]

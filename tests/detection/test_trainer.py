@@ -15,7 +15,9 @@ import torch
 from nas.detection import training_state
 from nas.detection.augment import Augmentation
 from nas.detection.dataset import DetectionData, relabel
+from nas.detection.loader import build_loader
 from nas.detection.loss_guard import LossGuard
+from nas.detection.norm_statistics import NormStatistics
 from nas.detection.trainer import Validation
 from nas.detection.training import TrainingTask, run_training
 from nas.detection.training_options import DistillOptions
@@ -223,3 +225,23 @@ def test_unusable_settings_are_told(tiny, root, tmp_path):
 def test_half_precision_on_the_cpu(tiny, root, tmp_path):
     result = run(tiny, root, tmp_path / "run", {"epochs": 2, "precision": "bf16"})
     assert result.steps == 12 and all(np.isfinite(float(row["total"])) for row in steps(tmp_path / "run"))
+
+
+def test_measured_norm_statistics_are_those_of_the_images(tiny, root):
+    train, _ = tiny.shapes(root)
+    torch.manual_seed(0)
+    model = build_detector(tiny.tiny_spec(), 5)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    measured = NormStatistics(train, 64, 4, 8)(model)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    images = torch.cat(
+        [batch.images for batch in build_loader(train.subset([0, 3, 7, 10, 13, 16, 20, 23]), 4, 64, train=False)]
+    )
+    first = model.backbone.block_list[0].conv.conv if hasattr(model.backbone, "block_list") else None
+    assert first is not None
+    x = images.float()
+    focus = torch.cat([x[..., ::2, ::2], x[..., 1::2, ::2], x[..., ::2, 1::2], x[..., 1::2, 1::2]], 1)
+    mean = first(focus).mean((0, 2, 3))
+    norm = measured.backbone.block_list[0].conv.bn
+    torch.testing.assert_close(norm.running_mean, mean, rtol=1e-4, atol=1e-3)
+    assert norm.momentum == model.backbone.block_list[0].conv.bn.momentum
