@@ -78,10 +78,15 @@ def fit_model(measurements: Sequence[Measurement], runtime: Runtime, rows: Seque
 
 
 def fit_line(sums: Sequence[float], totals: Sequence[float]) -> tuple[float, float]:
-    """Offset (at least 0) and factor of total = offset + factor * sum with the least relative error."""
+    """Offset (at least 0) and factor of total = offset + factor * sum with the least relative error.
+
+    Networks of one space take similar times, and noisy sums flatten a line: an offset needs evidence, one percent of the
+    typical total is as surprising as an error of one percent.
+    """
     x, y = np.array(sums), np.array(totals)
     design = np.stack([1 / y, x / y], axis=1)
-    offset, factor = np.linalg.lstsq(design, np.ones(len(y)), rcond=None)[0].tolist()
+    design = np.concatenate([design, [[1 / median(totals), 0.0]]])
+    offset, factor = np.linalg.lstsq(design, np.append(np.ones(len(y)), 0.0), rcond=None)[0].tolist()
     if offset < 0 or factor <= 0:
         ratio = x / y
         return 0.0, float(ratio.sum() / (ratio**2).sum())
