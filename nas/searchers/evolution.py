@@ -25,9 +25,9 @@ class Evolution:
     """Keeps the best `population` distinct individuals; each proposal changes a uniformly drawn one of them.
 
     crossover: share of proposals that are first crossed with a second parent. minor_from: number of evaluations told
-    after which only widths move, by small steps, in half of the proposals. batch: proposals of one generation (four
-    times the population unless told). Where most of a generation was seen before, the next is changed more than once.
-    Raises UserError for senseless settings.
+    after which only widths move, by small steps, in half of the proposals. batch: proposals of one generation; unless
+    told, four times the population, or an eighth of it where evaluations are costly. Where most of a generation was
+    seen before, the next is changed more than once. Raises UserError for senseless settings.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class Evolution:
     ) -> None:
         if population < 2 or not 0 <= crossover <= 1:
             raise UserError("evolution needs population >= 2 and crossover between 0 and 1")
-        self.batch = batch or 4 * population
+        self.batch = batch or (4 * population if problem.generous else max(population // 8, 16))
         self._problem, self._seed, self._size = problem, seed, population
         self._crossover, self._minor_from = crossover, minor_from
         self._told, self._rounds = 0, 1

@@ -33,6 +33,7 @@ class GeneProblem:
     Raises UserError if the budget limits a metric that the objective does not give.
     """
 
+    generous: bool = True
     metrics: tuple[str, ...] = METRICS
 
     def __init__(self, space: TinyNASSpace, objective: Objective, budget: Budget) -> None:

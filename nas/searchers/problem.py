@@ -37,8 +37,12 @@ class Evaluation:
 
 
 class Problem(Protocol):
-    """A search space with an objective and limits, array by array."""
+    """A search space with an objective and limits, array by array.
 
+    generous: whether thousands of evaluations cost less than a second, so that large batches lose nothing.
+    """
+
+    generous: bool
     metrics: tuple[str, ...]
     budget: Budget
 

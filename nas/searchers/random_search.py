@@ -16,8 +16,8 @@ from nas.searchers.streams import candidate_keys
 class RandomSearch:
     """Draws every proposal afresh from the space."""
 
-    def __init__(self, problem: Problem, seed: int = 0, batch: int = 512) -> None:
-        self.batch = batch
+    def __init__(self, problem: Problem, seed: int = 0, batch: int | None = None) -> None:
+        self.batch = batch or (2048 if problem.generous else 64)
         self._problem, self._seed = problem, seed
 
     def ask(self, first: int, count: int) -> Proposals:

@@ -47,6 +47,8 @@ class SpecProblem:
     computed only where the budget limits it.
     """
 
+    generous: bool = False
+
     def __init__(
         self,
         space: SearchSpace[Any],
