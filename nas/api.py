@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from nas.cost.latency import Latency
     from nas.searching import SearchResult
+    from search_spaces import SearchSpace
 
 DEFAULT_HARDWARE = "t4_tensorrt_fp16"
 
@@ -82,7 +83,9 @@ def score(source: str | Path | Spec, scorer: str = "mae", **options: Any) -> flo
     return score_spec(spec, scorer, **options)
 
 
-def find(budget: Mapping[str, float], space: str = "tinynas_k1kx", **options: Any) -> SearchResult:
+def find(
+    budget: Mapping[str, float], space: str | SearchSpace[Any] = "tinynas_k1kx", **options: Any
+) -> SearchResult:
     """The best architecture within a budget, as `python -m nas.search` finds it: `.best.spec`, `.best.metrics`, `.front`.
 
     budget: limits by metric, such as {"latency_ms": 3, "layers": 25}; options: the fields of SearchSettings.
