@@ -104,6 +104,11 @@ def print_result(console: Console, result: SearchResult, marks: list[Mark], fold
     limits = ", ".join(f"{metric} <= {limit:g}" for metric, limit in result.settings.budget.limits)
     console.print(f"shape     {shape_of(result.best.spec)}")
     console.print(f"limits    {limits}; binding: {', '.join(result.binding) or 'none'}{margin}", highlight=False)
+    if result.proof:
+        console.print(f"proof     {result.proof}", highlight=False)
+    for candidate in result.near[:3]:
+        line = f"near      {candidate.score:.3f}  {candidate.metrics['latency_ms']:.3f} ms  {shape_of(candidate.spec)}"
+        console.print(line, highlight=False)
     for note in result.notes:
         console.print(f"note      {note}", highlight=False)
     console.print(

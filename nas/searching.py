@@ -104,6 +104,22 @@ class SearchResult:
     notes: tuple[str, ...]
 
     @property
+    def near(self) -> tuple[Candidate, ...]:
+        """Networks of other shapes within 1 % of a proven optimum (none without a proof)."""
+        return tuple(whole(self.settings, candidate) for candidate in self.outcome.near)
+
+    @property
+    def proof(self) -> str:
+        """What an exact search proves, in one line; empty otherwise."""
+        certificate = self.outcome.certificate
+        if certificate is None:
+            return ""
+        return (
+            f"no member of space {self.settings.space.name} within the limits scores more than {certificate.upper:.6f} "
+            f"(gap {certificate.gap:.2g}, {certificate.architectures:,} architectures covered)"
+        )
+
+    @property
     def binding(self) -> list[str]:
         """Limits that the winner uses up to within 2 %."""
         return self.settings.budget.binding(self.best.metrics)

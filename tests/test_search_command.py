@@ -15,6 +15,7 @@ import pytest
 import nas
 from nas.cost.memory import peak_memory_mb
 from nas.files import load_spec, read_spec_document
+from search_spaces import find_space
 
 ROOT = Path(__file__).resolve().parents[1]
 QUICK = ("evaluations=3000", "progress=false")
@@ -27,7 +28,7 @@ def command(*arguments: str, torch_free: bool = True) -> list[str]:
 
 
 def search(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command(*arguments), capture_output=True, text=True, cwd=ROOT, timeout=120)
+    return subprocess.run(command(*arguments), capture_output=True, text=True, cwd=ROOT, timeout=300)
 
 
 @pytest.fixture(scope="module")
@@ -147,3 +148,16 @@ def test_peak_memory_is_a_budget() -> None:
     found = nas.find({"peak_memory_mb": 8.5, "latency_ms": 3.0}, evaluations=400)
     assert found.best.metrics["peak_memory_mb"] <= 8.5
     assert found.best.metrics["peak_memory_mb"] == pytest.approx(peak_memory_mb(found.best.spec))
+
+
+def test_an_exact_search_shows_its_proof(tmp_path: Path) -> None:
+    channels, depths, stem = ((8, 24), (64, 72), (64, 72), (128, 136), (256, 264)), (1, 2, 1, 2, 1), (16, 16)
+    limits = {"channels": channels, "depths": depths, "stem_channels": stem}
+    overrides = [f"space.{key}={str(value).replace('(', '[').replace(')', ']')}" for key, value in limits.items()]
+    result = search("+budget=latency_3ms", "searcher=exact", *overrides, "progress=false", f"hydra.run.dir={tmp_path}/run")
+    assert result.returncode == 0, result.stderr
+    assert "proof     no member of space tinynas_k1kx" in result.stdout
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert "architectures covered" in summary["proof"]
+    evolved = nas.find({"latency_ms": 3.0}, find_space("tinynas_k1kx", **limits), evaluations=5000)
+    assert evolved.best.score == pytest.approx(summary["best"]["score"])

@@ -69,6 +69,7 @@ class SearchRecord:
     parts: tuple[Part, ...]
     prices: tuple[Mapping[str, Any], ...]
     front: tuple[Mapping[str, Any], ...] = ()
+    near: tuple[Mapping[str, Any], ...] = ()
     marks: tuple[Mark, ...] = ()
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
