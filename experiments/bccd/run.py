@@ -1,0 +1,158 @@
+"""BCCD from scratch on two CPU cores: three seeds of 23 minutes; and distillation against none at equal time.
+
+    python experiments/bccd/run.py train [MINUTES]        seeds 0, 1, 2 -> outputs/bccd/train/seedN, results.json, curves.png
+    python experiments/bccd/run.py distill [MINUTES]      a wider teacher, then seeds 0, 1, 2 with and without it
+
+    python experiments/bccd/run.py gpu [EPOCHS]           DAMO-YOLO-T and -S at 640 on BCCD and coco_mini, T also distilled from S
+
+Every run is one `python -m nas.train` command, printed before it starts; finished runs are not repeated and interrupted
+ones go on. Nothing else should run on the machine: the budget is wall time.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
+RECIPE = [
+    "data=bccd",
+    "data.check=labels",
+    "image_size=320",
+    "trainer=cpu_small",
+    "trainer.precision=bf16",
+    "trainer.epochs=250",
+    "trainer.schedule.tail_epochs=10",
+    "augmentation=light",
+    "augmentation.flip_vertical=0.5",
+    "augmentation.closing_epochs=20",
+]
+SEEDS = (0, 1, 2)
+
+
+def train(folder: Path, *overrides: str, recipe: list[str] = RECIPE) -> dict:
+    """Run one training unless its scores are there; the scores on the test split, or the last on the validation split."""
+    if not (folder / "done").is_file():
+        arguments = [*recipe, *overrides, f"hydra.run.dir={folder}"]
+        if (folder / "last.state").is_file():
+            arguments = [f"resume={folder}"]
+        command = [sys.executable, "-m", "nas.train", *arguments]
+        print(" ".join(["python", *command[1:]]), flush=True)
+        subprocess.run(command, cwd=ROOT, check=True)
+        (folder / "done").touch()
+    if (folder / "test.json").is_file():
+        return json.loads((folder / "test.json").read_text())
+    return max(map(json.loads, (folder / "epochs.jsonl").read_text().splitlines()), key=lambda row: row["ap"])
+
+
+def summary(runs: dict[str, list[dict]]) -> dict:
+    """Mean, lowest and highest AP and AP50 over the seeds of each kind."""
+    table = {}
+    for kind, scores in runs.items():
+        table[kind] = {
+            name: {
+                "mean": round(statistics.fmean(s[name] for s in scores), 4),
+                "deviation": round(statistics.stdev(s[name] for s in scores), 4),
+                "seeds": [round(s[name], 4) for s in scores],
+            }
+            for name in ("ap", "ap50", "ap75")
+        }
+    return table
+
+
+def curves(folders: dict[str, Path], target: Path) -> None:
+    """Validation AP and AP50 over the epochs."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(1, 2, figsize=(10, 4), sharex=True)
+    for label, folder in folders.items():
+        rows = [json.loads(line) for line in (folder / "epochs.jsonl").read_text().splitlines()]
+        for axis, name in zip(axes, ("ap", "ap50"), strict=True):
+            axis.plot([row["epoch"] for row in rows], [row[name] for row in rows], label=label)
+            axis.set(xlabel="epoch", ylabel=f"val {name}")
+    axes[0].legend()
+    figure.tight_layout()
+    figure.savefig(target, dpi=100)
+    plt.close(figure)
+
+
+def write(name: str, table: dict, folders: dict[str, Path]) -> None:
+    """Results beside this file, as JSON and PNG."""
+    (HERE / f"{name}.json").write_text(json.dumps(table, indent=1) + "\n")
+    curves(folders, HERE / f"{name}.png")
+    print(json.dumps(table, indent=1))
+
+
+def run_train(minutes: float) -> None:
+    """The searched detector, three seeds."""
+    base = ROOT / "outputs/bccd/train"
+    folders = {f"seed {seed}": base / f"seed{seed}" for seed in SEEDS}
+    model = f"model={HERE / 'model.yaml'}"
+    scores = [
+        train(folder, model, f"seed={seed}", f"trainer.minutes={minutes}")
+        for seed, folder in zip(SEEDS, folders.values(), strict=True)
+    ]
+    write("train", summary({"searched detector": scores}), folders)
+
+
+def run_distill(minutes: float) -> None:
+    """A wider teacher, then the searched detector with and without it, in the same time."""
+    base = ROOT / "outputs/bccd/distill"
+    teacher = base / "teacher"
+    train(teacher, f"model={HERE / 'teacher.yaml'}", "seed=0", f"trainer.minutes={2 * minutes}")
+    runs: dict[str, list[dict]] = {}
+    folders = {}
+    for kind, extra in (("alone", []), ("distilled", [f"distill.teacher={teacher / 'best.safetensors'}"])):
+        for seed in SEEDS:
+            folders[f"{kind}, seed {seed}"] = folder = base / f"{kind}{seed}"
+            model = f"model={HERE / 'model.yaml'}"
+            runs.setdefault(kind, []).append(train(folder, model, f"seed={seed}", f"trainer.minutes={minutes}", *extra))
+    write("distill", summary(runs), folders)
+
+
+def run_gpu(epochs: float) -> None:
+    """Waits for a GPU: the official recipe at 640 pixels, batch 64, on small data."""
+    import torch
+
+    if not torch.cuda.is_available():
+        sys.exit("these runs need a GPU: none is found")
+    recipe = [
+        "trainer=damo",
+        "trainer.batch_size=64",
+        "trainer.cache=ram",
+        "image_size=640",
+        f"trainer.epochs={epochs:g}",
+    ]
+    table: dict[str, dict] = {}
+    for data in ("bccd", "coco_mini"):
+        base = ROOT / "outputs/bccd/gpu" / data
+        teacher = f"distill.teacher={base / 'damo-yolo-s/best.safetensors'}"
+        for name, model, extra in (
+            ("damo-yolo-s", "damo-yolo-s", []),
+            ("damo-yolo-t", "damo-yolo-t", ["augmentation=damo_t"]),
+            ("damo-yolo-t distilled", "damo-yolo-t", ["augmentation=damo_t", teacher]),
+        ):
+            folder = base / name.replace(" ", "-")
+            score = train(folder, f"model={model}", f"data={data}", *extra, recipe=recipe)
+            table[f"{data}, {name}"] = {key: round(score[key], 4) for key in ("ap", "ap50", "ap75")}
+            (HERE / "gpu.json").write_text(json.dumps(table, indent=1) + "\n")
+    print(json.dumps(table, indent=1))
+
+
+if __name__ == "__main__":
+    what, minutes = sys.argv[1] if len(sys.argv) > 1 else "", float(sys.argv[2]) if len(sys.argv) > 2 else None
+    if what == "train":
+        run_train(minutes or 23)
+    elif what == "distill":
+        run_distill(minutes or 8)
+    elif what == "gpu":
+        run_gpu(minutes or 300)
+    else:
+        sys.exit(__doc__)

@@ -1,0 +1,38 @@
+"""Real images: eight of BCCD are learnt by heart by a small searched detector."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from nas.detection.augment import Augmentation
+from nas.detection.coco_format import read_coco
+from nas.detection.optimizer import OptimizerOptions
+from nas.detection.training import TrainingTask, run_training
+from nas.detection.training_options import EmaOptions, ScheduleOptions, TrainerOptions
+
+MODEL = Path(__file__).resolve().parents[2] / "experiments" / "bccd" / "model.yaml"
+
+
+@pytest.mark.benchmark
+def test_eight_images_are_memorised(shared, tmp_path):
+    root = shared / "data" / "bccd"
+    data, _ = read_coco(root / "annotations/train.json", root / "images", "bccd", "train")
+    eight = data.subset(range(8))
+    options = TrainerOptions(
+        epochs=300,
+        batch_size=4,
+        workers=0,
+        cache="ram",
+        evaluate_every=75,
+        optimizer=OptimizerOptions("adamw", lr=0.003, weight_decay=0.05),
+        schedule=ScheduleOptions(warmup_epochs=5, tail_epochs=1),
+        ema=EmaOptions(0.97, 20.0, norm_images=8),
+    )
+    task = TrainingTask(MODEL, eight, eight, options, Augmentation.plain(), image_size=320, device="cpu")
+    result = run_training(task, tmp_path / "run")
+    assert result.seconds < 600
+    rows = [json.loads(line) for line in (tmp_path / "run" / "epochs.jsonl").read_text().splitlines()]
+    assert max(row["ap50"] for row in rows) >= 0.95
