@@ -21,6 +21,8 @@ from nas.spec import digest
 
 #: Distance of the validation networks' seed from the plan's, so that they are others.
 SEED_STEP = 1_000_003
+#: Random networks that are drawn for each one that is timed.
+POOL = 25
 
 
 @dataclass(frozen=True)
@@ -59,8 +61,10 @@ def validate_table(
 ) -> Validation:
     """Time `validation_networks` random networks, none of which made the table, and write the result into its header.
 
-    Beside the table lie `<name>_validation.csv` and a scatter plot. Raises UserError for a table of another runtime,
-    batch, precision or device.
+    They are spread evenly over the latencies of the space (`spread_over_range`): a uniform draw crowds in the middle,
+    where ranks are decided by the noise of the device, and leaves the ends of the range untested. Beside the table lie
+    `<name>_validation.csv` and a scatter plot. Raises UserError for a table of another runtime, batch, precision or
+    device.
     """
     header, body = read_table(table_path)
     runtime = runtime or open_runtime(settings.runtime, settings.threads, settings.batch)
@@ -69,8 +73,10 @@ def validate_table(
         raise UserError(f"{table_path} was measured with {header.runtime}, not {runtime.name}")
     table = LatencyTable.load(table_path)
     used = {digest(item.spec) for item in MeasurementStore(settings.folder, runtime, settings.space).measurements}
-    pool = settings.random_detectors(settings.validation_networks + len(used), settings.seed + SEED_STEP)
-    specs = [spec for spec in pool if digest(spec) not in used][: settings.validation_networks]
+    pool = settings.random_detectors(POOL * settings.validation_networks, settings.seed + SEED_STEP)
+    unseen = [spec for spec in pool if digest(spec) not in used]
+    expected = [table.total(operations(spec, "folded")).ms for spec in unseen]
+    specs = [unseen[place] for place in spread_over_range(expected, settings.validation_networks)]
     predicted, measured, lines = [], [], ["digest,predicted_ms,measured_ms,spread_percent"]
     for number, spec in enumerate(specs, 1):
         item = runtime.measure(spec, settings.repetitions, kernels=False)
@@ -81,6 +87,17 @@ def validate_table(
     result = Validation.of(predicted, measured)
     write_results(settings, table_path, header, body, result, predicted, measured, lines)
     return result
+
+
+def spread_over_range(values: Sequence[float], count: int) -> list[int]:
+    """Places of `count` values nearest to a geometric ladder from the smallest to the largest, each place once."""
+    free = set(range(len(values)))
+    chosen = []
+    for target in np.geomspace(min(values), max(values), min(count, len(values))):
+        place = min(free, key=lambda i: (abs(values[i] - target), i))
+        free.remove(place)
+        chosen.append(place)
+    return chosen
 
 
 def write_results(
@@ -100,7 +117,8 @@ def write_results(
     kept: dict[str, Any] = {
         key: body[key] for key in ("hardware", "parameters", "kernels", "line", "columns", "rows") if key in body
     }
-    write_table(table_path, replace(header, validation=asdict(result) | {"on": "random networks, not used"}), kept)
+    validation = asdict(result) | {"on": "random networks over the whole range, not used for the table"}
+    write_table(table_path, replace(header, validation=validation), kept)
     stem = settings.folder / f"{header.name}_validation"
     write_atomic(stem.with_suffix(".csv"), "\n".join(lines) + "\n")
     draw_scatter(stem.with_suffix(".png"), predicted, measured, f"{header.name}: {result}")

@@ -11,7 +11,18 @@ from torch.nn import functional
 from nas.lowering.csp import WRAPPER_ACTIVATION, csp_units
 from nas.lowering.network import pyramid_block
 from nas.lowering.residual import has_shortcut, needs_projection, squeeze_width
-from nas.models.layers import SPP, ConvNorm, ConvNormAct, Focus, RepConv, activation_layer, batch_norm, convolution
+from nas.models.layers import (
+    SPP,
+    ConvNorm,
+    ConvNormAct,
+    Focus,
+    RepConv,
+    activation_layer,
+    batch_norm,
+    convolution,
+    fold_batch_norms,
+    merge_branches,
+)
 from nas.spec import CSP, GELAN, Backbone, Block, C3k2, InvertedResidual, Plain, Residual
 
 
@@ -186,6 +197,12 @@ class BackboneModule(nn.Module):
             if index in self.out_blocks:
                 maps.append(x)
         return maps
+
+    def fuse(self) -> BackboneModule:
+        """Merge the branches and fold every BatchNorm, in place, of a backbone that stands alone."""
+        merge_branches(self)
+        fold_batch_norms(self)
+        return self.eval()
 
 
 def build_block(block: Block, in_channels: int, spec: Backbone, pyramid: nn.Module | None = None) -> nn.Module:

@@ -19,7 +19,7 @@ from nas.measure.trace import trace_operations
 from nas.models.build import build_model
 from nas.models.detector import build_detector
 from nas.spec import CSP, Backbone, DetectorSpec, HeadSpec, InvertedResidual, NeckSpec, Residual, Stem
-from search_spaces.published import load_published
+from search_spaces.published import load_published, published_names
 
 
 class Sequence(nn.Module):
@@ -50,6 +50,14 @@ def test_published_detectors_trace_to_their_lowering(size: str) -> None:
     spec = load_published(f"damo-yolo-{size}")
     assert isinstance(spec, DetectorSpec)
     assert_equal(replace(spec, image_size=320))
+
+
+@pytest.mark.parametrize("name", [name for name in published_names() if not name.startswith("damo-yolo")])
+def test_published_backbones_trace_to_their_lowering(name: str) -> None:
+    spec = load_published(name)
+    assert isinstance(spec, Backbone)
+    traced = trace_operations(build_model(spec), 128)
+    assert [kernel_fields(op) for op in traced] == [kernel_fields(op) for op in operations(spec, "folded", 128)]
 
 
 def random_detector(seed: int) -> DetectorSpec:
@@ -92,6 +100,12 @@ def random_detector(seed: int) -> DetectorSpec:
 
 @pytest.mark.parametrize("seed", range(24))
 def test_random_detectors_trace_to_their_lowering(seed: int) -> None:
+    assert_equal(random_detector(seed))
+
+
+@pytest.mark.benchmark
+@pytest.mark.parametrize("seed", range(24, 224))
+def test_two_hundred_more_random_detectors_trace_to_their_lowering(seed: int) -> None:
     assert_equal(random_detector(seed))
 
 
