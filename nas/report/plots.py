@@ -5,54 +5,26 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
+from nas.report.canvas import ACCENT, INK, PALE, WARM, canvas, label, save_png
 from nas.report.search_record import LABELS, SearchRecord
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-INK, ACCENT, PALE, WARM = "#1b2a41", "#0b7285", "#c9d6df", "#d9480f"
 
 
 def draw_search(record: SearchRecord, folder: Path) -> list[Path]:
     """Write the pictures of a search into `folder`; returns their paths."""
-    written = [_save(_course(record), folder / "score.png")]
+    written = [save_png(_course(record), folder / "score.png")]
     metrics = [metric for metric in LABELS if metric in record.columns]
-    written.append(_save(_cloud(record, metrics), folder / "cloud.png"))
-    written.append(_save(_winner(record), folder / "winner.png"))
+    written.append(save_png(_cloud(record, metrics), folder / "cloud.png"))
+    written.append(save_png(_winner(record), folder / "winner.png"))
     if record.prices:
-        written.append(_save(_prices(record), folder / "latency.png"))
+        written.append(save_png(_prices(record), folder / "latency.png"))
     return written
 
 
-def _figure(rows: int, columns: int, width: float, height: float) -> tuple[Figure, np.ndarray]:
-    """A figure of its own, without the global state of pyplot."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), dpi=120, layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure, figure.subplots(rows, columns, squeeze=False)
-
-
-def _save(figure: Figure, path: Path) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path)
-    return path
-
-
-def _plain(axes: Axes, title: str, x: str, y: str) -> None:
-    axes.set_title(title, loc="left", fontsize=10, color=INK)
-    axes.set_xlabel(x, fontsize=9)
-    axes.set_ylabel(y, fontsize=9)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.tick_params(labelsize=8)
-
-
 def _course(record: SearchRecord) -> Figure:
-    figure, grid = _figure(1, 1, 7, 3.6)
+    figure, grid = canvas(1, 1, 7, 3.6)
     axes = grid[0, 0]
     curve = record.best_curve
     feasible = record.columns["feasible"] > 0
@@ -60,14 +32,14 @@ def _course(record: SearchRecord) -> Figure:
     if len(curve):
         last = max(record.columns["evaluation"].max(), curve[-1, 0])
         axes.step([*curve[:, 0], last], [*curve[:, 1], curve[-1, 1]], where="post", color=ACCENT, lw=1.6)
-    _plain(axes, f"{record.title}: best {record.scorer} score so far", "evaluations", f"{record.scorer} score")
+    label(axes, f"{record.title}: best {record.scorer} score so far", "evaluations", f"{record.scorer} score")
     return figure
 
 
 def _cloud(record: SearchRecord, metrics: list[str]) -> Figure:
     columns = min(3, len(metrics))
     rows = -(-len(metrics) // columns)
-    figure, grid = _figure(rows, columns, 4.2 * columns, 3.3 * rows)
+    figure, grid = canvas(rows, columns, 4.2 * columns, 3.3 * rows)
     feasible = record.columns["feasible"] > 0
     for axes, metric in zip(grid.flat, metrics, strict=False):
         x, y = record.columns[metric], record.columns["score"]
@@ -81,14 +53,14 @@ def _cloud(record: SearchRecord, metrics: list[str]) -> Figure:
         axes.plot(record.winner[metric], record.winner["score"], "*", ms=11, color=WARM)
         if metric in record.limits:
             axes.axvline(record.limits[metric], color=WARM, lw=0.8, ls="--")
-        _plain(axes, "", LABELS[metric], f"{record.scorer} score")
+        label(axes, "", LABELS[metric], f"{record.scorer} score")
     for axes in list(grid.flat)[len(metrics) :]:
         axes.set_visible(False)
     return figure
 
 
 def _winner(record: SearchRecord) -> Figure:
-    figure, grid = _figure(1, 1, 8, 0.42 * len(record.parts) + 1.2)
+    figure, grid = canvas(1, 1, 8, 0.42 * len(record.parts) + 1.2)
     axes = grid[0, 0]
     widest = max(part.out for part in record.parts)
     for row, part in enumerate(record.parts):
@@ -108,7 +80,7 @@ def _winner(record: SearchRecord) -> Figure:
 
 
 def _prices(record: SearchRecord) -> Figure:
-    figure, grid = _figure(1, 1, 9, 3.4)
+    figure, grid = canvas(1, 1, 9, 3.4)
     axes = grid[0, 0]
     colours = {"compute": ACCENT, "memory": WARM, "launch": PALE}
     for index, row in enumerate(record.prices):
@@ -116,5 +88,5 @@ def _prices(record: SearchRecord) -> Figure:
     for bound, colour in colours.items():
         axes.bar([0], [0], color=colour, label=f"{bound}-bound")
     axes.legend(fontsize=7, frameon=False)
-    _plain(axes, "the winner's latency, operation by operation", "operation in execution order", "microseconds")
+    label(axes, "the winner's latency, operation by operation", "operation in execution order", "microseconds")
     return figure
