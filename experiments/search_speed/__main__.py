@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import platform
 import resource
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -18,6 +17,7 @@ from nas.cost.budget import Budget
 from nas.cost.latency import LatencyTable
 from nas.errors import UserError
 from nas.frame import Frame
+from nas.search_output import commit
 from nas.searchers.evolution import Evolution
 from nas.searchers.formulas import MaeFormula
 from nas.searchers.gene_problem import GeneProblem
@@ -54,15 +54,12 @@ def main() -> None:
     outcome = run_loop(problem, Evolution(problem, int(given["seed"]), minor_from=count // 2), count)
     spent = time.process_time() - start
     after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    git = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=Path(__file__).parent
-    )
     print(f"{outcome.evaluated:,} distinct candidates of {outcome.proposed:,} proposals in {spent:.1f} CPU seconds")
     print(f"{outcome.evaluated / spent:,.0f} distinct candidates per second per core, set-up and front included")
     print(
         f"peak memory {after:.0f} MiB ({after - before:.0f} MiB above start); best score {outcome.front[0].score:.3f}"
     )
-    print(f"machine: {processor()}, Python {platform.python_version()}; commit {git.stdout.strip() or 'unknown'}")
+    print(f"machine: {processor()}, Python {platform.python_version()}; commit {commit()[:7] or 'unknown'}")
 
 
 if __name__ == "__main__":
