@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import colorsys
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -10,12 +12,16 @@ from typing import Any
 import cv2
 import numpy as np
 
+from nas.detection.frames import Frame
 from nas.detection.images import Pixels
 from nas.detection.predictor import Prediction
 from nas.errors import UserError
 
 #: Endings that OpenCV writes; other pictures become JPEG.
 WRITABLE = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
+
+#: Pictures that may wait to be written.
+AHEAD = 4
 
 
 def class_colour(label: int) -> tuple[int, int, int]:
@@ -43,11 +49,16 @@ def draw(pixels: Pixels, prediction: Prediction) -> Pixels:
 
 
 class PictureWriter:
-    """Writes drawn pictures below a folder under their own names, and the frames of each video as one MP4."""
+    """Writes drawn pictures below a folder under their own names, and the frames of each video as one MP4.
+
+    Drawing and encoding happen in a thread, in order, while the caller computes the next prediction.
+    """
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
         self._video: tuple[str, Any] | None = None
+        self._thread = ThreadPoolExecutor(1)
+        self._waiting: deque[Future[Path]] = deque()
 
     def __enter__(self) -> PictureWriter:
         return self
@@ -55,14 +66,27 @@ class PictureWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._thread.shutdown()  # what was handed over is still written, also after Ctrl-C
         self._close()
+        if kind is None:
+            self._settle(0)
 
-    def write(self, prediction: Prediction) -> Path | None:
-        """Draw and write one prediction; None without a picture. Raises UserError if the disk refuses."""
+    def write(self, prediction: Prediction) -> bool:
+        """Hand over one prediction; False without a picture. Raises UserError if the disk refused an earlier one."""
         frame = prediction.frame
         if frame is None or frame.pixels is None:
-            return None
-        drawn = cv2.cvtColor(draw(frame.pixels, prediction), cv2.COLOR_RGB2BGR)
+            return False
+        self._settle(AHEAD)
+        self._waiting.append(self._thread.submit(self._write, prediction, frame, frame.pixels))
+        return True
+
+    def _settle(self, ahead: int) -> None:
+        """Wait until at most so many pictures are still to be written."""
+        while len(self._waiting) > ahead:
+            self._waiting.popleft().result()
+
+    def _write(self, prediction: Prediction, frame: Frame, pixels: Pixels) -> Path:
+        drawn = cv2.cvtColor(draw(pixels, prediction), cv2.COLOR_RGB2BGR)
         if frame.video:
             return self._append(frame.video, frame.rate, drawn)
         path = self.folder / frame.name

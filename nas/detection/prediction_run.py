@@ -68,7 +68,7 @@ def predict_into(
             for prediction in stream:
                 run.rows.append(_row(prediction))
                 rows += coco_results(prediction, ids)
-                if pictures and writer.write(prediction) is not None:
+                if pictures and writer.write(prediction):
                     run.pictures = folder / "pictures"
                 if progress is not None:
                     progress(prediction)
