@@ -32,9 +32,12 @@ class SharedBatchNorm(nn.BatchNorm2d):
         if not self.training or world_size() == 1:
             return super().forward(input)
         x = input.float()
-        moments = torch.stack([x.mean((0, 2, 3)), x.square().mean((0, 2, 3))])
-        mean, square = _MeanOverProcesses.apply(moments)
-        variance = (square - mean.square()).clamp_(min=0)
+        variance, mean = torch.var_mean(x, (0, 2, 3), correction=0)
+        # In float64, because a mean far above the deviation would leave nothing of their difference in float32.
+        first = mean.double()
+        moments = torch.stack([first, variance.double() + first.square()])
+        first, second = _MeanOverProcesses.apply(moments)
+        mean, variance = first.float(), (second - first.square()).clamp(min=0).float()
         if self.track_running_stats and self.running_mean is not None and self.running_var is not None:
             with torch.no_grad():
                 count = input.numel() // input.shape[1] * world_size()
