@@ -83,9 +83,7 @@ def score(source: str | Path | Spec, scorer: str = "mae", **options: Any) -> flo
     return score_spec(spec, scorer, **options)
 
 
-def find(
-    budget: Mapping[str, float], space: str | SearchSpace[Any] = "tinynas_k1kx", **options: Any
-) -> SearchResult:
+def find(budget: Mapping[str, float], space: str | SearchSpace[Any] = "tinynas_k1kx", **options: Any) -> SearchResult:
     """The best architecture within a budget, as `python -m nas.search` finds it: `.best.spec`, `.best.metrics`, `.front`.
 
     budget: limits by metric, such as {"latency_ms": 3, "layers": 25}; options: the fields of SearchSettings.

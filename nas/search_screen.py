@@ -60,6 +60,7 @@ class Bar:
             text += f"  nothing fits yet (closest {100 * standing.closest:.0f} % over)"
         else:
             text += f"  best {standing.best['score']:.3f}  binding: {', '.join(standing.binding) or 'none'}"
+        text += f"  {standing.stage}" if standing.stage else ""
         self._progress.update(self._task, completed=standing.evaluated, text=text)
 
 
@@ -106,7 +107,8 @@ def print_result(console: Console, result: SearchResult, marks: list[Mark], fold
     console.print(f"limits    {limits}; binding: {', '.join(result.binding) or 'none'}{margin}", highlight=False)
     if result.proof:
         console.print(f"proof     {result.proof}", highlight=False)
-    for candidate in result.near[:3]:
+    others = [candidate for candidate in result.near if candidate.digest != result.best.digest]
+    for candidate in others[:3]:
         line = f"near      {candidate.score:.3f}  {candidate.metrics['latency_ms']:.3f} ms  {shape_of(candidate.spec)}"
         console.print(line, highlight=False)
     for note in result.notes:

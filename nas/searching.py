@@ -35,7 +35,7 @@ class SearchSettings:
     space: SearchSpace[Any]
     scorer: str = "mae"
     scorer_options: Mapping[str, Any] = field(default_factory=dict)
-    searcher: str = "evolution"
+    searcher: str = "auto"
     searcher_options: Mapping[str, Any] = field(default_factory=dict)
     hardware: str = "t4_tensorrt_fp16"
     frame: Frame = field(default_factory=Frame)
@@ -168,7 +168,10 @@ def run_search(
         )
     front = tuple(whole(settings, candidate) for candidate in outcome.front)
     best = front[0]
-    return SearchResult(settings, table, best, front, outcome, tuple(slack_notes(settings, best)))
+    notes = slack_notes(settings, best)
+    if outcome.unproven:
+        notes.append(f"the optimum is not proven: {outcome.unproven}")
+    return SearchResult(settings, table, best, front, outcome, tuple(notes))
 
 
 def whole(settings: SearchSettings, candidate: Candidate) -> Candidate:

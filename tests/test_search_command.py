@@ -159,5 +159,6 @@ def test_an_exact_search_shows_its_proof(tmp_path: Path) -> None:
     assert "proof     no member of space tinynas_k1kx" in result.stdout
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert "architectures covered" in summary["proof"]
-    evolved = nas.find({"latency_ms": 3.0}, find_space("tinynas_k1kx", **limits), evaluations=5000)
+    space = find_space("tinynas_k1kx", **limits)
+    evolved = nas.find({"latency_ms": 3.0}, space, searcher="evolution", evaluations=5000)
     assert evolved.best.score == pytest.approx(summary["best"]["score"])

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import inspect
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from nas.cost.budget import Budget
 from nas.cost.latency import LatencyTable
@@ -20,11 +17,11 @@ from nas.searchers.evolution import Evolution
 from nas.searchers.exact import exact_search
 from nas.searchers.formulas import formula_of
 from nas.searchers.gene_problem import GeneProblem
-from nas.searchers.history import History
 from nas.searchers.loop import Progress, SearchOutcome, interruptible, run_loop
 from nas.searchers.nsga2 import Nsga2
 from nas.searchers.objective import Objective
 from nas.searchers.problem import Problem
+from nas.searchers.proof import search_and_prove, search_exactly
 from nas.searchers.random_search import RandomSearch
 from nas.searchers.spec_problem import MEMORY, NamedScore, SpecProblem
 from search_spaces.base import SearchSpace
@@ -36,7 +33,7 @@ ASKED: dict[str, Callable[..., Searcher]] = {"random": RandomSearch, "evolution"
 
 def searcher_names() -> tuple[str, ...]:
     """Names that `search_with` knows."""
-    return (*ASKED, "exact", "optuna")
+    return ("auto", *ASKED, "exact", "optuna")
 
 
 def check_searcher(name: str, options: Mapping[str, Any]) -> None:
@@ -57,7 +54,7 @@ def _maker(name: str) -> Callable[..., Any]:
         from nas.searchers.optuna_search import search_with_optuna
 
         return search_with_optuna
-    return exact_search if name == "exact" else ASKED[name]
+    return {"auto": Evolution, "exact": exact_search, **ASKED}[name]
 
 
 def make_problem(
@@ -94,10 +91,15 @@ def search_with(
     identity: str = "",
     on_progress: Callable[[Progress], None] | None = None,
 ) -> SearchOutcome:
-    """Run the searcher of that name on a problem; see `run_loop`. Exact search needs neither seed nor state nor limit."""
+    """Run the searcher of that name on a problem; see `run_loop`. Exact search needs neither seed nor state nor limit;
+    `auto` is evolution with its options, and then the proof of the optimum where there can be one."""
     check_searcher(name, options)
     if name == "exact":
-        return _exact_outcome(problem, options, on_progress)
+        return search_exactly(problem, on_progress, **options)
+    if name == "auto":
+        return search_and_prove(
+            problem, evaluations, seed, state=state, identity=identity, on_progress=on_progress, **options
+        )
     if name == "optuna":
         from nas.searchers.optuna_search import search_with_optuna
 
@@ -107,34 +109,3 @@ def search_with(
             )
     searcher = ASKED[name](problem, seed=seed, **options)
     return run_loop(problem, searcher, evaluations, state=state, identity=identity, on_progress=on_progress)
-
-
-def _exact_outcome(
-    problem: Problem, options: Mapping[str, Any], on_progress: Callable[[Progress], None] | None
-) -> SearchOutcome:
-    """An exact search in the form of the others; its history holds the networks that it returns."""
-    if not isinstance(problem, GeneProblem):
-        raise UserError("searcher exact needs a TinyNAS space and a score that is a sum over blocks; use evolution")
-    start = time.monotonic()
-    result = exact_search(problem, **options)
-    shown = list({candidate.digest: candidate for candidate in [*result.front, *result.near]}.values())
-    history = History(("score", *problem.metrics, "excess"))
-    rows = [[candidate.metrics[name] for name in history.names[:-1]] + [0.0] for candidate in shown]
-    history.extend(np.array(rows).reshape(len(rows), len(history.names)))
-    seconds = time.monotonic() - start
-    if on_progress is not None and result.best is not None:
-        best = dict(result.best.metrics)
-        binding = problem.budget.binding(best)
-        on_progress(Progress(len(rows), len(rows), len(rows), seconds, len(rows) / seconds, best, binding, 0.0))
-    return SearchOutcome(
-        result.best,
-        result.front,
-        history,
-        len(rows),
-        len(rows),
-        seconds,
-        False,
-        True,
-        result.certificate,
-        result.near,
-    )

@@ -29,7 +29,8 @@ _EXHAUSTED = 200
 class Progress:
     """Where a search stands; `best` are the metrics of the best candidate inside the budget, None if there is none.
 
-    binding: limits that the best candidate uses up to within 2 %; closest: smallest excess over the budget seen so far.
+    binding: limits that the best candidate uses up to within 2 %; closest: smallest excess over the budget seen so far;
+    stage: what goes on after the evaluations, if anything does.
     """
 
     evaluated: int
@@ -40,6 +41,7 @@ class Progress:
     best: dict[str, float] | None
     binding: list[str]
     closest: float
+    stage: str = ""
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,7 @@ class SearchOutcome:
     """What a search found: the best candidate (None if nothing fits), the front of score against the budgeted metrics,
     and every evaluation (columns score, the metrics, excess). interrupted: stopped by Ctrl-C, may be resumed;
     exhausted: stopped because nothing new was proposed any more. Of exact search also its proof, and networks of other
-    shapes that score within a percent of the best."""
+    shapes that score within a percent of the best; unproven: why a search that tries to prove its optimum has no proof."""
 
     best: Candidate | None
     front: list[Candidate]
@@ -59,6 +61,7 @@ class SearchOutcome:
     exhausted: bool
     certificate: Certificate | None = None
     near: list[Candidate] = field(default_factory=list)
+    unproven: str = ""
 
 
 def run_loop(
