@@ -36,6 +36,7 @@ class Recipe:
     closing_epochs: int = 5
     ema_decay: float = 0.998
     ema_ramp: float = 100.0
+    norm_images: int = 96
     precision: str = "auto"
 
     @property
@@ -156,7 +157,7 @@ def train_one(
         evaluate_every=recipe.epochs,
         optimizer=OptimizerOptions(name=recipe.optimizer, lr=recipe.lr, weight_decay=recipe.weight_decay),
         schedule=ScheduleOptions(warmup_epochs=recipe.warmup_epochs, tail_epochs=0.0),
-        ema=EmaOptions(recipe.ema_decay, recipe.ema_ramp),
+        ema=EmaOptions(recipe.ema_decay, recipe.ema_ramp, recipe.norm_images),
     )
     augmentation = Augmentation(
         mosaic=0.5,

@@ -1,4 +1,4 @@
-"""Real images: eight of BCCD are learnt by heart by a small searched detector."""
+"""Real images: eight of BCCD are learnt by heart, by a small searched detector and by hand-drawn ones."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import pytest
 
 from nas.detection.augment import Augmentation
 from nas.detection.coco_format import read_coco
+from nas.detection.detection_loss import LossOptions, task_aligned
 from nas.detection.optimizer import OptimizerOptions
 from nas.detection.training import TrainingTask, run_training
 from nas.detection.training_options import EmaOptions, ScheduleOptions, TrainerOptions
@@ -17,7 +18,12 @@ MODEL = Path(__file__).resolve().parents[2] / "experiments" / "bccd" / "model.ya
 
 
 @pytest.mark.benchmark
-def test_eight_images_are_memorised(shared, tmp_path):
+@pytest.mark.parametrize(
+    ("model", "loss"),
+    [(MODEL, LossOptions()), ("yolo11n", task_aligned()), ("yolov9t", task_aligned())],
+    ids=("searched", "yolo11n", "yolov9t"),
+)
+def test_eight_images_are_memorised(shared, tmp_path, model, loss):
     root = shared / "data" / "bccd"
     data, _ = read_coco(root / "annotations/train.json", root / "images", "bccd", "train")
     eight = data.subset(range(8))
@@ -30,8 +36,9 @@ def test_eight_images_are_memorised(shared, tmp_path):
         optimizer=OptimizerOptions("adamw", lr=0.003, weight_decay=0.05),
         schedule=ScheduleOptions(warmup_epochs=5, tail_epochs=1),
         ema=EmaOptions(0.97, 20.0, norm_images=8),
+        loss=loss,
     )
-    task = TrainingTask(MODEL, eight, eight, options, Augmentation.plain(), image_size=320, device="cpu")
+    task = TrainingTask(model, eight, eight, options, Augmentation.plain(), image_size=320, device="cpu")
     result = run_training(task, tmp_path / "run")
     assert result.seconds < 600
     rows = [json.loads(line) for line in (tmp_path / "run" / "epochs.jsonl").read_text().splitlines()]
