@@ -12,7 +12,7 @@ from typing import Any
 from experiments.scales import load_scale, training_task
 from experiments.tables import load_table
 from nas.files import write_atomic
-from nas.search_output import commit
+from nas.measure.device import commit
 
 
 def train_row(

@@ -6,7 +6,6 @@ import csv
 import io
 import json
 import platform
-import subprocess
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,6 +15,7 @@ import numpy as np
 
 import nas
 from nas.files import save_spec, write_atomic
+from nas.measure.device import commit
 from nas.report.html import write_search_page
 from nas.report.plots import draw_search
 from nas.report.search_record import Mark, SearchRecord, network_parts
@@ -93,16 +93,6 @@ def summary(result: SearchResult) -> dict[str, Any]:
         "commit": commit(),
         "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     }
-
-
-def commit() -> str:
-    """The commit of the checkout that runs, empty outside one."""
-    try:
-        where = Path(__file__).resolve().parents[1]
-        result = subprocess.run(["git", "rev-parse", "HEAD"], cwd=where, capture_output=True, text=True, timeout=5)
-        return result.stdout.strip() if result.returncode == 0 else ""
-    except (OSError, subprocess.SubprocessError):
-        return ""
 
 
 def published(result: SearchResult) -> list[Mark]:

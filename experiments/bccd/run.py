@@ -2,7 +2,7 @@
 
     python experiments/bccd/run.py train [MINUTES]        seeds 0, 1, 2 -> outputs/bccd/train/seedN, results.json, curves.png
     python experiments/bccd/run.py distill [MINUTES]      a wider teacher, then seeds 0, 1, 2 with and without it
-
+    python experiments/bccd/run.py int8                   exports of the first trained seed: AP and milliseconds of each file
     python experiments/bccd/run.py gpu [EPOCHS]           DAMO-YOLO-T and -S at 640 on BCCD and coco_mini, T also distilled from S
 
 Every run is one `python -m nas.train` command, printed before it starts; finished runs are not repeated and interrupted
@@ -12,10 +12,14 @@ ones go on. Nothing else should run on the machine: the budget is wall time.
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import statistics
 import subprocess
 import sys
 from pathlib import Path
+
+from nas.measure.device import cpu_facts
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
@@ -40,9 +44,7 @@ def train(folder: Path, *overrides: str, recipe: list[str] = RECIPE) -> dict:
         arguments = [*recipe, *overrides, f"hydra.run.dir={folder}"]
         if (folder / "last.state").is_file():
             arguments = [f"resume={folder}"]
-        command = [sys.executable, "-m", "nas.train", *arguments]
-        print(" ".join(["python", *command[1:]]), flush=True)
-        subprocess.run(command, cwd=ROOT, check=True)
+        call("nas.train", *arguments)
         (folder / "done").touch()
     if (folder / "test.json").is_file():
         return json.loads((folder / "test.json").read_text())
@@ -84,7 +86,8 @@ def curves(folders: dict[str, Path], target: Path) -> None:
 
 
 def write(name: str, table: dict, folders: dict[str, Path]) -> None:
-    """Results beside this file, as JSON and PNG."""
+    """Results beside this file, as JSON and PNG, with the machine and the commit."""
+    table = table | {"machine": cpu_facts()}
     (HERE / f"{name}.json").write_text(json.dumps(table, indent=1) + "\n")
     curves(folders, HERE / f"{name}.png")
     print(json.dumps(table, indent=1))
@@ -115,6 +118,39 @@ def run_distill(minutes: float) -> None:
             model = f"model={HERE / 'model.yaml'}"
             runs.setdefault(kind, []).append(train(folder, model, f"seed={seed}", f"trainer.minutes={minutes}", *extra))
     write("distill", summary(runs), folders)
+
+
+def run_int8() -> None:
+    """The first seed's detector in two runtimes and two precisions: test AP and milliseconds of the same file."""
+    base = ROOT / "outputs/bccd"
+    model, root = base / "train/seed0/best.safetensors", Path(os.environ["MAENAS_BCCD"])
+    images = json.loads((root / "annotations/train.json").read_text())["images"]
+    calibration = base / "int8/calibration"
+    calibration.mkdir(parents=True, exist_ok=True)
+    for image in images:
+        shutil.copy(root / "images" / image["file_name"], calibration)
+    files = {"torch float32": model}
+    for runtime, suffix in (("onnx", "onnx"), ("openvino", "xml")):
+        for precision in ("fp32", "int8"):
+            path = files[f"{runtime} {precision}"] = base / f"int8/{runtime}_{precision}.{suffix}"
+            chosen = [f"format={runtime}", f"precision={precision}", f"output={path}", f"images={calibration}"]
+            call("nas.export", f"model={model}", *chosen)
+    table: dict[str, dict] = {}
+    for name, path in files.items():
+        folder = base / "int8" / name.replace(" ", "_")
+        call("nas.evaluate", f"model={path}", "data=bccd", "split=test", "plots=false", f"hydra.run.dir={folder}")
+        scores = json.loads((folder / "scores.json").read_text())
+        table[name] = {key: round(scores[key], 4) for key in ("ap", "ap50", "ap75")}
+        table[name]["milliseconds"] = round(scores["milliseconds"]["batch1"], 2)
+    table["machine"] = cpu_facts()
+    (HERE / "int8.json").write_text(json.dumps(table, indent=1) + "\n")
+    print(json.dumps(table, indent=1))
+
+
+def call(module: str, *arguments: str) -> None:
+    """Print and run one command of the project."""
+    print(" ".join(["python", "-m", module, *arguments]), flush=True)
+    subprocess.run([sys.executable, "-m", module, *arguments], cwd=ROOT, check=True)
 
 
 def run_gpu(epochs: float) -> None:
@@ -151,7 +187,9 @@ if __name__ == "__main__":
     if what == "train":
         run_train(minutes or 23)
     elif what == "distill":
-        run_distill(minutes or 8)
+        run_distill(minutes or 5)
+    elif what == "int8":
+        run_int8()
     elif what == "gpu":
         run_gpu(minutes or 300)
     else:

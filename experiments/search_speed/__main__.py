@@ -10,29 +10,19 @@ import platform
 import resource
 import sys
 import time
-from pathlib import Path
 
 from experiments.official_problems import arguments
 from nas.cost.budget import Budget
 from nas.cost.latency import LatencyTable
 from nas.errors import UserError
 from nas.frame import Frame
-from nas.search_output import commit
+from nas.measure.device import commit, cpu_name
 from nas.searchers.evolution import Evolution
 from nas.searchers.formulas import MaeFormula
 from nas.searchers.gene_problem import GeneProblem
 from nas.searchers.loop import run_loop
 from nas.searchers.objective import Objective
 from search_spaces.tinynas import SPACES
-
-
-def processor() -> str:
-    """The name of the CPU, as far as the system tells it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
 
 
 def main() -> None:
@@ -59,7 +49,7 @@ def main() -> None:
     print(
         f"peak memory {after:.0f} MiB ({after - before:.0f} MiB above start); best score {outcome.front[0].score:.3f}"
     )
-    print(f"machine: {processor()}, Python {platform.python_version()}; commit {commit()[:7] or 'unknown'}")
+    print(f"machine: {cpu_name()}, Python {platform.python_version()}; commit {commit()[:7] or 'unknown'}")
 
 
 if __name__ == "__main__":

@@ -48,13 +48,16 @@ def gpu_facts() -> dict[str, Any]:
     return dict(zip((name.replace(".", "_") for name in fields), found, strict=False)) | stamp()
 
 
-def stamp() -> dict[str, Any]:
-    """Date and, in a checkout, the commit."""
+def commit() -> str:
+    """The commit of the checkout that runs, empty outside one."""
     try:
         root = Path(__file__).resolve().parents[2]
-        commit = subprocess.run(
-            ["git", "rev-parse", "--short", "HEAD"], cwd=root, capture_output=True, text=True, timeout=10, check=True
-        ).stdout.strip()
+        command = ["git", "rev-parse", "HEAD"]
+        return subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
     except (OSError, subprocess.SubprocessError):
-        commit = "none"
-    return {"date": datetime.now(UTC).strftime("%Y-%m-%d"), "commit": commit}
+        return ""
+
+
+def stamp() -> dict[str, Any]:
+    """Date and, in a checkout, the commit."""
+    return {"date": datetime.now(UTC).strftime("%Y-%m-%d"), "commit": commit()[:7] or "none"}
