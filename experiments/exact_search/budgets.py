@@ -48,12 +48,12 @@ def compare(budget: str, times: float, seed: int) -> dict[str, Any]:
     seconds = time.process_time() - start
     if exact.best is None or exact.certificate is None:
         raise UserError(f"nothing fits budget {budget}")
-    trial = 50_000
+    problem, trial = problem_of(budget), 50_000
     start = time.process_time()
-    search_with("evolution", {}, problem_of(budget), trial, seed)
+    search_with("evolution", {}, problem, trial, seed)
     rate = trial / (time.process_time() - start)
     start = time.process_time()
-    evolved = search_with("evolution", {}, problem_of(budget), max(trial, int(times * seconds * rate)), seed)
+    evolved = search_with("evolution", {}, problem, max(trial, int(times * seconds * rate)), seed)
     return {
         "budget": budget,
         "exact": round(exact.best.score, 6),
