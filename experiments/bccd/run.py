@@ -106,18 +106,27 @@ def run_train(minutes: float) -> None:
 
 
 def run_distill(minutes: float) -> None:
-    """A wider teacher, then the searched detector with and without it, in the same time."""
-    base = ROOT / "outputs/bccd/distill"
-    teacher = base / "teacher"
-    train(teacher, f"model={HERE / 'teacher.yaml'}", "seed=0", f"trainer.minutes={2 * minutes}")
+    """The searched detector alone, from a wider teacher of twice the time, and from its own long training, if that is
+    there: every student in the same time."""
+    base = ROOT / "outputs/bccd"
+    wide, long = base / "distill/teacher", base / "train/seed0"
+    teachers = {"wide teacher": train(wide, f"model={HERE / 'teacher.yaml'}", "seed=0", f"trainer.minutes={2 * minutes}")}
+    kinds: dict[str, tuple[str, list[str]]] = {
+        "alone": ("alone", []),
+        "wide teacher": ("distilled", [f"distill.teacher={wide / 'best.safetensors'}"]),
+    }
+    if (long / "done").is_file():
+        kinds["long teacher"] = ("long", [f"distill.teacher={long / 'best.safetensors'}"])
+        teachers["long teacher"] = train(long)
     runs: dict[str, list[dict]] = {}
     folders = {}
-    for kind, extra in (("alone", []), ("distilled", [f"distill.teacher={teacher / 'best.safetensors'}"])):
+    for kind, (place, extra) in kinds.items():
         for seed in SEEDS:
-            folders[f"{kind}, seed {seed}"] = folder = base / f"{kind}{seed}"
+            folders[f"{kind}, seed {seed}"] = folder = base / f"distill/{place}{seed}"
             model = f"model={HERE / 'model.yaml'}"
             runs.setdefault(kind, []).append(train(folder, model, f"seed={seed}", f"trainer.minutes={minutes}", *extra))
-    write("distill", summary(runs), folders)
+    scores = {f"the {name} itself": {"ap": round(score["ap"], 4)} for name, score in teachers.items()}
+    write("distill", {"minutes": minutes} | summary(runs) | scores, folders)
 
 
 def run_int8() -> None:
