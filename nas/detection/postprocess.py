@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -109,12 +110,22 @@ def _candidates(scores: Tensor, threshold: float, limit: int) -> tuple[Tensor, T
     """Scores, priors and labels of the pairs above the threshold, best first."""
     classes = scores.shape[1]
     if scores.is_contiguous():
-        flat = (scores > threshold).reshape(-1).nonzero().squeeze(1)
+        flat = _places_above(scores, threshold)
     else:  # a transposed view: search it as it lies in memory
-        turned = (scores.T > threshold).reshape(-1).nonzero().squeeze(1)
+        turned = _places_above(scores.T, threshold)
         flat = ((turned % len(scores)) * classes + turned // len(scores)).sort().values
     priors = torch.div(flat, classes, rounding_mode="floor")
     labels = flat - priors * classes
     values, order = scores[priors, labels].sort(descending=True, stable=True)
     order = order[:limit]
     return values[:limit], priors[order], labels[order]
+
+
+def _places_above(values: Tensor, threshold: float) -> Tensor:
+    """Flat places of what is above the threshold.
+
+    On the CPU NumPy looks for them, in one thread: torch's threads would wait for a runtime's, which spin after a run.
+    """
+    if values.device.type == "cpu" and values.dtype in (torch.float32, torch.float64):
+        return torch.from_numpy(np.flatnonzero(values.numpy() > threshold))
+    return (values > threshold).reshape(-1).nonzero().squeeze(1)

@@ -54,7 +54,8 @@ def _maker(name: str) -> Callable[..., Any]:
         from nas.searchers.optuna_search import search_with_optuna
 
         return search_with_optuna
-    return {"auto": Evolution, "exact": exact_search, **ASKED}[name]
+    makers: dict[str, Callable[..., Any]] = {"auto": Evolution, "exact": exact_search, **ASKED}
+    return makers[name]
 
 
 def make_problem(
