@@ -46,7 +46,7 @@ def cpu_seconds() -> float:
 def our_rate(data: DetectionData, recipe: Augmentation, args: argparse.Namespace) -> tuple[float, float]:
     """Images per second, and milliseconds of processor time an image."""
     loader = build_loader(
-        data, args.batch, args.size, seed=0, workers=args.workers, augmentation=recipe, cache=args.cache
+        data, args.batch, args.size, workers=args.workers, augmentation=recipe, cache=args.cache, endless=True
     )
     done, started, used = 0, 0.0, 0.0
     for _ in loader:  # the first epoch starts the workers

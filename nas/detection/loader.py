@@ -37,10 +37,14 @@ class Loader:
     """Iterates over the batches that are left of the current epoch; then the epoch counter goes up by one.
 
     `state_dict()` taken while the caller works on a batch says that this batch is done: save after the optimiser step.
+    With an endless sampler the workers begin the next epoch while the caller ends this one; what they prepared is thrown
+    away if the sampler's plan has changed meanwhile.
     """
 
     def __init__(self, data: DetectionData, sampler: EpochSampler, batches: DataLoader) -> None:
         self.data, self.sampler, self._batches = data, sampler, batches
+        self._stream: Iterator[dict[str, Any]] | None = None
+        self._expected: dict[str, int | None] = {}
 
     def __len__(self) -> int:
         return len(self.sampler)
@@ -48,15 +52,26 @@ class Loader:
     def __iter__(self) -> Iterator[Batch]:
         epoch, failure = self.sampler.epoch, ""
         try:
-            for raw in self._batches:
+            for raw in self._stream_on():
                 self.sampler.position = raw["position"] + 1
+                self._expected = self.sampler.state_dict()
                 yield self._batch(raw)
+                if self.sampler.endless and raw["position"] + 1 == len(self.sampler):
+                    break
         except UserError as error:  # a worker's error arrives with its traceback in the message
             failure = str(error).strip().splitlines()[-1].removeprefix("nas.errors.UserError: ")
         if failure:
             self.close()
             raise UserError(failure)
         self.sampler.epoch, self.sampler.position = epoch + 1, 0
+        self._expected = self.sampler.state_dict()
+
+    def _stream_on(self) -> Iterator[dict[str, Any]]:
+        """The running stream of batches if the sampler stands where it does, else a new one from there."""
+        over = self.sampler.is_over(self.sampler.epoch)
+        if self._stream is None or over or not self.sampler.endless or self._expected != self.sampler.state_dict():
+            self._stream = iter(self._batches)
+        return self._stream
 
     def _batch(self, raw: dict[str, Any]) -> Batch:
         records = [self.data.records[index] for index in raw["indices"]]
@@ -73,6 +88,7 @@ class Loader:
 
     def close(self) -> None:
         """End the workers now; left to the garbage collector they can take seconds. Iterating starts new ones."""
+        self._stream = None
         iterator = getattr(self._batches, "_iterator", None)
         if iterator is not None:
             iterator._shutdown_workers()
@@ -100,11 +116,13 @@ def build_loader(
     world_size: int = 1,
     total_epochs: int | None = None,
     pin_memory: bool = False,
+    endless: bool = False,
 ) -> Loader:
     """A loader of `data`: `batch_size` images a process, stretched to image_size x image_size.
 
     train: shuffled, augmented by `augmentation` (None: plain stretch and flip); otherwise in order, plain stretch.
-    cache: "none", "ram" (images decoded once and kept stretched to image_size), or "auto". UserError for empty data.
+    cache: "none", "ram" (images decoded once and kept stretched to image_size), or "auto". endless: workers prepare the
+    next epoch before this one ends, for plans that do not change between epochs. UserError for empty data.
     """
     if not len(data):
         raise UserError(f"{data.name} {data.split}: no images; check its annotations and folder")
@@ -126,6 +144,7 @@ def build_loader(
         world_size,
         total_epochs,
         recipe.closing_epochs,
+        endless and workers > 0,
     )
     source = ImageSource(data.records, image_size, cache, capacity=4 * recipe.mosaic_pool)
     batches: DataLoader = DataLoader(

@@ -73,7 +73,8 @@ class EpochSampler:
     The global batches do not depend on the number of processes: `batch_size` is per process, and rank r takes the r-th
     part. Training wraps round so that every batch is full (ceil(length / global batch) batches); otherwise the order is
     that of the data and the last batch may be short. `sizes`: image sizes, one drawn a batch. `total_epochs` None: the
-    end is not known, so that no epoch is a closing one and progress is 1.
+    end is not known, so that no epoch is a closing one and progress is 1. endless: go on with the next epoch's batches,
+    as far as `total_epochs`, instead of stopping after one.
     """
 
     def __init__(
@@ -87,7 +88,9 @@ class EpochSampler:
         world_size: int = 1,
         total_epochs: int | None = None,
         closing_epochs: int = 0,
+        endless: bool = False,
     ) -> None:
+        self.endless = endless
         self.length, self.batch_size, self.seed, self.train, self.sizes = length, batch_size, seed, train, sizes
         self.rank, self.world_size = rank, world_size
         self.total_epochs, self.closing_epochs = total_epochs, closing_epochs
@@ -99,6 +102,16 @@ class EpochSampler:
 
     def __iter__(self) -> Iterator[list[Draw]]:
         epoch, first = self.epoch, self.position
+        yield from self._of_epoch(epoch, first)
+        while self.endless and not self.is_over(epoch + 1):
+            epoch += 1
+            yield from self._of_epoch(epoch, 0)
+
+    def is_over(self, epoch: int) -> bool:
+        """Whether the training ends before this epoch."""
+        return self.total_epochs is not None and epoch >= self.total_epochs
+
+    def _of_epoch(self, epoch: int, first: int) -> Iterator[list[Draw]]:
         order = epoch_order(self.length, self.seed, epoch) if self.train else np.arange(self.length)
         for batch in range(first, len(self)):
             progress, opening = self._progress(epoch + batch / len(self))

@@ -96,6 +96,7 @@ def run_training(task: TrainingTask, folder: str | Path, resume: bool = False, p
         world_size=fabric.world_size,
         total_epochs=options.epochs,
         pin_memory=fabric.device.type == "cuda",
+        endless=options.minutes is None,  # the clock changes the plan of every epoch
     )
     schedule = _schedule(task, -(-len(loader) // options.accumulate))
     parts = TrainingParts(network, ema, optimizer, loader, fabric.strategy.precision, Position())

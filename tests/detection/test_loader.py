@@ -61,6 +61,28 @@ def test_the_number_of_workers_changes_nothing(data: DetectionData) -> None:
             assert same(batches[0], batches[1]) and same(batches[0], batches[2])
 
 
+def test_workers_that_begin_the_next_epoch_change_nothing(data: DetectionData, monkeypatch) -> None:
+    plain, ahead = load(data, 0, total_epochs=4), load(data, 2, total_epochs=4, endless=True)
+    started, start = [], torch.utils.data.DataLoader.__iter__
+
+    def starting(batches):
+        started.append(batches is ahead._batches)
+        return start(batches)
+
+    monkeypatch.setattr(torch.utils.data.DataLoader, "__iter__", starting)
+    for epoch in range(5):  # the last one is beyond the end
+        if epoch == 2:  # a new plan: what the workers have prepared is out of date
+            plain.sampler.closing_epochs = ahead.sampler.closing_epochs = 2
+        if epoch == 3:  # begun, left and taken up again
+            assert same(next(iter(ahead)), next(iter(plain)))
+        one, two = list(plain), list(ahead)
+        assert len(one) == len(two) == (5 if epoch == 3 else 6)
+        assert all(same(a, b) for a, b in zip(one, two, strict=True))
+        assert ahead.state_dict() == plain.state_dict()
+    assert sum(started) == 3  # at the beginning, with the new plan, beyond the end
+    ahead.close()
+
+
 def test_training_takes_nothing_from_the_global_random_state(data: DetectionData) -> None:
     torch.manual_seed(0)
     before = torch.get_rng_state()

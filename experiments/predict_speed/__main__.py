@@ -1,0 +1,71 @@
+"""python -m experiments.predict_speed source=PICTURES [model=FILE.onnx] [rounds=7] [pictures=24]
+
+A whole prediction run (reading, resizing, network, NMS, drawing, writing) against the bare runtime on the same graph:
+median milliseconds a picture, in rounds that alternate. Without a model, DAMO-YOLO-S is exported at 640 pixels.
+"""
+
+from __future__ import annotations
+
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+from experiments.official_problems import arguments
+from nas.detection.frames import open_frames
+from nas.detection.prediction_run import predict_into
+from nas.detector import Detector
+from nas.errors import UserError
+from nas.measure.device import commit, cpu_name
+
+
+def measure(model: str, source: Path, scratch: Path, rounds: int) -> tuple[list[float], list[float]]:
+    """Milliseconds a picture of each round: the bare runtime, the whole run."""
+    detector = Detector.load(model)
+    count, side = len(list(source.iterdir())), detector.image_size
+    network = detector.network
+    images = np.random.default_rng(0).uniform(0, 255, (1, 3, side, side)).astype(np.float32)
+    for _ in range(3):
+        network.run(images)
+    bare, whole = [], []
+    for number in range(rounds):
+        start = time.perf_counter()
+        for _ in range(count):
+            network.run(images)
+        bare.append(1e3 * (time.perf_counter() - start) / count)
+        start = time.perf_counter()
+        predict_into(detector, source, scratch / str(number))
+        whole.append(1e3 * (time.perf_counter() - start) / count)
+        print(f"round {number}: bare {bare[-1]:.1f} ms, whole {whole[-1]:.1f} ms a picture", flush=True)
+    return bare, whole
+
+
+def main() -> None:
+    given = arguments({"source": "", "model": "", "rounds": "7", "pictures": "24"})
+    if not given["source"]:
+        raise UserError("give a folder of pictures: source=PATH")
+    with tempfile.TemporaryDirectory() as folder:
+        scratch = Path(folder)
+        source = scratch / "source"
+        source.mkdir()
+        good = (frame.name for frame in open_frames(given["source"]) if frame.pixels is not None)
+        for name, _ in zip(good, range(int(given["pictures"])), strict=False):
+            shutil.copy(Path(given["source"]) / name, source)
+        model = given["model"] or str(scratch / "damo-yolo-s.onnx")
+        if not given["model"]:
+            export = ["-m", "nas.export", "model=damo-yolo-s", f"images={source}", f"output={model}", "check_images=2"]
+            subprocess.run([sys.executable, *export], check=True)
+        bare, whole = (statistics.median(values) for values in measure(model, source, scratch, int(given["rounds"])))
+    print(f"medians: bare {bare:.1f} ms, whole {whole:.1f} ms: {whole / bare:.3f} x; {cpu_name()}, {commit()[:7]}")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except UserError as error:
+        sys.exit(f"error: {error}")
