@@ -46,8 +46,7 @@ class OTA:
         real = targets.mask[:, None]
         valid = ((in_box | near) & real).any(-1, keepdim=True) & real
         iou = pairwise_iou(boxes, targets.boxes).mul_(valid)
-        # In float64: in float32 the penalty swallows the cost, and the order of what then ties is the sort's own.
-        cost = self._cost(probabilities, iou, targets.labels).double()
+        cost = self._cost(probabilities, iou, targets.labels)
         cost.add_((~(in_box & near)).to(cost.dtype), alpha=PENALTY).masked_fill_(~valid, torch.inf)
         return _select(cost, iou, valid, min(self.candidates, priors))
 
