@@ -21,19 +21,19 @@ from nas.searchers.loop import Progress, SearchOutcome, interruptible, run_loop
 from nas.searchers.nsga2 import Nsga2
 from nas.searchers.objective import Objective
 from nas.searchers.problem import Problem
-from nas.searchers.proof import search_and_prove, search_exactly
+from nas.searchers.proof import prove, search_exactly
 from nas.searchers.random_search import RandomSearch
 from nas.searchers.spec_problem import MEMORY, NamedScore, SpecProblem
 from search_spaces.base import SearchSpace
 from search_spaces.chain import TinyNASSpace
 
-#: Searchers that are asked and told; the keywords of their constructors are their options.
-ASKED: dict[str, Callable[..., Searcher]] = {"random": RandomSearch, "evolution": Evolution, "nsga2": Nsga2}
+#: Searchers that are asked and told; the keywords of their constructors are their options. `auto` is proved afterwards.
+ASKED: dict[str, Callable[..., Searcher]] = {"auto": Evolution, "random": RandomSearch, "evolution": Evolution, "nsga2": Nsga2}
 
 
 def searcher_names() -> tuple[str, ...]:
     """Names that `search_with` knows."""
-    return ("auto", *ASKED, "exact", "optuna")
+    return (*ASKED, "exact", "optuna")
 
 
 def check_searcher(name: str, options: Mapping[str, Any]) -> None:
@@ -54,8 +54,7 @@ def _maker(name: str) -> Callable[..., Any]:
         from nas.searchers.optuna_search import search_with_optuna
 
         return search_with_optuna
-    makers: dict[str, Callable[..., Any]] = {"auto": Evolution, "exact": exact_search, **ASKED}
-    return makers[name]
+    return exact_search if name == "exact" else ASKED[name]
 
 
 def make_problem(
@@ -97,10 +96,6 @@ def search_with(
     check_searcher(name, options)
     if name == "exact":
         return search_exactly(problem, on_progress, **options)
-    if name == "auto":
-        return search_and_prove(
-            problem, evaluations, seed, state=state, identity=identity, on_progress=on_progress, **options
-        )
     if name == "optuna":
         from nas.searchers.optuna_search import search_with_optuna
 
@@ -109,4 +104,5 @@ def search_with(
                 problem, evaluations, seed, identity=identity, on_progress=on_progress, stop=stop, **options
             )
     searcher = ASKED[name](problem, seed=seed, **options)
-    return run_loop(problem, searcher, evaluations, state=state, identity=identity, on_progress=on_progress)
+    outcome = run_loop(problem, searcher, evaluations, state=state, identity=identity, on_progress=on_progress)
+    return prove(problem, outcome, on_progress) if name == "auto" else outcome

@@ -1,58 +1,40 @@
-"""The default search: evolution fills the cloud, then exact search proves the optimum where score and limits allow it."""
+"""The proof behind a search: exact search finds and proves the optimum where score and limits allow it."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from nas.errors import UserError
 from nas.searchers.candidate import Candidate
-from nas.searchers.evolution import Evolution
 from nas.searchers.exact import ExactResult, exact_search
 from nas.searchers.gene_problem import GeneProblem
 from nas.searchers.history import History
-from nas.searchers.loop import Progress, SearchOutcome, run_loop
+from nas.searchers.loop import Progress, SearchOutcome
 from nas.searchers.pareto import nondominated
 from nas.searchers.problem import Problem
 
-#: Costs at which the proof adds to the front that evolution found.
+#: Costs at which the proof adds to the front that was found.
 _LEVELS = 8
 
 
-def search_and_prove(
-    problem: Problem,
-    evaluations: int,
-    seed: int = 0,
-    *,
-    state: Path | None = None,
-    identity: str = "",
-    on_progress: Callable[[Progress], None] | None = None,
-    **options: Any,
+def prove(
+    problem: Problem, outcome: SearchOutcome, on_progress: Callable[[Progress], None] | None = None
 ) -> SearchOutcome:
-    """Evolution with its options, see `run_loop`; then the proof, or `unproven` saying why there is none.
+    """What another search found, with the optimum and its proof, or with `unproven` saying why there is none.
 
-    Ctrl-C during the proof counts as an interruption: resuming takes up the finished evolution and proves again.
+    Ctrl-C during the proof counts as an interruption: resuming takes up the finished search and proves again.
     """
-    latest: list[Progress] = []
-
-    def follow(progress: Progress) -> None:
-        latest[:] = [progress]
-        if on_progress is not None:
-            on_progress(progress)
-
-    searcher = Evolution(problem, seed=seed, **options)
-    outcome = run_loop(problem, searcher, evaluations, state=state, identity=identity, on_progress=follow)
     if outcome.interrupted:
         return outcome
     if not isinstance(problem, GeneProblem):
         return replace(outcome, unproven="this space or score has no sum over blocks to prove an optimum with")
-    for progress in latest:
-        follow(replace(progress, stage="proving the optimum"))
+    if on_progress is not None:
+        on_progress(replace(_standing(problem, outcome), stage="proving the optimum"))
     start = time.monotonic()
     try:
         result = exact_search(problem, levels=_LEVELS)
@@ -60,30 +42,18 @@ def search_and_prove(
         return replace(outcome, unproven=str(error))
     except KeyboardInterrupt:
         return replace(outcome, interrupted=True)
-    return _proven(problem, outcome, result, time.monotonic() - start)
+    return _proven(problem, replace(outcome, seconds=outcome.seconds + time.monotonic() - start), result)
 
 
-def _proven(problem: GeneProblem, outcome: SearchOutcome, result: ExactResult, seconds: float) -> SearchOutcome:
-    """The outcome of evolution with what exact search found and proved."""
+def _proven(problem: GeneProblem, outcome: SearchOutcome, result: ExactResult) -> SearchOutcome:
+    """The outcome of a search with what exact search found and proved."""
     if result.certificate is None:
-        return replace(
-            outcome, unproven="exact search found nothing within the limits", seconds=outcome.seconds + seconds
-        )
-    added = _distinct([*result.front, *result.near])
+        return replace(outcome, unproven="exact search found nothing within the limits")
     front = _front(problem, _distinct([*outcome.front, *result.front]))
-    outcome.history.extend(_rows(outcome.history.names, added))
+    outcome.history.extend(_rows(outcome.history.names, _distinct([*result.front, *result.near])))
     best = front[0].score
     certificate = replace(result.certificate, optimum=best, upper=max(result.certificate.upper, best))
-    return replace(
-        outcome,
-        best=front[0],
-        front=front,
-        evaluated=outcome.evaluated + len(added),
-        proposed=outcome.proposed + len(added),
-        seconds=outcome.seconds + seconds,
-        certificate=certificate,
-        near=result.near,
-    )
+    return replace(outcome, best=front[0], front=front, certificate=certificate, near=result.near)
 
 
 def search_exactly(
@@ -98,13 +68,21 @@ def search_exactly(
     history, count = History(("score", *problem.metrics, "excess")), len(shown)
     history.extend(_rows(history.names, shown))
     seconds = time.monotonic() - start
-    if on_progress is not None and result.best is not None:
-        best = dict(result.best.metrics)
-        binding = problem.budget.binding(best)
-        on_progress(Progress(count, count, count, seconds, count / seconds, best, binding, 0.0))
-    return SearchOutcome(
+    outcome = SearchOutcome(
         result.best, result.front, history, count, count, seconds, False, True, result.certificate, result.near
     )
+    if on_progress is not None and result.best is not None:
+        on_progress(_standing(problem, outcome))
+    return outcome
+
+
+def _standing(problem: Problem, outcome: SearchOutcome) -> Progress:
+    """Where a search stands that has evaluated all it was asked for."""
+    count, seconds = outcome.evaluated, outcome.seconds
+    best = dict(outcome.best.metrics) if outcome.best is not None else None
+    binding = problem.budget.binding(best) if best is not None else []
+    closest = float(outcome.history.column("excess").min(initial=np.inf))
+    return Progress(count, outcome.proposed, count, seconds, count / max(seconds, 1e-9), best, binding, closest)
 
 
 def _distinct(candidates: list[Candidate]) -> list[Candidate]:
