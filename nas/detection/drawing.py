@@ -58,7 +58,7 @@ class PictureWriter:
         self.folder = Path(folder)
         self._video: tuple[str, Any] | None = None
         self._thread = ThreadPoolExecutor(1)
-        self._waiting: deque[Future[Path]] = deque()
+        self._waiting: deque[Future[None]] = deque()
 
     def __enter__(self) -> PictureWriter:
         return self
@@ -85,10 +85,11 @@ class PictureWriter:
         while len(self._waiting) > ahead:
             self._waiting.popleft().result()
 
-    def _write(self, prediction: Prediction, frame: Frame, pixels: Pixels) -> Path:
+    def _write(self, prediction: Prediction, frame: Frame, pixels: Pixels) -> None:
         drawn = cv2.cvtColor(draw(pixels, prediction), cv2.COLOR_RGB2BGR)
         if frame.video:
-            return self._append(frame.video, frame.rate, drawn)
+            self._append(frame.video, frame.rate, drawn)
+            return
         path = self.folder / frame.name
         if path.suffix.lower() not in WRITABLE:
             path = path.with_name(f"{path.name}.jpg")
@@ -100,9 +101,8 @@ class PictureWriter:
             path.write_bytes(data.tobytes())
         except OSError as error:
             raise UserError(f"cannot write {path}: {error.strerror or error}") from None
-        return path
 
-    def _append(self, video: str, rate: float, drawn: Any) -> Path:
+    def _append(self, video: str, rate: float, drawn: Any) -> None:
         path = (self.folder / video).with_suffix(".mp4")
         if self._video is None or self._video[0] != video:
             self._close()
@@ -113,7 +113,6 @@ class PictureWriter:
                 raise UserError(f"cannot write {path}: this OpenCV has no MP4 encoder; set pictures=false")
             self._video = (video, writer)
         self._video[1].write(drawn)
-        return path
 
     def _close(self) -> None:
         if self._video is not None:

@@ -105,7 +105,6 @@ class Predictor:
         self.device = "cpu"
         if isinstance(network, torch.nn.Module):
             self.device = next((str(p.device) for p in network.parameters()), "cpu")
-        self._images = np.empty((0, 3, self.side, self.side), np.float32)
 
     def __call__(self, frames: Iterable[Frame]) -> Iterator[Prediction]:
         """Predictions in the order of the frames, computed batch by batch."""
@@ -122,9 +121,7 @@ class Predictor:
         ]
 
     def _detect(self, pictures: Sequence[Pixels]) -> list[tuple[Detections, Fit]]:
-        if len(pictures) > len(self._images):  # kept, because fresh memory costs more than filling it
-            self._images = np.empty((len(pictures), 3, self.side, self.side), np.float32)
-        images = self._images[: len(pictures)]
+        images = np.empty((len(pictures), 3, self.side, self.side), np.float32)
         fits = [fit_into(picture, out, self.options.resize) for picture, out in zip(pictures, images, strict=True)]
         with torch.inference_mode():
             outputs = self.network(torch.from_numpy(images).to(self.device))
