@@ -7,7 +7,6 @@ programme over latency bins of 2 ns found.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,19 +49,6 @@ def chosen(name: str) -> OfficialProblem:
     if name not in PROBLEMS:
         raise UserError(f"unknown problem {name!r}; known: {', '.join(PROBLEMS)}")
     return PROBLEMS[name]
-
-
-def arguments(defaults: Mapping[str, str]) -> dict[str, str]:
-    """The key=value words of the command line over their defaults; raises UserError for an unknown or bare word."""
-    values = dict(defaults)
-    for word in sys.argv[1:]:
-        key, equals, value = word.partition("=")
-        if not equals or key not in defaults:
-            raise UserError(
-                f"unknown argument {word!r}; give any of {', '.join(f'{k}={v}' for k, v in defaults.items())}"
-            )
-        values[key] = value
-    return values
 
 
 def load_table(path: str) -> LatencyTable:

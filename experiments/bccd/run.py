@@ -19,6 +19,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from nas.detection.data_options import DataConfig
+from nas.detection.sources import data_root
 from nas.measure.device import cpu_facts
 
 HERE = Path(__file__).resolve().parent
@@ -86,11 +88,16 @@ def curves(folders: dict[str, Path], target: Path) -> None:
 
 
 def write(name: str, table: dict, folders: dict[str, Path]) -> None:
-    """Results beside this file, as JSON and PNG, with the machine and the commit."""
-    table = table | {"machine": cpu_facts()}
-    (HERE / f"{name}.json").write_text(json.dumps(table, indent=1) + "\n")
+    """Results beside this file, as JSON and PNG."""
     curves(folders, HERE / f"{name}.png")
-    print(json.dumps(table, indent=1))
+    save(name, table)
+
+
+def save(name: str, table: dict) -> None:
+    """Results beside this file, with the machine and the commit, and on the screen."""
+    text = json.dumps(table | {"machine": cpu_facts()}, indent=1)
+    (HERE / f"{name}.json").write_text(text + "\n")
+    print(text)
 
 
 def run_train(minutes: float) -> None:
@@ -132,7 +139,7 @@ def run_distill(minutes: float) -> None:
 def run_int8() -> None:
     """The first seed's detector in two runtimes and two precisions: test AP and milliseconds of the same file."""
     base = ROOT / "outputs/bccd"
-    model, root = base / "train/seed0/best.safetensors", Path(os.environ["MAENAS_BCCD"])
+    model, root = base / "train/seed0/best.safetensors", data_root(DataConfig("bccd", root=os.environ.get("MAENAS_BCCD")))
     images = json.loads((root / "annotations/train.json").read_text())["images"]
     calibration = base / "int8/calibration"
     calibration.mkdir(parents=True, exist_ok=True)
@@ -151,9 +158,7 @@ def run_int8() -> None:
         scores = json.loads((folder / "scores.json").read_text())
         table[name] = {key: round(scores[key], 4) for key in ("ap", "ap50", "ap75")}
         table[name]["milliseconds"] = round(scores["milliseconds"]["batch1"], 2)
-    table["machine"] = cpu_facts()
-    (HERE / "int8.json").write_text(json.dumps(table, indent=1) + "\n")
-    print(json.dumps(table, indent=1))
+    save("int8", table)
 
 
 def call(module: str, *arguments: str) -> None:

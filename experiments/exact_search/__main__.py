@@ -5,10 +5,10 @@ The provably best backbone of a published search problem, with its certificate, 
 
 from __future__ import annotations
 
-import sys
 import time
 
-from experiments.official_problems import arguments, chosen, load_table
+from experiments.command import arguments, run
+from experiments.official_problems import chosen, load_table
 from nas.errors import UserError
 from nas.search_output import shape_of
 from nas.searchers.exact import exact_search
@@ -40,7 +40,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except UserError as error:
-        sys.exit(f"error: {error}")
+    run(main)

@@ -7,13 +7,13 @@ default table; one row an entry is added to budgets.csv, and what is there is no
 from __future__ import annotations
 
 import csv
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
-from experiments.official_problems import arguments
+from experiments.command import arguments, run
 from nas.config.launch import config_folder
+from nas.config.search import limits_of
 from nas.cost.latency import LatencyTable
 from nas.errors import UserError
 from nas.files import read_text, read_yaml, write_atomic
@@ -32,23 +32,19 @@ def problem_of(budget: str) -> Problem:
     path = Path(config_folder()) / "budget" / f"{budget}.yaml"
     if not path.is_file():
         raise UserError(f"no budget {budget!r} in {path.parent}")
-    entry = read_yaml(path)
-    limits = {key: value for key, value in entry.items() if not isinstance(value, dict)}
-    for value in entry.values():
-        limits |= value if isinstance(value, dict) else {}
-    settings = SearchSettings.of(limits)
+    settings = SearchSettings.of(limits_of(read_yaml(path)))
     table = LatencyTable.load(settings.hardware)
     return make_problem(settings.space, settings.budget, "mae", {}, table, settings.frame, settings.frame.image_size)
 
 
 def compare(budget: str, times: float, seed: int) -> dict[str, Any]:
     """One row: both searches on the same problem, in CPU seconds of this process."""
+    problem, trial = problem_of(budget), 50_000
     start = time.process_time()
-    exact = search_with("exact", {}, problem_of(budget), 1)
+    exact = search_with("exact", {}, problem, 1)
     seconds = time.process_time() - start
     if exact.best is None or exact.certificate is None:
         raise UserError(f"nothing fits budget {budget}")
-    problem, trial = problem_of(budget), 50_000
     start = time.process_time()
     search_with("evolution", {}, problem, trial, seed)
     rate = trial / (time.process_time() - start)
@@ -83,7 +79,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except UserError as error:
-        sys.exit(f"error: {error}")
+    run(main)

@@ -6,10 +6,10 @@ limit of CPU time.
 
 from __future__ import annotations
 
-import sys
 import time
 
-from experiments.official_problems import arguments, chosen, load_table
+from experiments.command import arguments, run
+from experiments.official_problems import chosen, load_table
 from nas.errors import UserError
 from nas.searchers.evolution import Evolution
 from nas.searchers.loop import Progress, run_loop
@@ -69,7 +69,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except UserError as error:
-        sys.exit(f"error: {error}")
+    run(main)

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from experiments.official_problems import arguments
+from experiments.command import arguments, run
 from nas.detection.frames import open_frames
 from nas.detection.prediction_run import predict_into
 from nas.detector import Detector
@@ -65,7 +65,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except UserError as error:
-        sys.exit(f"error: {error}")
+    run(main)

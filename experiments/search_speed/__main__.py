@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import platform
 import resource
-import sys
 import time
 
-from experiments.official_problems import arguments
+from experiments.command import arguments, run
 from nas.cost.budget import Budget
 from nas.cost.latency import LatencyTable
-from nas.errors import UserError
 from nas.frame import Frame
 from nas.measure.device import commit, cpu_name
 from nas.searchers.evolution import Evolution
@@ -53,7 +51,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except UserError as error:
-        sys.exit(f"error: {error}")
+    run(main)
