@@ -20,7 +20,7 @@ from nas.detection.losses import (
     side_distances,
 )
 from nas.errors import UserError
-from nas.models.raw import RawPrediction
+from nas.models.raw import RawPrediction, at_least_float32
 
 
 def make_assigner(name: str) -> OTA | TAL | ATSS:
@@ -71,7 +71,7 @@ def task_aligned(**changes: object) -> LossOptions:
 
 @dataclass
 class DetectionLoss:
-    """Weighted terms of a raw prediction against targets, always in float32.
+    """Weighted terms of a raw prediction against targets, always in float32 (or float64).
 
     Calling it gives {"class", "box", "dfl"} (and "aux_*" for an auxiliary branch) as scalars whose sum is the loss.
     Normalisers are averaged over processes and at least 1 over all of them, so that DDP's mean of gradients equals one
@@ -111,9 +111,10 @@ class DetectionLoss:
 
     def assign(self, raw: RawPrediction, targets: Targets, assigner: OTA | TAL | ATSS | None = None) -> Assignment:
         """Which prior learns which object, from detached scores and boxes."""
-        scores = raw.class_logits.detach().float().sigmoid()
-        boxes, points = raw.boxes.detach().float(), raw.points.float()
-        return (assigner or self.main_assigner)(scores, boxes, points, raw.strides.float(), targets)
+        scores = at_least_float32(raw.class_logits.detach()).sigmoid()
+        boxes = at_least_float32(raw.boxes.detach())
+        points, strides = raw.points.to(boxes.dtype), raw.strides.to(boxes.dtype)
+        return (assigner or self.main_assigner)(scores, boxes, points, strides, targets)
 
     def _branch(
         self, raw: RawPrediction, targets: Targets, assigner: OTA | TAL | ATSS, weight: float
@@ -126,18 +127,18 @@ class DetectionLoss:
         labels = torch.full_like(assignment.matched, -1)
         labels[image, prior] = targets.labels[image, target]
         quality = assignment.quality[image, prior]
-        logits = raw.class_logits.float()
+        logits = at_least_float32(raw.class_logits)
         if options.box_weighting == "score":
             weights = logits.detach()[image, prior].amax(-1).sigmoid()
         else:
             weights = quality
-        counts = torch.stack([positive.sum().float(), weights.sum(), quality.sum()])
+        counts = torch.stack([positive.sum().to(weights.dtype), weights.sum(), quality.sum()])
         positives, weight_sum, quality_sum = mean_over_processes(counts).clamp(min=1 / world_size())
         if options.classification == "qfl":
             class_loss = quality_focal_loss(logits, labels, assignment.quality) / positives
         else:
             class_loss = binary_cross_entropy(logits, labels, assignment.quality) / quality_sum
-        boxes = raw.boxes.float()
+        boxes = at_least_float32(raw.boxes)
         if len(image):
             truth, predicted = targets.boxes[image, target], boxes[image, prior]
             kind: OverlapKind = options.overlap  # type: ignore[assignment]
@@ -145,7 +146,7 @@ class DetectionLoss:
             box_loss = ((1 - overlaps) * weights).sum() / weight_sum
             side_loss = (self._sides(raw, image, prior, truth) * weights).sum() / weight_sum
         else:
-            box_loss, side_loss = boxes.sum() * 0.0, raw.box_logits.float().sum() * 0.0
+            box_loss, side_loss = boxes.sum() * 0.0, at_least_float32(raw.box_logits).sum() * 0.0
         scale = weight * (raw.boxes.shape[0] if options.scale_by_batch else 1)
         return {
             "class": class_loss * (options.class_weight * scale),
@@ -157,7 +158,7 @@ class DetectionLoss:
         """Mean over the four sides: DFL of the distance bins, or L1 of direct distances relative to the image."""
         stride = raw.strides[prior, None].float()
         distances = side_distances(raw.points[prior].float(), truth)
-        logits = raw.box_logits[image, prior].float()
+        logits = at_least_float32(raw.box_logits[image, prior])
         if logits.shape[-1] == 1:
             return (logits.squeeze(-1) * stride - distances).abs().mean(-1) / self.image_size
         largest = logits.shape[-1] - 1 - self.options.distance_margin

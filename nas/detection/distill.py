@@ -79,15 +79,16 @@ class Distiller(nn.Module):
     def forward(self, student: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor:
         """The weighted scalar loss, summed over levels; maps (B, C, H, W) of equal size per level."""
         with torch.autocast(student[0].device.type, enabled=False):
-            total = student[0].new_zeros((), dtype=torch.float32)
+            total = torch.zeros((), device=student[0].device)
+            precision = next(self.adapters.parameters()).dtype
             for level, (own, other) in enumerate(zip(student, teacher, strict=True)):
                 if own.shape[-2:] != other.shape[-2:]:
                     raise UserError(
                         f"neck level {level}: the student's map is {tuple(own.shape[-2:])}, the teacher's "
                         f"{tuple(other.shape[-2:])}; a teacher needs the same strides"
                     )
-                adapted = self.student_norms[level](self.adapters[level](own.float()))
-                target = self.teacher_norms[level](other.detach().float())
+                adapted = self.student_norms[level](self.adapters[level](own.to(precision)))
+                target = self.teacher_norms[level](other.detach().to(precision))
                 if self.kind == "cwd":
                     total = total + channel_wise(adapted, target, self.tau)
                 elif self.kind == "mimic":

@@ -2,14 +2,29 @@
 
 from __future__ import annotations
 
+import gc
+
 import torch
 from torch import Tensor, nn
 from torch import distributed as dist
+
+from nas.models.raw import at_least_float32
 
 
 def world_size() -> int:
     """Processes of this training; 1 where none was set up."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def leave_processes() -> None:
+    """End this process's part in the group, joining its threads.
+
+    A thread of gloo that lets go of its last tensor while the interpreter ends would abort the process. The group lives
+    as long as a wrapped module does, and those are in reference cycles.
+    """
+    if dist.is_available() and dist.is_initialized():
+        gc.collect()
+        dist.destroy_process_group()
 
 
 def mean_over_processes(value: Tensor) -> Tensor:
@@ -31,13 +46,13 @@ class SharedBatchNorm(nn.BatchNorm2d):
     def forward(self, input: Tensor) -> Tensor:
         if not self.training or world_size() == 1:
             return super().forward(input)
-        x = input.float()
+        x = at_least_float32(input)
         variance, mean = torch.var_mean(x, (0, 2, 3), correction=0)
         # In float64, because a mean far above the deviation would leave nothing of their difference in float32.
         first = mean.double()
         moments = torch.stack([first, variance.double() + first.square()])
         first, second = _MeanOverProcesses.apply(moments)
-        mean, variance = first.float(), (second - first.square()).clamp(min=0).float()
+        mean, variance = first.to(x.dtype), (second - first.square()).clamp(min=0).to(x.dtype)
         if self.track_running_stats and self.running_mean is not None and self.running_var is not None:
             with torch.no_grad():
                 count = input.numel() // input.shape[1] * world_size()

@@ -30,6 +30,7 @@ class Ema:
         if self._pairs is None or self._pairs[0] is not source:
             self._pairs = self._pair(source)
         _, averages, currents, integers = self._pairs
+        currents = [current.to(own.dtype) for own, current in zip(averages, currents, strict=True)]
         torch._foreach_lerp_(averages, currents, 1 - ema_momentum(self.updates, self.decay, self.ramp))
         for copy, original in integers:
             copy.copy_(original)

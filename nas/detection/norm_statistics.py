@@ -42,7 +42,7 @@ class NormStatistics:
             norm.momentum = None  # the mean over all batches
             norm.train()
         for batch in self._loader:
-            images = batch.images.to(device).float().contiguous(memory_format=torch.channels_last)
+            images = batch.images.to(device).float()
             with context or nullcontext():
                 measured(images)
         for norm, momentum in zip(norms, momenta, strict=True):

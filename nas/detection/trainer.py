@@ -199,7 +199,7 @@ class Trainer:
             if teaching and self.position.step % self.options.log_steps == 0:
                 check_not_zero(distill)
             weight = distill_weight(place, self.schedule.total, 1.0, self.distill.end_weight)
-            losses["distill"] = distill.float() * weight
+            losses["distill"] = distill * weight
         return losses
 
     def _write_losses(self, step: int, rate: float, losses: dict[str, float]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +65,9 @@ def run_training(task: TrainingTask, folder: str | Path, resume: bool = False, p
     """
     options = task.options.checked()
     fabric = make_fabric(task.device, options.precision, options.sync_batch_norm)
+    if options.channels_last is None:
+        precise = fabric.device.type == "cpu" and fabric.strategy.precision.precision in ("32-true", "64-true")
+        options = replace(options, channels_last=not precise)
     folder = Path(fabric.broadcast(str(folder)))
     state = read_state(folder) if resume else None
     if state is None and (folder / "last.state").exists():
@@ -80,6 +83,7 @@ def run_training(task: TrainingTask, folder: str | Path, resume: bool = False, p
     if teacher is not None:
         teacher.to(device=fabric.device, memory_format=layout)
     ema = Ema(copy.deepcopy(network.detector), options.ema.decay, options.ema.ramp)
+    network = fabric.strategy.precision.convert_module(network)  # type: ignore[assignment]
     if fabric.world_size > 1 and options.sync_batch_norm:
         network = share_batch_norm(network, fabric.device.type)  # type: ignore[assignment]
     optimizer = make_optimizer(network.children(), options.optimizer)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 from collections.abc import Sequence
 from dataclasses import replace
@@ -10,9 +11,11 @@ from typing import Any
 
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.plugins import DoublePrecision
 from lightning_fabric.strategies import DDPStrategy, Strategy
 from torch import nn
 
+from nas.detection.distributed import leave_processes
 from nas.errors import UserError
 from nas.models.build import build_model
 from nas.models.checkpoint import load_checkpoint
@@ -20,11 +23,18 @@ from nas.models.classes import class_names
 from nas.models.detector import DetectionModel, build_detector
 
 
+class WholeDouble(DoublePrecision):
+    """Float64 from the images to the losses (Fabric's own gives outputs back in float32)."""
+
+    def convert_output(self, data: Any) -> Any:
+        """Outputs as they are."""
+        return data
+
+
 def make_fabric(device: str = "auto", precision: str = "auto", shared_norms: bool = True) -> Fabric:
     """Fabric for one process, or for all that torchrun started (its environment tells).
 
-    device: auto, cpu or cuda; precision auto: bf16 (fp16 on older GPUs) on CUDA, fp32 on the CPU. Several processes use
-    nccl on GPUs and gloo on the CPU.
+    device: auto, cpu or cuda; precision: see `TrainerOptions`. Several processes use nccl on GPUs and gloo on the CPU.
     """
     if device not in ("auto", "cpu", "cuda"):
         raise UserError(f"device must be auto, cpu or cuda, got {device!r}")
@@ -35,7 +45,12 @@ def make_fabric(device: str = "auto", precision: str = "auto", shared_norms: boo
         raise UserError("trainer.precision=fp16 needs a GPU; use bf16 or fp32 on the CPU")
     if precision == "auto":
         precision = "fp32" if kind == "cpu" else "bf16" if torch.cuda.is_bf16_supported() else "fp16"
-    plugin = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}[precision]
+    arithmetic: dict[str, dict[str, Any]] = {
+        "fp32": {"precision": "32-true"},
+        "bf16": {"precision": "bf16-mixed"},
+        "fp16": {"precision": "16-mixed"},
+        "fp64": {"plugins": [WholeDouble()]},
+    }
     world, local = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("LOCAL_WORLD_SIZE", 1))
     strategy: str | Strategy = "auto"
     if world > 1:
@@ -46,9 +61,11 @@ def make_fabric(device: str = "auto", precision: str = "auto", shared_norms: boo
         devices=local if world > 1 else 1,
         num_nodes=max(world // max(local, 1), 1),
         strategy=strategy,
-        precision=plugin,  # type: ignore[arg-type]
+        **arithmetic[precision],
     )
     fabric.launch()
+    if world > 1:
+        atexit.register(leave_processes)
     return fabric
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from nas.models.layers import ConvBNAct
-from nas.models.raw import RawPrediction
+from nas.models.raw import RawPrediction, at_least_float32
 from nas.spec import HeadSpec
 
 
@@ -82,12 +82,12 @@ class ZeroHead(nn.Module):
     def project(self, level: int, x: Tensor) -> tuple[Tensor, Tensor]:
         """Class logits (B, C, n) and distance logits (B, 4, R + 1, n) of one level.
 
-        Both leave in float32 whatever the precision of the network.
+        Both leave in float32 (or float64) whatever the precision of the network.
         """
         stacked = hasattr(self, "cls_convs")
         logits = self.gfl_cls[level](self.cls_convs[level](x) if stacked else x)
         spread = self.scales[level](self.gfl_reg[level](self.reg_convs[level](x) if stacked else x))
-        return logits.flatten(2).float(), spread.flatten(2).unflatten(1, (4, self.bins)).float()
+        return at_least_float32(logits.flatten(2)), at_least_float32(spread.flatten(2).unflatten(1, (4, self.bins)))
 
     def decode(self, distribution: Tensor, maps: Sequence[Tensor]) -> Tensor:
         """Corners (B, N, 4) from the distances' distribution (B, 4, R + 1, N)."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 
@@ -22,3 +23,8 @@ class RawPrediction(NamedTuple):
     strides: Tensor
     neck: list[Tensor]
     auxiliary: RawPrediction | None = None
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    """The tensor in float32; in float64 if it is so already."""
+    return x if x.dtype is torch.float64 else x.float()

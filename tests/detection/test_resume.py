@@ -78,6 +78,17 @@ def test_two_processes_give_the_losses_of_one(runs):
             assert float(one[term]) == pytest.approx(float(two[term]), rel=1e-4, abs=1e-4)
 
 
+def test_in_double_precision_two_processes_are_one_all_along(runs, tiny, tmp_path):
+    settings = {"root": str(runs / "shapes"), "changes": {"precision": "fp64"}}
+    assert start(tmp_path / "one", settings) == 0
+    assert start(tmp_path / "two", settings, processes=2) == 0
+    rows = [list(csv.DictReader((tmp_path / name / "steps.csv").open())) for name in ("one", "two")]
+    assert len(rows[0]) == len(rows[1]) == 18
+    for one, two in zip(*rows, strict=True):
+        for term in ("class", "box", "dfl"):
+            assert float(one[term]) == pytest.approx(float(two[term]), rel=1e-6)
+
+
 def test_what_cannot_be_resumed_is_told(tmp_path):
     with pytest.raises(UserError, match="nothing to resume"):
         read_state(tmp_path)

@@ -18,10 +18,11 @@ from nas.detection.dataset import DetectionData, relabel
 from nas.detection.loader import build_loader
 from nas.detection.loss_guard import LossGuard
 from nas.detection.norm_statistics import NormStatistics
-from nas.detection.trainer import Validation
+from nas.detection.trainer import Trainer, Validation
 from nas.detection.training import TrainingTask, run_training
-from nas.detection.training_options import DistillOptions
+from nas.detection.training_options import DistillOptions, EmaOptions
 from nas.detection.training_setup import adapt_classes
+from nas.detection.training_state import read_state
 from nas.detection.validation import Validator
 from nas.errors import UserError
 from nas.models.checkpoint import load_checkpoint
@@ -225,6 +226,26 @@ def test_unusable_settings_are_told(tiny, root, tmp_path):
 def test_half_precision_on_the_cpu(tiny, root, tmp_path):
     result = run(tiny, root, tmp_path / "run", {"epochs": 2, "precision": "bf16"})
     assert result.steps == 12 and all(np.isfinite(float(row["total"])) for row in steps(tmp_path / "run"))
+
+
+def test_double_precision_distils_and_saves_a_float32_model(tiny, root, tmp_path):
+    teacher = run(tiny, root, tmp_path / "teacher", {"epochs": 2}).last
+    task = tiny.tiny_task(root, {"epochs": 2, "precision": "fp64"}, distill=DistillOptions(str(teacher)))
+    task.options.ema = EmaOptions(0.9, 5.0, norm_images=4)
+    result = run_training(task, tmp_path / "run", progress=False)
+    state = read_state(tmp_path / "run")
+    assert {value.dtype for value in state["network"].values() if value.is_floating_point()} == {torch.float64}
+    assert {value.dtype for value in load_checkpoint(result.best).parameters()} == {torch.float32}
+
+
+def test_float32_on_the_cpu_keeps_the_plain_layout(tiny, root, tmp_path, monkeypatch):
+    seen = []
+    step = Trainer._step
+    monkeypatch.setattr(Trainer, "_step", lambda self, group: (seen.append(self.memory_format), step(self, group)))
+    for changes in ({}, {"precision": "bf16"}, {"channels_last": True}):
+        run(tiny, root, tmp_path / f"run{len(seen)}", {"epochs": 2} | changes)
+    formats = [torch.contiguous_format, torch.channels_last, torch.channels_last]
+    assert seen == [layout for layout in formats for _ in range(12)]
 
 
 def test_measured_norm_statistics_are_those_of_the_images(tiny, root):

@@ -33,7 +33,7 @@ class TAL:
             return background(batch, priors, boxes.device)
         candidate = inside(points, targets.boxes) & targets.mask[:, None]
         image, prior, target = candidate.nonzero(as_tuple=True)
-        iou = torch.zeros(candidate.shape, device=boxes.device)
+        iou = boxes.new_zeros(candidate.shape)
         iou[image, prior, target] = overlap(targets.boxes[image, target], boxes[image, prior], "ciou", eps=1e-7).clamp_(
             min=0
         )
