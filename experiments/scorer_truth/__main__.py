@@ -51,7 +51,7 @@ def main(arguments: list[str]) -> None:
     if action == "report":
         results = read_results(results_path, recipe)
         print_missing(networks, results, options)
-        print(write_report(networks, results, folder))
+        print(write_report(networks, results, folder, recipe))
     elif options["jobs"] > 1:
         run_workers(arguments, options["jobs"])
         print_missing(networks, read_results(results_path, recipe), options)

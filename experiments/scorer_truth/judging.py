@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from experiments.scorer_truth.networks import Network
-from experiments.scorer_truth.training import Result
+from experiments.scorer_truth.training import Recipe, Result
 from nas.cost.count import count_spec
 from nas.errors import UserError
 from nas.files import write_atomic
@@ -142,14 +142,16 @@ def recommendation(judged: Sequence[Judgement], noise: Noise) -> str:
     return head + lead + others + "Nothing here beats counting: no score is recommended over it."
 
 
-def write_report(networks: Sequence[Network], results: Sequence[Result], folder: Path, resamples: int = 1000) -> str:
+def write_report(
+    networks: Sequence[Network], results: Sequence[Result], folder: Path, recipe: Recipe, resamples: int = 1000
+) -> str:
     """results.md, scores.csv and scorer_truth.png in `folder`; the text, noise before any correlation, is returned."""
     firsts = {row.name: row for row in sorted(results, key=lambda row: -row.seed)}
     trained = [network for network in networks if network.name in firsts]
     noise = measured_noise(results)
     ap50 = np.array([firsts[network.name].ap50 for network in trained])
     lines = [
-        f"{len(trained)} of {len(networks)} networks trained, {len(results)} runs. Median AP50 {np.median(ap50):.3f}, "
+        f"{len(trained)} of {len(networks)} networks trained, {len(results)} runs ({recipe}). Median AP50 {np.median(ap50):.3f}, "
         f"range {ap50.min():.3f} .. {ap50.max():.3f}.",
         f"Noise first: deviation between networks {noise.between:.4f}, between seeds {noise.within:.4f} "
         f"({noise.networks} networks x {noise.seeds} seeds); variance ratio {noise.ratio:.2f}; a perfect score would "

@@ -45,6 +45,12 @@ class Recipe:
         facts = {key: value for key, value in asdict(self).items() if key != "data"}
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:8]
 
+    def __str__(self) -> str:
+        return (
+            f"{self.image_size} pixels, {self.epochs} epochs of batch {self.batch_size}, {self.optimizer} at {self.lr:g}, "
+            f"precision {self.precision}, recipe {self.digest}"
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Result:

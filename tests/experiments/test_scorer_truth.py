@@ -97,7 +97,8 @@ def test_a_report_of_an_unfinished_training(tmp_path: Path) -> None:
     networks = read_networks(FOLDER / "networks.csv")[:14]
     write_networks(networks, tmp_path / "networks.csv")
     results = rows(networks, 0.01, tmp_path / "results.csv")[:-3]
-    text = write_report(networks, results, tmp_path, resamples=20)
+    text = write_report(networks, results, tmp_path, Recipe(epochs=7), resamples=20)
+    assert "320 pixels, 7 epochs of batch 16" in text and Recipe(epochs=7).digest in text
     assert text.index("Noise first") < text.index("| score |") and "| layers |" in text
     assert (tmp_path / "scorer_truth.png").stat().st_size > 10_000
     assert len((tmp_path / "scores.csv").read_text().splitlines()) == 1 + len({row.name for row in results})
