@@ -99,9 +99,22 @@ def test_a_report_of_an_unfinished_training(tmp_path: Path) -> None:
     results = rows(networks, 0.01, tmp_path / "results.csv")[:-3]
     text = write_report(networks, results, tmp_path, Recipe(epochs=7), resamples=20)
     assert "320 pixels, 7 epochs of batch 16" in text and Recipe(epochs=7).digest in text
+    assert "Over the best count" in text
     assert text.index("Noise first") < text.index("| score |") and "| layers |" in text
     assert (tmp_path / "scorer_truth.png").stat().st_size > 10_000
     assert len((tmp_path / "scores.csv").read_text().splitlines()) == 1 + len({row.name for row in results})
+
+
+def test_the_committed_results_say_what_their_report_says(tmp_path: Path) -> None:
+    recipe = Recipe(image_size=160, epochs=20, precision="bf16")
+    results = read_results(FOLDER / "results.csv", recipe)
+    networks = read_networks(FOLDER / "networks.csv")
+    assert len({row.name for row in results}) >= 40 and measured_noise(results).networks == 5
+    assert np.median([row.ap50 for row in results if row.seed == 0]) >= 0.5
+    text, committed = write_report(networks, results, tmp_path, recipe, resamples=2), (FOLDER / "results.md").read_text()
+    assert text.splitlines()[:2] == committed.splitlines()[:2]
+    rows_of = [[line.split(" [")[0] for line in t.splitlines() if line.startswith("| ")] for t in (text, committed)]
+    assert rows_of[0] == rows_of[1] and rows_of[0][1] == "| effective_rank | 0.752"
 
 
 def test_options_keep_their_types_and_unknown_ones_are_named(tmp_path: Path) -> None:
