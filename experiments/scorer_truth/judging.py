@@ -106,28 +106,27 @@ class Judgement:
     lead_high: float
 
 
+def resampled(values: np.ndarray, ap50: np.ndarray, resamples: int, seed: int = 0) -> np.ndarray:
+    """Spearman's rho of all networks, then of `resamples` draws of them, the same for every score of one seed."""
+    draws = np.random.default_rng(seed).integers(0, ap50.size, (resamples, ap50.size))
+    return np.array([spearman(values, ap50), *(spearman(values[draw], ap50[draw]) for draw in draws)])
+
+
+def lead_over(rho: np.ndarray, other: np.ndarray) -> tuple[float, float, float]:
+    """How much further one score's rho reaches than another's, with its paired 95 % interval."""
+    leads = rho - other
+    low, high = np.quantile(leads[1:], (0.025, 0.975))
+    return float(leads[0]), float(low), float(high)
+
+
 def judge(scores: Mapping[str, np.ndarray], ap50: np.ndarray, resamples: int = 1000, seed: int = 0) -> list[Judgement]:
     """All scores, best first; the lead over the baseline is resampled on the same networks for both."""
-    rng = np.random.default_rng(seed)
-    draws = rng.integers(0, ap50.size, (resamples, ap50.size))
     judged = []
-    base = [spearman(scores[BASELINE][draw], ap50[draw]) for draw in draws]
+    base = resampled(scores[BASELINE], ap50, resamples, seed)
     for name, values in scores.items():
-        leads = np.array([spearman(values[draw], ap50[draw]) for draw in draws]) - base
-        low, high = np.quantile(leads, (0.025, 0.975))
-        lead = spearman(values, ap50) - spearman(scores[BASELINE], ap50)
-        judged.append(Judgement(name, agreement(values, ap50, resamples, seed), lead, float(low), float(high)))
+        lead = lead_over(resampled(values, ap50, resamples, seed), base)
+        judged.append(Judgement(name, agreement(values, ap50, resamples, seed), *lead))
     return sorted(judged, key=lambda item: -item.agreement.spearman.value)
-
-
-def lead_over(
-    scores: Mapping[str, np.ndarray], ap50: np.ndarray, name: str, other: str, resamples: int = 1000, seed: int = 0
-) -> tuple[float, float, float]:
-    """How much further one score's Spearman's rho reaches than another's, with its paired 95 % interval."""
-    draws = np.random.default_rng(seed).integers(0, ap50.size, (resamples, ap50.size))
-    leads = [spearman(scores[name][draw], ap50[draw]) - spearman(scores[other][draw], ap50[draw]) for draw in draws]
-    low, high = np.quantile(leads, (0.025, 0.975))
-    return spearman(scores[name], ap50) - spearman(scores[other], ap50), float(low), float(high)
 
 
 def recommendation(judged: Sequence[Judgement], noise: Noise) -> str:
@@ -181,7 +180,7 @@ def write_report(
             f"| {item.lead:+.3f} [{item.lead_low:+.3f}, {item.lead_high:+.3f}] |"
         )
     best, count = (next(j.score for j in judged if (j.score in _COUNTS) == counted) for counted in (False, True))
-    lead, low, high = lead_over(scores, ap50, best, count, resamples)
+    lead, low, high = lead_over(*(resampled(scores[name], ap50, resamples) for name in (best, count)))
     lines += ["", recommendation(judged, noise)]
     lines += [f"Over the best count, {count}, the lead of {best} is {lead:+.2f} [{low:+.2f}, {high:+.2f}]."]
     text = "\n".join(lines) + "\n"

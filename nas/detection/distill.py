@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from nas.detection.distributed import mean_over_processes
 from nas.errors import UserError
+from nas.models.raw import at_least_float32
 
 DistillKind = Literal["cwd", "mgd", "mimic"]
 KINDS = ("cwd", "mgd", "mimic")
@@ -80,15 +81,14 @@ class Distiller(nn.Module):
         """The weighted scalar loss, summed over levels; maps (B, C, H, W) of equal size per level."""
         with torch.autocast(student[0].device.type, enabled=False):
             total = torch.zeros((), device=student[0].device)
-            precision = next(self.adapters.parameters()).dtype
             for level, (own, other) in enumerate(zip(student, teacher, strict=True)):
                 if own.shape[-2:] != other.shape[-2:]:
                     raise UserError(
                         f"neck level {level}: the student's map is {tuple(own.shape[-2:])}, the teacher's "
                         f"{tuple(other.shape[-2:])}; a teacher needs the same strides"
                     )
-                adapted = self.student_norms[level](self.adapters[level](own.to(precision)))
-                target = self.teacher_norms[level](other.detach().to(precision))
+                adapted = self.student_norms[level](self.adapters[level](at_least_float32(own)))
+                target = self.teacher_norms[level](at_least_float32(other.detach()))
                 if self.kind == "cwd":
                     total = total + channel_wise(adapted, target, self.tau)
                 elif self.kind == "mimic":
