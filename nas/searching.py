@@ -162,10 +162,7 @@ def run_search(
     finally:
         problem.close()
     if outcome.best is None:
-        raise UserError(
-            f"nothing among {outcome.evaluated} candidates fits the budget; "
-            f"loosen it or the limits of space {settings.space.name}"
-        )
+        raise UserError(f"nothing among {outcome.evaluated} candidates fits the budget; {_remedy(settings)}")
     front = tuple(whole(settings, candidate) for candidate in outcome.front)
     best = front[0]
     notes = slack_notes(settings, best)
@@ -190,8 +187,15 @@ def check_possible(settings: SearchSettings, problem: Problem) -> None:
         if least > 1.5 * limit:
             raise UserError(
                 f"impossible budget: {metric} <= {limit:g}, but the smallest network of space {settings.space.name} "
-                f"has {least:.4g}; loosen the limit"
+                f"has {least:.4g}; {_remedy(settings)}"
             )
+
+
+def _remedy(settings: SearchSettings) -> str:
+    """What helps when nothing fits."""
+    framed = settings.scope == "detector" and not isinstance(settings.space.initial(), DetectorSpec)
+    smaller = ", take a smaller neck (neck=t, neck=nano)" if framed else ""
+    return f"loosen it{smaller} or widen space {settings.space.name}"
 
 
 def slack_notes(settings: SearchSettings, best: Candidate) -> list[str]:

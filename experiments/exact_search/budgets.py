@@ -1,62 +1,79 @@
 """python -m experiments.exact_search.budgets [budgets=latency_3ms,flops_10g] [times=10] [seed=0]
 
 Exact search against evolution with `times` its CPU time, for every entry of conf/budget on whole detectors and the
-default table; one row an entry is added to budgets.csv, and what is there is not computed again.
+default table: under the default neck, or the next smaller one of conf/neck where no network with that one fits. One row
+an entry is added to budgets.csv, and what is there is not computed again.
 """
 
 from __future__ import annotations
 
 import csv
+import signal
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from experiments.command import arguments, run
+from nas.config.compose import compose_config
 from nas.config.launch import config_folder
-from nas.config.search import limits_of
+from nas.config.search import SearchConfig, settings_of
 from nas.cost.latency import LatencyTable
 from nas.errors import UserError
-from nas.files import read_text, read_yaml, write_atomic
+from nas.files import read_text, write_atomic
 from nas.measure.device import commit
 from nas.searchers.catalog import make_problem, search_with
+from nas.searchers.loop import Progress, SearchOutcome
 from nas.searchers.problem import Problem
-from nas.searching import SearchSettings
 
 TARGET = Path(__file__).with_name("budgets.csv")
-COLUMNS = ("budget", "exact", "upper", "exact_seconds", "evolution", "evolution_seconds", "evaluations", "architectures",
-           "commit")  # fmt: skip
+NECKS = ("s", "t", "nano")
+COLUMNS = ("budget", "neck", "exact", "upper", "exact_seconds", "evolution", "evolution_seconds", "evaluations",
+           "architectures", "commit")  # fmt: skip
 
 
-def problem_of(budget: str) -> Problem:
-    """The default search problem under one named budget."""
-    path = Path(config_folder()) / "budget" / f"{budget}.yaml"
-    if not path.is_file():
-        raise UserError(f"no budget {budget!r} in {path.parent}")
-    settings = SearchSettings.of(limits_of(read_yaml(path)))
+def problem_of(budget: str, neck: str) -> Problem:
+    """The default search problem under one named budget, with one of the necks."""
+    settings = settings_of(asdict(compose_config("search", SearchConfig, {"+budget": budget, "neck": neck})))
     table = LatencyTable.load(settings.hardware)
     return make_problem(settings.space, settings.budget, "mae", {}, table, settings.frame, settings.frame.image_size)
 
 
+def evolve(problem: Problem, limit: float, seed: int) -> tuple[SearchOutcome, float]:
+    """What evolution finds in `limit` CPU seconds, and the seconds it used: it is stopped as Ctrl-C stops it."""
+    start = time.process_time()
+    late = False
+
+    def stop(progress: Progress) -> None:
+        nonlocal late
+        if not late and time.process_time() - start > limit:
+            late = True
+            signal.raise_signal(signal.SIGINT)
+
+    outcome = search_with("evolution", {}, problem, 10**9, seed, on_progress=stop)
+    return outcome, time.process_time() - start
+
+
 def compare(budget: str, times: float, seed: int) -> dict[str, Any]:
     """One row: both searches on the same problem, in CPU seconds of this process."""
-    problem, trial = problem_of(budget), 400_000  # enough for the rate to settle
-    start = time.process_time()
-    exact = search_with("exact", {}, problem, 1)
-    seconds = time.process_time() - start
-    if exact.best is None or exact.certificate is None:
-        raise UserError(f"nothing fits budget {budget}")
-    start = time.process_time()
-    search_with("evolution", {}, problem, trial, seed)
-    rate = trial / (time.process_time() - start)
-    start = time.process_time()
-    evolved = search_with("evolution", {}, problem, max(trial, int(times * seconds * rate)), seed)
+    for neck in NECKS:
+        problem = problem_of(budget, neck)
+        start = time.process_time()
+        exact = search_with("exact", {}, problem, 1)
+        seconds = time.process_time() - start
+        if exact.best is not None and exact.certificate is not None:
+            break
+    else:
+        raise UserError(f"no network fits budget {budget} under any of the necks {', '.join(NECKS)}")
+    evolved, used = evolve(problem, times * seconds, seed)
     return {
         "budget": budget,
+        "neck": neck,
         "exact": round(exact.best.score, 6),
         "upper": round(exact.certificate.upper, 6),
         "exact_seconds": round(seconds, 1),
         "evolution": round(evolved.best.score, 6) if evolved.best else "",
-        "evolution_seconds": round(time.process_time() - start, 1),
+        "evolution_seconds": round(used, 1),
         "evaluations": evolved.evaluated,
         "architectures": exact.certificate.architectures,
         "commit": commit()[:12],

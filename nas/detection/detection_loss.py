@@ -24,13 +24,17 @@ from nas.models.raw import RawPrediction, at_least_float32
 
 
 def make_assigner(name: str) -> OTA | TAL | ATSS:
-    """The assigner of that name with its published constants; `align_ota_report` follows the report's equation 2."""
+    """The assigner of that name with its published constants.
+
+    `align_ota_report` follows equation 2 of the DAMO-YOLO report, `tal_report` the normalisation of the TOOD paper.
+    """
     known: dict[str, OTA | TAL | ATSS] = {
         "align_ota": OTA(),
         "align_ota_report": OTA(power=1.0, iou_cost="linear"),
         "sim_ota": sim_ota(),
         "atss": ATSS(),
         "tal": TAL(),
+        "tal_report": TAL(floor=0.0),
     }
     if name not in known:
         raise UserError(f"loss.assigner must be one of {', '.join(known)}, got {name!r}")

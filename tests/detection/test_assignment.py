@@ -101,3 +101,17 @@ def test_boxes_outside_the_image_and_single_pixels_are_harmless():
         assert torch.isfinite(found.quality).all() and found.quality[found.matched == 0].sum() == 0
         if name.startswith(("tal", "atss")):
             assert not (found.matched == 0).any()
+
+
+@pytest.mark.parametrize(("floor", "label"), [(1e-9, 0.0003), (0.0, 0.02667)])
+def test_the_floor_of_tal_silences_badly_predicted_small_objects(floor, label):
+    """An object of 20 pixels under first boxes of 15 strides: the published 1e-9 leaves hardly a label."""
+    points, strides = grid()
+    side = 7.5 * strides[:, None]
+    boxes = torch.cat([points - side, points + side], -1)[None]
+    scores = torch.full((1, len(points), 1), 0.001)
+    small = pad_targets([torch.tensor([[70.0, 70.0, 90.0, 90.0]])], [torch.tensor([0])])
+    found = TAL(floor=floor)(scores, boxes, points, strides, small)
+    assert found.positive.sum() >= 4
+    assert found.quality.max().item() == pytest.approx(label, abs=5e-5)
+    assert TAL(floor=floor)(scores * 0, boxes, points, strides, small).quality.max() == 0

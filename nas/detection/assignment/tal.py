@@ -16,12 +16,16 @@ class TAL:
     """The `topk` priors with the highest score^alpha * CIoU^beta inside each object.
 
     keep: after conflicts only the best `keep` priors of an object stay (1 gives YOLO26's one-to-one branch).
+    floor: added to an object's best metric before the others are divided by it. The published programs add 1e-9, which
+    silences an object whose best prior is below it (CIoU 0.03 at a score of 0.001): its soft labels and box weights
+    vanish, so it is never learnt. The paper has no floor: the best prior's label is its CIoU, however small.
     """
 
     topk: int = 10
     alpha: float = 0.5
     beta: float = 6.0
     keep: int | None = None
+    floor: float = 1e-9
 
     @torch.no_grad()
     def __call__(
@@ -47,7 +51,8 @@ class TAL:
             chosen &= _top(metric * chosen, min(self.keep, priors))
         best_metric = (metric * chosen).amax(1, keepdim=True)
         best_iou = (iou * chosen).amax(1, keepdim=True)
-        score = (metric * best_iou / (best_metric + 1e-9) * chosen).amax(-1)
+        scale = (best_metric + self.floor).clamp(min=torch.finfo(metric.dtype).tiny)
+        score = (metric / scale * best_iou * chosen).amax(-1)
         return Assignment(torch.where(chosen.any(-1), index, -1), score)
 
 
