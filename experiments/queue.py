@@ -41,6 +41,11 @@ class Job:
             return None
         return Job(self.table, self.table.row(self.row.teacher), self.seed, self.scale, self.data, self.output)
 
+    @property
+    def finished(self) -> bool:
+        """Whether its checkpoint and its result lie under `output`."""
+        return (self.folder / "result.json").exists()
+
     def command(self) -> list[str]:
         """Arguments of `experiments.train_row`."""
         teacher = self.teacher
@@ -60,8 +65,12 @@ def read_results(table: str) -> list[dict[str, str]]:
 
 
 def append_result(line: Mapping[str, Any]) -> None:
-    """Add one line to its table's file, whole or not at all."""
-    lines = [*read_results(line["table"]), {key: str(line[key]) for key in COLUMNS}]
+    """Add one line to its table's file, whole or not at all; a run that has a line keeps it."""
+    lines = read_results(line["table"])
+    added = {key: str(line[key]) for key in COLUMNS}
+    if _run(added) in map(_run, lines):
+        return
+    lines.append(added)
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
     writer.writeheader()
@@ -74,20 +83,29 @@ def data_of(scale: Scale) -> str:
     return scale.data if scale.data == "coco" or available(scale.data) else "shapes"
 
 
+def _run(line: Mapping[str, str]) -> tuple[str, str, int, str]:
+    """Which training a line of a table's file is about."""
+    return line["row"], line["scale"], int(line["seed"]), line["data"]
+
+
 def missing_jobs(tables: Sequence[str], scale: Scale, output: Path) -> list[Job]:
-    """Jobs without a result, seed by seed so that every row has one result early, teachers first."""
+    """Jobs without a result, seed by seed so that every row has one result early, teachers first.
+
+    A teacher with a result but no checkpoint under `output` (a fresh clone) is trained again for its students.
+    """
     data = data_of(scale)
     jobs: list[Job] = []
     for seed in scale.seeds:
         for name in tables:
             table = load_table(name)
-            done = {(r["row"], r["scale"], int(r["seed"]), r["data"]) for r in read_results(name)}
+            done = set(map(_run, read_results(name)))
             rows = sorted(table.rows, key=lambda row: _generation(table, row))
-            jobs += [
-                Job(table, row, seed, scale, data, output)
-                for row in rows
-                if (row.name, scale.name, seed, data) not in done
-            ]
+            chosen: list[Job] = []
+            for job in (Job(table, row, seed, scale, data, output) for row in reversed(rows)):
+                wanted = any(job == student.teacher for student in chosen) and not job.finished
+                if wanted or (job.row.name, scale.name, seed, data) not in done:
+                    chosen.append(job)
+            jobs += reversed(chosen)
     return jobs
 
 

@@ -57,7 +57,8 @@ def require_device(scale: Scale) -> None:
 def work(jobs: list[Job], seconds: float, at_once: int) -> int:
     """Run jobs until the time is up, `at_once` processes side by side; returns how many finished."""
     deadline = time.monotonic() + seconds
-    waiting, running, finished, failed = list(jobs), [], 0, set()
+    waiting, finished = list(jobs), 0
+    running: list[tuple[subprocess.Popen[bytes], Job]] = []
     try:
         while waiting or running:
             for process, job in list(running):
@@ -68,7 +69,6 @@ def work(jobs: list[Job], seconds: float, at_once: int) -> int:
                     append_result(json.loads((job.folder / "result.json").read_text()))
                     finished += 1
                 else:
-                    failed.add(job.folder)
                     print(f"failed: {job.table.name}, {job.row.name}, seed {job.seed}: see {job.folder}/log.txt")
             if time.monotonic() > deadline:
                 waiting = []
@@ -77,7 +77,7 @@ def work(jobs: list[Job], seconds: float, at_once: int) -> int:
                 for process, _ in running:
                     process.wait()
                 break
-            ready = next((job for job in waiting if _ready(job, failed)), None)
+            ready = next((job for job in waiting if _ready(job)), None)
             if ready is not None and len(running) < at_once and time.monotonic() < deadline:
                 waiting.remove(ready)
                 running.append((_start(ready), ready))
@@ -93,9 +93,9 @@ def work(jobs: list[Job], seconds: float, at_once: int) -> int:
     return finished
 
 
-def _ready(job: Job, failed: set[Path]) -> bool:
+def _ready(job: Job) -> bool:
     """Whether the job's teacher, if it has one, is there."""
-    return job.teacher is None or (job.teacher.folder / "result.json").exists()
+    return job.teacher is None or job.teacher.finished
 
 
 def _start(job: Job) -> subprocess.Popen[bytes]:

@@ -89,9 +89,8 @@ def training_task(
             set_fields(distill, {name: value})
         else:
             set_fields(options, {key: value})
-    augmentation = dataclasses.replace(
-        Augmentation(), **{k: tuple(v) if isinstance(v, list) else v for k, v in scale.augmentation.items()}
-    )
+    changed: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in scale.augmentation.items()}
+    augmentation = dataclasses.replace(Augmentation(), **changed)
     train, val, test = experiment_splits(data or scale.data)
     task = TrainingTask(
         model=spec_at(table, row, scale),

@@ -69,6 +69,30 @@ def test_the_queue_lists_teachers_first_and_forgets_what_is_done(tmp_path: Path,
     assert "25.0" in markdown(load_table("report_distillation"))
 
 
+def test_a_teacher_whose_checkpoint_is_gone_is_trained_again_for_its_students(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(queue, "RESULTS", tmp_path)
+    scale = load_scale("cpu")
+
+    def missing() -> list[str]:
+        return [job.row.name for job in missing_jobs(["report_models"], scale, tmp_path)]
+
+    def finish(name: str, ap: int) -> None:
+        row = {"table": "report_models", "row": name, "scale": "cpu", "seed": 0, "data": queue.data_of(scale), "ap": ap}
+        append_result({key: "0" for key in queue.COLUMNS} | row)
+
+    for ap, name in enumerate(("T", "S", "M", "L", "M distilled", "L distilled")):
+        finish(name, ap)
+    assert missing() == ["S", "M", "T distilled", "S distilled"]
+    teacher = missing_jobs(["report_models"], scale, tmp_path)[0]
+    teacher.folder.mkdir(parents=True)
+    (teacher.folder / "result.json").write_text("{}")
+    assert missing() == ["M", "T distilled", "S distilled"]
+    finish("M", 9)
+    assert [line["ap"] for line in read_results("report_models") if line["row"] == "M"] == ["2"]
+
+
 def test_intervals_are_students() -> None:
     mean, half = interval([1.0, 2.0, 3.0])
     assert mean == 2.0 and half == pytest.approx(4.303 / 3**0.5)
