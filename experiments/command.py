@@ -1,29 +1,55 @@
-"""Words of a command line as `key=value`, and the one-line end of a command that cannot go on."""
+"""Words and `key=value` options of an experiment's command line, and the one-line end of one that cannot go on."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from nas.errors import UserError
 
 
-def arguments(defaults: Mapping[str, str]) -> dict[str, str]:
-    """The key=value words of the command line over their defaults; raises UserError for an unknown or bare word."""
+def split_words(words: Sequence[str], defaults: Mapping[str, Any]) -> tuple[list[str], dict[str, Any]]:
+    """The bare words, and the options over their defaults, each of the type of its default.
+
+    Raises UserError for an option that is not known or a value of another type.
+    """
+    bare = [word for word in words if "=" not in word]
     values = dict(defaults)
-    for word in sys.argv[1:]:
-        key, equals, value = word.partition("=")
-        if not equals or key not in defaults:
-            raise UserError(
-                f"unknown argument {word!r}; give any of {', '.join(f'{k}={v}' for k, v in defaults.items())}"
-            )
-        values[key] = value
+    for word in words:
+        name, equals, text = word.partition("=")
+        if not equals:
+            continue
+        if name not in values:
+            raise UserError(f"unknown option {word!r}; known: {', '.join(values)}")
+        values[name] = _converted(name, text, type(defaults[name]))
+    return bare, values
+
+
+def options_of(words: Sequence[str], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of a command that takes no bare words; raises UserError as split_words, and for a bare word."""
+    bare, values = split_words(words, defaults)
+    if bare:
+        raise UserError(f"unknown option {bare[0]!r}; known: {', '.join(values)}")
     return values
 
 
-def run(main: Callable[[], None]) -> None:
-    """Run a command; a UserError ends it with its line and status 1."""
+def _converted(name: str, text: str, kind: type) -> Any:
+    if kind is bool:
+        if text not in ("true", "false"):
+            raise UserError(f"{name} must be true or false, got {text!r}")
+        return text == "true"
     try:
-        main()
+        return kind(text)
+    except ValueError:
+        raise UserError(f"{name} must be a {kind.__name__}, got {text!r}") from None
+
+
+def run(main: Callable[[list[str]], object]) -> None:
+    """Run a command on the words of the command line: a UserError ends it with its line and status 1, Ctrl-C with 130."""
+    try:
+        main(sys.argv[1:])
     except UserError as error:
         sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit(130)

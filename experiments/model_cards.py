@@ -9,11 +9,11 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
-import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from experiments.command import run, split_words
 from nas.config.launch import config_folder
 from nas.errors import UserError
 from nas.files import dump_yaml, read_json, read_text, read_yaml, write_atomic
@@ -202,24 +202,14 @@ def _csv(path: Path) -> list[dict[str, str]]:
     return list(csv.DictReader(read_text(path).splitlines())) if path.is_file() else []
 
 
-def main(arguments: list[str]) -> None:
+def main(words: list[str]) -> None:
     """Write the cards and print their paths; UserError for anything unknown."""
-    options = {"measure": "false", "hardware": "t4_tensorrt_fp16"}
-    folders = [word for word in arguments if "=" not in word]
-    for word in arguments:
-        key, equals, value = word.partition("=")
-        if equals and key not in options:
-            raise UserError(f"unknown option {key!r}; there are {', '.join(options)}")
-        if equals:
-            options[key] = value
-    if len(folders) != 1 or options["measure"] not in ("true", "false"):
+    folders, options = split_words(words, {"measure": False, "hardware": "t4_tensorrt_fp16"})
+    if len(folders) != 1:
         raise UserError("usage: python -m experiments.model_cards FOLDER [measure=true|false] [hardware=TABLE]")
-    for path in write_cards(Path(folders[0]), options["measure"] == "true", options["hardware"]):
+    for path in write_cards(Path(folders[0]), options["measure"], options["hardware"]):
         print(path)
 
 
 if __name__ == "__main__":
-    try:
-        main(sys.argv[1:])
-    except UserError as error:
-        sys.exit(f"error: {error}")
+    run(main)

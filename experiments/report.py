@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import math
-import sys
 from collections import defaultdict
 from typing import Any
 
+from experiments.command import run
 from experiments.costs import HARDWARE, cost_rows
 from experiments.queue import RESULTS, read_results
 from experiments.scales import load_scale, scale_names
 from experiments.tables import Table, load_table, table_names
-from nas.errors import UserError
 from nas.files import write_atomic
 
 #: Two-sided 95 % quantiles of Student's t for 1, 2, ... degrees of freedom.
@@ -93,7 +92,4 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main(sys.argv[1:])
-    except UserError as error:
-        sys.exit(f"error: {error}")
+    run(main)

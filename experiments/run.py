@@ -13,36 +13,28 @@ import sys
 import time
 from pathlib import Path
 
+from experiments.command import run, split_words
 from experiments.queue import Job, append_result, missing_jobs
 from experiments.scales import Scale, load_scale
 from experiments.tables import FOLDER, table_names
 from nas.errors import UserError
 
-DEFAULTS = {"scale": "cpu", "minutes": "20", "jobs": "1", "output": "outputs/experiments"}
+DEFAULTS = {"scale": "cpu", "minutes": 20.0, "jobs": 1, "output": "outputs/experiments"}
 
 
-def main(arguments: list[str]) -> int:
-    """Parse, run, tell what is left; returns the exit status."""
-    options, names = dict(DEFAULTS), []
-    for argument in arguments:
-        key, equals, value = argument.partition("=")
-        if equals and key not in options:
-            raise UserError(f"unknown option {key!r}; there are {', '.join(options)}")
-        if equals:
-            options[key] = value
-        else:
-            names.append(argument)
+def main(words: list[str]) -> None:
+    """Run what is missing and tell what is left; UserError for an unknown option, table or scale."""
+    names, options = split_words(words, DEFAULTS)
     tables = list(table_names()) if not names or "all" in names else names
     scale = load_scale(options["scale"])
     require_device(scale)
     jobs = missing_jobs(tables, scale, Path(options["output"]))
     print(f"{len(jobs)} runs are missing at scale {scale.name} ({scale.note})")
-    finished = work(jobs, 60 * float(options["minutes"]), int(options["jobs"]))
+    finished = work(jobs, 60 * options["minutes"], options["jobs"])
     left = len(missing_jobs(tables, scale, Path(options["output"])))
     print(
         f"{finished} runs finished, {left} are left; the same command goes on; python -m experiments.report shows the tables"
     )
-    return 0
 
 
 def require_device(scale: Scale) -> None:
@@ -108,7 +100,4 @@ def _start(job: Job) -> subprocess.Popen[bytes]:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main(sys.argv[1:]))
-    except UserError as error:
-        sys.exit(f"error: {error}")
+    run(main)

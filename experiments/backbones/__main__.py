@@ -7,12 +7,12 @@ the target on the T4. Then `python -m experiments.run backbones scale=cpu320` tr
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
+from experiments.command import options_of, run
 from nas.cost.latency import LatencyTable
 from nas.errors import UserError
 from nas.files import save_spec
@@ -122,8 +122,11 @@ def write_backbones(folder: Path = FOLDER) -> list[str]:
     return lines
 
 
+def main(words: list[str]) -> None:
+    """Write the files and print their lines."""
+    options_of(words, {})
+    print("\n".join(write_backbones()))
+
+
 if __name__ == "__main__":
-    try:
-        print("\n".join(write_backbones()))
-    except UserError as error:
-        sys.exit(f"error: {error}")
+    run(main)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from experiments.backbones.__main__ import HARDWARE, REFERENCE, milliseconds, reference
+from experiments.command import options_of, run
 from nas.api import find
 from nas.cost.latency import LatencyTable
 from nas.files import save_spec
@@ -40,5 +41,10 @@ def write_searched(folder: Path = FOLDER, evaluations: int = EVALUATIONS) -> lis
     return lines
 
 
+def main(words: list[str]) -> None:
+    """Search, write the files and print their lines."""
+    print("\n".join(write_searched(**options_of(words, {"evaluations": EVALUATIONS}))))
+
+
 if __name__ == "__main__":
-    print("\n".join(write_searched()))
+    run(main)

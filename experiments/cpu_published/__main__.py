@@ -9,12 +9,12 @@ the plot shows both on logarithmic axes with the line of their common ratio, and
 from __future__ import annotations
 
 import csv
-import sys
 from pathlib import Path
 
 import numpy as np
 from scipy.stats import spearmanr
 
+from experiments.command import run
 from experiments.t4_calibration.__main__ import read_operations
 from nas.cost.latency import LatencyTable
 
@@ -73,4 +73,4 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    run(main)

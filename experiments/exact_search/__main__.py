@@ -7,19 +7,20 @@ from __future__ import annotations
 
 import time
 
-from experiments.command import arguments, run
+from experiments.command import options_of, run
 from experiments.official_problems import chosen, load_table
 from nas.errors import UserError
 from nas.search_output import shape_of
 from nas.searchers.exact import exact_search
 
 
-def main() -> None:
-    given = arguments({"problem": "small", "table": "", "levels": "48", "near": "12"})
+def main(words: list[str]) -> None:
+    """Prove one optimum and print its certificate; UserError for what cannot be run."""
+    given = options_of(words, {"problem": "small", "table": "", "levels": 48, "near": 12})
     official = chosen(given["problem"])
     start, cpu = time.monotonic(), time.process_time()
     problem = official.build(load_table(given["table"]))
-    result = exact_search(problem, int(given["levels"]), near=int(given["near"]))
+    result = exact_search(problem, given["levels"], near=given["near"])
     if result.best is None or result.certificate is None:
         raise UserError("no network of the space keeps the limits")
     proof = result.certificate

@@ -14,7 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from experiments.command import arguments, run
+from experiments.command import options_of, run
 from nas.config.compose import compose_config
 from nas.config.launch import config_folder
 from nas.config.search import SearchConfig, settings_of
@@ -80,15 +80,16 @@ def compare(budget: str, times: float, seed: int) -> dict[str, Any]:
     }
 
 
-def main() -> None:
-    given = arguments({"budgets": "", "times": "10", "seed": "0"})
+def main(words: list[str]) -> None:
+    """Add the missing rows; UserError for an unknown budget or one that nothing fits."""
+    given = options_of(words, {"budgets": "", "times": 10.0, "seed": 0})
     every = sorted(path.stem for path in (Path(config_folder()) / "budget").glob("*.yaml"))
     wanted = given["budgets"].split(",") if given["budgets"] else every
     rows = list(csv.DictReader(read_text(TARGET).splitlines())) if TARGET.exists() else []
     for budget in wanted:
         if any(row["budget"] == budget for row in rows):
             continue
-        row = compare(budget, float(given["times"]), int(given["seed"]))
+        row = compare(budget, given["times"], given["seed"])
         rows.append({key: str(value) for key, value in row.items()})
         lines = [",".join(COLUMNS), *(",".join(row[key] for key in COLUMNS) for row in rows)]
         write_atomic(TARGET, "\n".join(lines) + "\n")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 
-from experiments.command import arguments, run
+from experiments.command import options_of, run
 from experiments.official_problems import chosen, load_table
 from nas.errors import UserError
 from nas.searchers.evolution import Evolution
@@ -20,16 +20,11 @@ class Stop(Exception):
     """The time is over or the target is passed."""
 
 
-def main() -> None:
-    given = arguments(
-        {
-            "problem": "small",
-            "table": "",
-            "seed": "0",
-            "seconds": "60",
-            "evaluations": "300000",
-            "searcher": "evolution",
-        }
+def main(words: list[str]) -> None:
+    """Run one search and print what it reached, and when; UserError for what cannot be run."""
+    given = options_of(
+        words,
+        {"problem": "small", "table": "", "seed": 0, "seconds": 60.0, "evaluations": 300_000, "searcher": "evolution"},
     )
     official = chosen(given["problem"])
     table = load_table(given["table"])
@@ -49,14 +44,14 @@ def main() -> None:
             scores.append(score)
         if not reached and score >= official.target:
             reached.append((time.process_time() - start, progress.evaluated))
-        if time.process_time() - start > float(given["seconds"]):
+        if time.process_time() - start > given["seconds"]:
             raise Stop
 
     try:
         run_loop(
             problem,
-            makers[given["searcher"]](problem, int(given["seed"])),
-            int(given["evaluations"]),
+            makers[given["searcher"]](problem, given["seed"]),
+            given["evaluations"],
             on_progress=watch,
         )
     except Stop:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from experiments.command import arguments, run
+from experiments.command import options_of, run
 from nas.detection.frames import open_frames
 from nas.detection.prediction_run import predict_into
 from nas.detector import Detector
@@ -45,8 +45,9 @@ def measure(model: str, source: Path, scratch: Path, rounds: int) -> tuple[list[
     return bare, whole
 
 
-def main() -> None:
-    given = arguments({"source": "", "model": "", "rounds": "7", "pictures": "24"})
+def main(words: list[str]) -> None:
+    """Measure and print; UserError without pictures."""
+    given = options_of(words, {"source": "", "model": "", "rounds": 7, "pictures": 24})
     if not given["source"]:
         raise UserError("give a folder of pictures: source=PATH")
     with tempfile.TemporaryDirectory() as folder:
@@ -54,13 +55,13 @@ def main() -> None:
         source = scratch / "source"
         source.mkdir()
         good = (frame.name for frame in open_frames(given["source"]) if frame.pixels is not None)
-        for name, _ in zip(good, range(int(given["pictures"])), strict=False):
+        for name, _ in zip(good, range(given["pictures"]), strict=False):
             shutil.copy(Path(given["source"]) / name, source)
         model = given["model"] or str(scratch / "damo-yolo-s.onnx")
         if not given["model"]:
             export = ["-m", "nas.export", "model=damo-yolo-s", f"images={source}", f"output={model}", "check_images=2"]
             subprocess.run([sys.executable, *export], check=True)
-        bare, whole = (statistics.median(values) for values in measure(model, source, scratch, int(given["rounds"])))
+        bare, whole = (statistics.median(values) for values in measure(model, source, scratch, given["rounds"]))
     print(f"medians: bare {bare:.1f} ms, whole {whole:.1f} ms: {whole / bare:.3f} x; {cpu_name()}, {commit()[:7]}")
 
 

@@ -13,11 +13,11 @@ from __future__ import annotations
 
 import csv
 import gzip
-import sys
 from pathlib import Path
 
 import numpy as np
 
+from experiments.command import options_of, run
 from experiments.proxy_benchmark.equal_latency import equal_latency_table
 from nas.config.rank import RankConfig
 from nas.errors import UserError
@@ -83,26 +83,22 @@ def publish(source: Path, target: Path) -> None:
             write_atomic(target / path.name, path.read_bytes())
 
 
-def main(arguments: list[str]) -> None:
+def main(words: list[str]) -> None:
     """Run the wanted parts and print their reports. Raises UserError for an unknown option or part."""
-    options = {
-        "tables": "",
-        "parts": "all,sample,grasp,macro",
-        "folder": "outputs/proxy_benchmark",
-        "publish": "",
-        "sample": "1000",
-    }
-    for argument in arguments:
-        name, equals, value = argument.partition("=")
-        if not equals or name not in options:
-            raise UserError(f"unknown option {argument!r}; known: {', '.join(options)}")
-        options[name] = value
+    options = options_of(
+        words,
+        {
+            "tables": "",
+            "parts": "all,sample,grasp,macro",
+            "folder": "outputs/proxy_benchmark",
+            "publish": "",
+            "sample": 1000,
+        },
+    )
     if not options["tables"]:
         raise UserError("tables=FOLDER is needed: the folder with nb201_accuracy.csv.gz")
     folder = Path(options["folder"])
-    if not options["sample"].isdigit():
-        raise UserError(f"sample must be a number of cells, got {options['sample']}")
-    known = parts(options["tables"], folder, int(options["sample"]))
+    known = parts(options["tables"], folder, options["sample"])
     for part in options["parts"].split(","):
         if part not in known:
             raise UserError(f"unknown part {part!r}; known: {', '.join(known)}")
@@ -117,9 +113,4 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main(sys.argv[1:])
-    except UserError as error:
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        sys.exit(130)
+    run(main)

@@ -17,6 +17,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from experiments.command import options_of, run
 from experiments.scorer_truth.judging import write_report
 from experiments.scorer_truth.networks import draw_networks, read_networks, write_networks
 from experiments.scorer_truth.training import Recipe, read_results, train_missing, wanted
@@ -68,15 +69,7 @@ def parse(arguments: list[str]) -> tuple[str, dict[str, Any]]:
     if not arguments or arguments[0] not in known:
         raise UserError("say what to do: plan, train or report")
     options = {"folder": str(Path(__file__).parent)} | known[arguments[0]]
-    for argument in arguments[1:]:
-        name, equals, text = argument.partition("=")
-        if not equals or name not in options:
-            raise UserError(f"unknown option {argument!r}; known: {', '.join(options)}")
-        try:
-            options[name] = type(options[name])(text)
-        except ValueError:
-            raise UserError(f"{name} must be a {type(options[name]).__name__}, got {text!r}") from None
-    return arguments[0], options
+    return arguments[0], options_of(arguments[1:], options)
 
 
 def run_workers(arguments: list[str], jobs: int) -> None:
@@ -104,9 +97,4 @@ def print_missing(networks: list[Any], results: list[Any], options: dict[str, An
 
 
 if __name__ == "__main__":
-    try:
-        main(sys.argv[1:])
-    except UserError as error:
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        sys.exit(130)
+    run(main)

@@ -10,7 +10,7 @@ import platform
 import resource
 import time
 
-from experiments.command import arguments, run
+from experiments.command import options_of, run
 from nas.cost.budget import Budget
 from nas.cost.latency import LatencyTable
 from nas.frame import Frame
@@ -23,23 +23,25 @@ from nas.searchers.objective import Objective
 from search_spaces.tinynas import SPACES
 
 
-def main() -> None:
-    given = arguments(
+def main(words: list[str]) -> None:
+    """Search once and print its rate and memory; UserError for what cannot be run."""
+    given = options_of(
+        words,
         {
-            "evaluations": "1000000",
+            "evaluations": 1_000_000,
             "space": "tinynas_k1kx",
-            "budget": "3.0",
+            "budget": 3.0,
             "hardware": "t4_tensorrt_fp16",
-            "seed": "0",
-        }
+            "seed": 0,
+        },
     )
-    count = int(given["evaluations"])
+    count = given["evaluations"]
     table = LatencyTable.load(given["hardware"])
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     start = time.process_time()
     objective = Objective(MaeFormula(), table, Frame())
-    problem = GeneProblem(SPACES[given["space"]], objective, Budget.of({"latency_ms": float(given["budget"])}))
-    outcome = run_loop(problem, Evolution(problem, int(given["seed"]), minor_from=count // 2), count)
+    problem = GeneProblem(SPACES[given["space"]], objective, Budget.of({"latency_ms": given["budget"]}))
+    outcome = run_loop(problem, Evolution(problem, given["seed"], minor_from=count // 2), count)
     spent = time.process_time() - start
     after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(f"{outcome.evaluated:,} distinct candidates of {outcome.proposed:,} proposals in {spent:.1f} CPU seconds")

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import csv
 import json
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from typing import Any
 import numpy as np
 from scipy.optimize import least_squares
 
+from experiments.command import run
 from nas.cost.kernel_model import Features, Hardware, Parameters, evaluate
 from nas.cost.table_file import TABLES, Header, write_table
 from nas.lowering.operation import Operation
@@ -191,4 +191,4 @@ def main(arguments: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    run(main)
