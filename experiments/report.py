@@ -81,8 +81,8 @@ def main(arguments: list[str]) -> None:
     text = (
         "# Tables\n\nMilliseconds are predictions of "
         f"`{HARDWARE}`; G is 2 x MACs of the deployed form. AP is COCO AP of our own short runs on the test "
-        "split, in percent, with the 95 % interval of the mean over seeds: it ranks rows, it does not reproduce COCO "
-        "numbers. Made by `python -m experiments.report`; "
+        "split, in percent, with the 95 % interval of the mean where there are several seeds: it does not reproduce COCO "
+        "numbers, and scale cpu ranks nothing. Made by `python -m experiments.report`; "
         "single lines with seed, commit, device and seconds are in the CSV files beside this page.\n\n"
     )
     text += "\n".join(markdown(load_table(name)) for name in names)

@@ -98,7 +98,7 @@ def test_a_report_of_an_unfinished_training(tmp_path: Path) -> None:
     write_networks(networks, tmp_path / "networks.csv")
     results = rows(networks, 0.01, tmp_path / "results.csv")[:-3]
     text = write_report(networks, results, tmp_path, Recipe(epochs=7), resamples=20)
-    assert "320 pixels, 7 epochs of batch 16" in text and Recipe(epochs=7).digest in text
+    assert "160 pixels, 7 epochs of batch 16" in text and Recipe(epochs=7).digest in text
     assert "Over the best count" in text
     assert text.index("Noise first") < text.index("| score |") and "| layers |" in text
     assert (tmp_path / "scorer_truth.png").stat().st_size > 10_000
@@ -106,7 +106,7 @@ def test_a_report_of_an_unfinished_training(tmp_path: Path) -> None:
 
 
 def test_the_committed_results_say_what_their_report_says(tmp_path: Path) -> None:
-    recipe = Recipe(image_size=160, epochs=20, precision="bf16")
+    recipe = Recipe()
     results = read_results(FOLDER / "results.csv", recipe)
     networks = read_networks(FOLDER / "networks.csv")
     assert len({row.name for row in results}) >= 40 and measured_noise(results).networks == 5

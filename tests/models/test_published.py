@@ -87,8 +87,10 @@ def check(found, path: Path):
 
 @torch.no_grad()
 @pytest.mark.parametrize("name", ["T", "M", "Ns"])
-def test_outputs_equal_the_official_ones(name, spec_of, golden_weights, golden_images, golden, shared):
-    folder = golden / "damo" if (golden / f"damo/{name}_train_form.npz").exists() else shared / "golden/damo"
+def test_outputs_equal_the_official_ones(name, spec_of, golden_weights, golden_images, golden, request):
+    folder = golden / "damo"
+    if not (folder / f"{name}_train_form.npz").exists():
+        folder = request.getfixturevalue("shared") / "golden/damo"
     model = build_detector(spec_of(name)).eval()
     model.load_state_dict(golden_weights(name, model))
     check(outputs(model, golden_images), folder / f"{name}_train_form.npz")
