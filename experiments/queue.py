@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 from experiments.data import available
 from experiments.scales import Scale
 from experiments.tables import FOLDER, Row, Table, load_table
@@ -66,16 +68,16 @@ def read_results(table: str) -> list[dict[str, str]]:
 
 def append_result(line: Mapping[str, Any]) -> None:
     """Add one line to its table's file, whole or not at all; a run that has a line keeps it."""
-    lines = read_results(line["table"])
     added = {key: str(line[key]) for key in COLUMNS}
-    if _run(added) in map(_run, lines):
-        return
-    lines.append(added)
-    text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(lines)
-    write_atomic(results_file(line["table"]), text.getvalue())
+    with FileLock(RESULTS / ".lock"):
+        lines = read_results(line["table"])
+        if _run(added) in map(_run, lines):
+            return
+        text = io.StringIO()
+        writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows([*lines, added])
+        write_atomic(results_file(line["table"]), text.getvalue())
 
 
 def data_of(scale: Scale) -> str:

@@ -8,6 +8,7 @@ resumed by the next call; finished ones are lines of experiments/results/*.csv a
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 import time
@@ -25,6 +26,8 @@ DEFAULTS = {"scale": "cpu", "minutes": 20.0, "jobs": 1, "output": "outputs/exper
 def main(words: list[str]) -> None:
     """Run what is missing and tell what is left; UserError for an unknown option, table or scale."""
     names, options = split_words(words, DEFAULTS)
+    if options["jobs"] < 1 or not 0 < options["minutes"] < float("inf"):
+        raise UserError(f"jobs must be at least 1 and minutes positive, got {options['jobs']} and {options['minutes']}")
     tables = list(table_names()) if not names or "all" in names else names
     scale = load_scale(options["scale"])
     require_device(scale)
@@ -63,14 +66,9 @@ def work(jobs: list[Job], seconds: float, at_once: int) -> int:
                 else:
                     print(f"failed: {job.table.name}, {job.row.name}, seed {job.seed}: see {job.folder}/log.txt")
             if time.monotonic() > deadline:
-                waiting = []
-                for process, _ in running:
-                    process.terminate()
-                for process, _ in running:
-                    process.wait()
                 break
             ready = next((job for job in waiting if _ready(job)), None)
-            if ready is not None and len(running) < at_once and time.monotonic() < deadline:
+            if ready is not None and len(running) < at_once:
                 waiting.remove(ready)
                 running.append((_start(ready), ready))
                 continue
@@ -78,10 +76,12 @@ def work(jobs: list[Job], seconds: float, at_once: int) -> int:
                 break  # what is left waits for a teacher that failed
             time.sleep(0.2)
     except KeyboardInterrupt:
+        print("stopped; the same command goes on")
+    finally:
         for process, _ in running:
             process.terminate()
+        for process, _ in running:
             process.wait()
-        print("stopped; the same command goes on")
     return finished
 
 
@@ -95,9 +95,14 @@ def _start(job: Job) -> subprocess.Popen[bytes]:
     print(f"running {job.table.name}: {job.row.name}, seed {job.seed}", flush=True)
     with (job.folder / "log.txt").open("ab") as log:
         return subprocess.Popen(
-            [sys.executable, "-m", "experiments.train_row", *job.command()], stdout=log, stderr=log, cwd=FOLDER.parent
+            [sys.executable, "-m", "experiments.train_row", *job.command()],
+            stdout=log,
+            stderr=log,
+            cwd=FOLDER.parent,
+            start_new_session=True,  # Ctrl-C is for this process, which asks its trainings once to save and stop
         )
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # `kill` stops the trainings as Ctrl-C does
     run(main)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import platform
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
+from experiments.command import run
 from experiments.scales import load_scale, training_task
 from experiments.tables import load_table
+from nas.errors import UserError
 from nas.files import write_atomic
 from nas.measure.device import commit
 
@@ -53,10 +56,15 @@ def train_row(
 
 
 def main(arguments: list[str]) -> None:
+    """Train, and leave the line in result.json; UserError if another process is at it."""
     table, row, seed, scale, folder, teacher, data = arguments
-    line = train_row(table, row, int(seed), scale, Path(folder), Path(teacher) if teacher else None, data)
-    write_atomic(Path(folder) / "result.json", json.dumps(line) + "\n")
+    try:
+        with FileLock(Path(folder) / "lock", timeout=0):
+            line = train_row(table, row, int(seed), scale, Path(folder), Path(teacher) if teacher else None, data)
+            write_atomic(Path(folder) / "result.json", json.dumps(line) + "\n")
+    except Timeout:
+        raise UserError(f"another process trains in {folder}") from None
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    run(main)

@@ -66,10 +66,19 @@ def run_comparison(settings: CompareSettings) -> str:
         check_model(model)
     gatherer = Gatherer(settings)
     entries = [gatherer.entry(model) for model in settings.models]
+    entries = [replace(entry, name=name) for entry, name in zip(entries, distinct(entries, settings.models), strict=True)]
     if settings.group == "seeds":
         entries += [gatherer.published_entry(row) for row in published_rows()]
     title = "Published detectors beside our counts and predictions" if settings.group else "Comparison of detectors"
-    return write_comparison(entries, title, settings.folder, list(notes(entries)))
+    return write_comparison(entries, title, settings.folder, [*notes(entries), *gatherer.problems])
+
+
+def distinct(entries: Sequence[Entry], models: Sequence[str]) -> Iterator[str]:
+    """The names of the rows, with the file's folder before those that several files share."""
+    names = [entry.name for entry in entries]
+    for name, model in zip(names, models, strict=True):
+        shared = names.count(name) > 1 and model.endswith(FILES)
+        yield f"{Path(model).resolve().parent.name}/{name}" if shared else name
 
 
 def check_model(model: str) -> None:
@@ -104,6 +113,7 @@ class Gatherer:
     def __init__(self, settings: CompareSettings) -> None:
         self.settings = settings
         self.table = LatencyTable.load(settings.hardware)
+        self.problems: list[str] = []
         self._known: dict[str, Entry] = {}
         self._operations: dict[str, Sequence[Operation]] = {}
 
@@ -122,10 +132,15 @@ class Gatherer:
     def published_entry(self, row: PublishedRow) -> Entry:
         """The row of a published model, with the figures of that source and the table of its engine."""
         if row.model not in self._known:
-            self._known[row.model] = self._own(row.model)
+            try:
+                self._known[row.model] = self._own(row.model)
+            except UserError as error:  # a family whose optional package is missing keeps its published figures
+                self.problems.append(f"{row.model}: published figures alone, {error}.")
+                self._known[row.model] = Entry(row.model, row.family, row.image_size, {})
+                self._operations[row.model] = ()
         entry = replace(self._known[row.model], family=row.family)
         other = next((table for engine, table in OTHER_TABLES.items() if engine in row.source), None)
-        if other is not None and self.settings.hardware == DEFAULT_HARDWARE:
+        if other is not None and self.settings.hardware == DEFAULT_HARDWARE and self._operations[row.model]:
             predicted = self._predicted(self._operations[row.model], LatencyTable.load(other))
             name = f"{row.model} ({row.source.split(' (')[0]})"
             entry = replace(entry, name=name, figures=entry.figures | predicted, drawn=False)
@@ -216,9 +231,10 @@ class Gatherer:
 
     def _predicted(self, operations: Sequence[Operation], table: LatencyTable) -> dict[str, Figure]:
         latency = table.total(operations)
-        percent = latency.error_percent
-        error = None if percent is None else latency.ms * percent / 100
-        return {"predicted_ms": Figure(latency.ms, f"predicted by table {table.name}", error)}
+        percent, ms = latency.error_percent, latency.ms / table.header.batch
+        error = None if percent is None else ms * percent / 100
+        batch = f", an image in a batch of {table.header.batch}" if table.header.batch > 1 else ""
+        return {"predicted_ms": Figure(ms, f"predicted by table {table.name}{batch}", error)}
 
     def _measured(self, model: Any, side: int) -> Figure:
         from nas.measure.wall_clock import measured_milliseconds

@@ -26,14 +26,24 @@ def search_with_screen(settings: SearchSettings, folder: Path, progress: bool = 
             bar.show(standing)
             board.show(standing)
 
-        result = run_search(settings, folder / "state.npz", show)
+        try:
+            result = run_search(settings, folder / "state.npz", show)
+        except KeyboardInterrupt:
+            tell_resume(console, folder)
+            raise
     marks = published(result)
     write_search(result, folder, marks)
     print_result(console, result, marks, folder)
     if result.outcome.interrupted:
-        console.print(f"stopped; go on with: python -m nas.search resume={folder}")
+        tell_resume(console, folder)
         raise KeyboardInterrupt
     return result
+
+
+def tell_resume(console: Console, folder: Path) -> None:
+    """How a stopped search goes on, if it has come so far that it can."""
+    if (folder / "state.npz").exists():
+        console.print(f"stopped; go on with: python -m nas.search resume={folder}")
 
 
 class Bar:

@@ -65,6 +65,8 @@ class SearchSettings:
             raise UserError(f"scope must be one of {', '.join(SCOPES)}, got {self.scope!r}")
         if self.workers < 1 or self.evaluations < 1 or self.seed < 0:
             raise UserError("workers and evaluations must be at least 1, seed at least 0")
+        if self.frame.image_size < 32 or self.frame.image_size % 32:
+            raise UserError(f"image_size must be a multiple of 32, got {self.frame.image_size}")
         first = self.space.initial()
         if isinstance(first, DetectorSpec):
             if self.scope != "detector":
@@ -132,6 +134,8 @@ def run_search(
 ) -> SearchResult:
     """Search; raises UserError before any long work for what cannot succeed, and after it if nothing fits.
 
+    KeyboardInterrupt if it was interrupted before anything fitted.
+
     state: a file to resume from, kept up to date; see `nas.searchers.loop.run_loop`.
     """
     from nas.searchers.catalog import make_problem, search_with
@@ -162,6 +166,8 @@ def run_search(
     finally:
         problem.close()
     if outcome.best is None:
+        if outcome.interrupted:
+            raise KeyboardInterrupt
         raise UserError(f"nothing among {outcome.evaluated} candidates fits the budget; {_remedy(settings)}")
     front = tuple(whole(settings, candidate) for candidate in outcome.front)
     best = front[0]

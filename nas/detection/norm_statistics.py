@@ -28,7 +28,7 @@ class NormStatistics:
     def __init__(self, data: DetectionData, image_size: int, batch_size: int, images: int) -> None:
         chosen = np.linspace(0, len(data) - 1, min(images, len(data))).round().astype(int)
         self._loader = build_loader(
-            data.subset(int(i) for i in chosen), min(batch_size, len(chosen)), image_size, train=False, cache="ram"
+            data.subset(int(i) for i in chosen), min(batch_size, len(chosen)), image_size, train=False, cache="auto"
         )
 
     @torch.no_grad()

@@ -253,7 +253,7 @@ class Trainer:
         score = next(iter(numbers.values()))
         self.log.validation(self.position.step, epoch, numbers)
         self.log.figures(self.position.step, result.images, result.curves)
-        if score > self.position.best:
+        if score > self.position.best or not self.position.best_epoch:  # -1 where no box could be found
             self.position.best, self.position.best_epoch, self.position.stale = score, epoch, 0
             self._write_model("best", numbers, epoch, result.detector)
         else:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass, field, replace
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,10 @@ from nas.detection.training_setup import load_teacher, make_fabric, prepare_dete
 from nas.detection.training_state import Position, TrainingParts, read_state
 from nas.detection.validation import Validator
 from nas.errors import UserError
+from nas.spec import DetectorSpec, digest
+
+#: Options that may differ between a run and its continuation.
+_FREE = ("workers", "cache", "compile", "save_seconds", "save_steps", "log_steps")
 
 
 @dataclass(frozen=True)
@@ -63,6 +69,8 @@ def run_training(task: TrainingTask, folder: str | Path, resume: bool = False, p
     machine. Under torchrun every process calls this, and the first one's folder holds for all. Raises UserError for
     anything unusable; KeyboardInterrupt after a signal, with the state saved.
     """
+    if not 0 <= task.seed < 2**32:
+        raise UserError(f"seed must be from 0 to {2**32 - 1}, got {task.seed}")
     options = task.options.checked()
     fabric = make_fabric(task.device, options.precision, options.sync_batch_norm)
     if options.channels_last is None:
@@ -182,4 +190,13 @@ def _fingerprint(task: TrainingTask, detector: Any) -> dict[str, Any]:
         "epochs": options.epochs,
         "minutes": options.minutes,
         "teacher": task.distill.teacher,
+        "recipe": _recipe(task),
     }
+
+
+def _recipe(task: TrainingTask) -> str:
+    """Digest of everything else that decides the result: losses, optimiser, augmentation, the network's description."""
+    options = {key: value for key, value in asdict(task.options).items() if key not in _FREE}
+    network = digest(task.model) if isinstance(task.model, DetectorSpec) else ""
+    facts = [options, asdict(task.augmentation), asdict(task.distill), network]
+    return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:16]

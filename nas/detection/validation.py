@@ -38,7 +38,7 @@ class Validator:
         shown: float = 0.3,
     ) -> None:
         self.data, self.fabric, self.statistics, self.shown = data, fabric, statistics, shown
-        self.loader = build_loader(data, min(batch_size, len(data)), image_size, train=False, cache="ram")
+        self.loader = build_loader(data, min(batch_size, len(data)), image_size, train=False, cache="auto")
 
     def __call__(self, detector: Any) -> Validation:
         if self.statistics is not None:

@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import optuna
+from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, NSGAIISampler, RandomSampler, TPESampler
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
-from optuna.study import StudyDirection
-from optuna.trial import Trial
+from optuna.study import Study, StudyDirection
+from optuna.trial import FrozenTrial, Trial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
 from nas.errors import UserError
@@ -51,7 +52,7 @@ def open_storage(url: str) -> BaseStorage:
         if url.startswith("sqlite"):
             engine["connect_args"] = {"timeout": 120}
         return RDBStorage(url, engine_kwargs=engine)
-    except (OSError, SQLAlchemyError, ImportError) as error:
+    except (OSError, ValueError, SQLAlchemyError, ImportError) as error:  # ValueError: a journal that is none
         raise UserError(f"cannot open storage {url}: {str(error).splitlines()[0]}") from None
 
 
@@ -67,6 +68,45 @@ def make_sampler(name: str, seed: int, population: int) -> BaseSampler:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         return NSGAIISampler(**options) if name == "nsga2" else TPESampler(**options)
+
+
+class NumberedSampler(BaseSampler):
+    """A sampler whose random numbers are a function of (seed, trial number).
+
+    Every worker, and a study that is continued, makes samplers from the same seed: they would all begin with the same
+    draws. `make` builds the sampler that draws for one trial, from a seed of its own.
+    """
+
+    def __init__(self, make: Callable[[int], BaseSampler], seed: int) -> None:
+        self._make, self._seed, self._number = make, seed, -1
+        self._sampler = make(seed)
+
+    def _for(self, trial: FrozenTrial) -> BaseSampler:
+        if trial.number != self._number:
+            mixed = int(np.random.SeedSequence([self._seed, trial.number]).generate_state(1)[0])
+            self._number, self._sampler = trial.number, self._make(mixed)
+        return self._sampler
+
+    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        return self._for(trial).infer_relative_search_space(study, trial)
+
+    def sample_relative(
+        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        return self._for(trial).sample_relative(study, trial, search_space)
+
+    def sample_independent(
+        self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        return self._for(trial).sample_independent(study, trial, param_name, param_distribution)
+
+    def before_trial(self, study: Study, trial: FrozenTrial) -> None:
+        self._for(trial).before_trial(study, trial)
+
+    def after_trial(
+        self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None
+    ) -> None:
+        self._for(trial).after_trial(study, trial, state, values)
 
 
 def constrain(trial: Trial, outside: float) -> None:
@@ -122,8 +162,9 @@ def search_with_optuna(
     costs = len(problem.budget.metrics) if sampler == "nsga2" else 0
     directions = [StudyDirection.MAXIMIZE, *[StudyDirection.MINIMIZE] * costs]
     optuna.logging.set_verbosity(optuna.logging.WARNING)
+    numbered = NumberedSampler(lambda own: make_sampler(sampler, own, population), seed)
     shared = SharedStudy(
-        _study(storage, study, make_sampler(sampler, seed, population), directions, identity), evaluations, lease
+        _study(storage, study, numbered, directions, identity), evaluations, lease
     )
     archive, columns = Archive(problem), [problem.metrics.index(metric) for metric in problem.budget.metrics]
     best: dict[str, float] = {}

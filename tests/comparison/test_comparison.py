@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,36 @@ def test_another_engine_has_its_own_table() -> None:
     ten, seven = (gatherer.published_entry(row) for row in rows)
     assert "tensorrt7" in seven.figures["predicted_ms"].source and "tensorrt7" not in ten.figures["predicted_ms"].source
     assert abs(seven.value("ms_difference") or 99) < 6 and "README" in seven.name
+
+
+def test_files_of_one_name_are_told_apart(tmp_path: Path) -> None:
+    for folder in ("a", "b"):
+        save_spec(tmp_path / folder / "best.yaml", load_published("damo-yolo-ns"))
+    models = (f"{tmp_path}/a/best.yaml", f"{tmp_path}/b/best.yaml", "yolo11n")
+    text = run_comparison(CompareSettings(models, image_size=64, folder=tmp_path / "report"))
+    assert "| a/best | 64 |" in text and "| b/best | 64 |" in text and "| yolo11n | 64 |" in text
+
+
+def test_a_family_without_its_package_keeps_its_published_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    gatherer = Gatherer(CompareSettings(scorer=""))
+
+    def missing(model: str) -> None:
+        raise UserError("RT-DETRv2 needs transformers")
+
+    monkeypatch.setattr(gatherer, "_own", missing)
+    row = next(row for row in published_rows() if row.model == "rtdetrv2-s")
+    entry = gatherer.published_entry(row)
+    assert entry.value("published_ms") == row.figures["published_ms"] and "params_m" not in entry.figures
+    assert gatherer.problems == ["rtdetrv2-s: published figures alone, RT-DETRv2 needs transformers."]
+    assert gatherer.published_entry(row) == entry and len(gatherer.problems) == 1
+
+
+def test_a_table_of_batches_is_priced_by_the_image(tmp_path: Path) -> None:
+    one = Gatherer(CompareSettings(scorer="")).entry("yolo11n").value("predicted_ms")
+    gatherer = Gatherer(CompareSettings(scorer=""))
+    gatherer.table.header = replace(gatherer.table.header, batch=8)
+    figure = gatherer.entry("yolo11n").figures["predicted_ms"]
+    assert figure.value == pytest.approx((one or 0) / 8) and "in a batch of 8" in figure.source
 
 
 @pytest.mark.parametrize(

@@ -151,6 +151,16 @@ def test_resuming_another_training_is_refused(tiny, root, tmp_path):
     run(tiny, root, tmp_path / "run", {"epochs": 2})
     with pytest.raises(UserError, match="cannot resume: epochs was 2 and is 3 now"):
         run_training(tiny.tiny_task(root), tmp_path / "run", resume=True, progress=False)
+    changed = tiny.tiny_task(root, {"epochs": 2})
+    changed.options.optimizer.lr *= 2
+    with pytest.raises(UserError, match="cannot resume: recipe was"):
+        run_training(changed, tmp_path / "run", resume=True, progress=False)
+    wider = replace(tiny.tiny_task(root, {"epochs": 2}), model=tiny.tiny_spec(32))
+    with pytest.raises(UserError, match="cannot resume: recipe was"):
+        run_training(wider, tmp_path / "run", resume=True, progress=False)
+    machine = tiny.tiny_task(root, {"epochs": 2})
+    machine.options.save_seconds, machine.options.log_steps = 1.0, 7
+    assert run_training(machine, tmp_path / "run", resume=True, progress=False).steps > 0
 
 
 def test_distillation_logs_its_loss_and_trains_adapters(tiny, root, tmp_path):
@@ -210,6 +220,15 @@ def test_any_number_of_classes_and_images_without_boxes(tiny, root, tmp_path, cl
     assert result.steps == 16 and load_checkpoint(result.last).num_classes == classes
 
 
+def test_a_validation_without_boxes_still_leaves_the_best(tiny, root, tmp_path):
+    train, _ = tiny.shapes(root)
+    empty = replace(train, records=tuple(r.select(np.zeros(len(r.labels), bool)) for r in train.records[:4]))
+    options, few = tiny.options(epochs=2), train.subset(range(8))
+    task = TrainingTask(tiny.tiny_spec(), few, empty, options, Augmentation.plain(), device="cpu")
+    result = run_training(task, tmp_path / "run", progress=False)
+    assert result.best.is_file() and result.score == -1.0
+
+
 def test_unusable_settings_are_told(tiny, root, tmp_path):
     for changes, words in (
         ({"epochs": 1}, "shorter than warm-up"),
@@ -221,6 +240,8 @@ def test_unusable_settings_are_told(tiny, root, tmp_path):
             run(tiny, root, tmp_path / "run", changes, augment=False)
     with pytest.raises(UserError, match="image_size must be a positive multiple of 32"):
         run(tiny, root, tmp_path / "run", image_size=100)
+    with pytest.raises(UserError, match="seed must be from 0 to 4294967295, got -1"):
+        run(tiny, root, tmp_path / "run", seed=-1)
 
 
 def test_half_precision_on_the_cpu(tiny, root, tmp_path):

@@ -6,11 +6,13 @@ import json
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
-from experiments import queue
+from experiments import queue, train_row
 from experiments.costs import cost_rows
 from experiments.queue import append_result, missing_jobs, read_results
 from experiments.report import interval, markdown
+from experiments.run import main as run_queue
 from experiments.scales import load_scale, scale_names, set_fields, spec_at, training_task
 from experiments.tables import load_table, narrowed, table_names
 from nas.errors import UserError
@@ -91,6 +93,17 @@ def test_a_teacher_whose_checkpoint_is_gone_is_trained_again_for_its_students(
     assert missing() == ["M", "T distilled", "S distilled"]
     finish("M", 9)
     assert [line["ap"] for line in read_results("report_models") if line["row"] == "M"] == ["2"]
+
+
+def test_a_folder_is_trained_in_by_one_process(tmp_path: Path) -> None:
+    with FileLock(tmp_path / "lock"), pytest.raises(UserError, match="another process trains in"):
+        train_row.main(["report_models", "T", "0", "cpu", str(tmp_path), "", "shapes"])
+
+
+@pytest.mark.parametrize("word", ["jobs=0", "minutes=nan", "minutes=-1", "minutes=inf"])
+def test_a_queue_needs_time_and_a_place(word: str) -> None:
+    with pytest.raises(UserError, match="jobs must be at least 1 and minutes positive"):
+        run_queue(["report_models", word])
 
 
 def test_intervals_are_students() -> None:

@@ -158,8 +158,24 @@ def test_a_study_is_shared_and_continued_by_name(tmp_path: Path) -> None:
         search_with_optuna(problem, 10, storage=storage, identity="b")
 
 
+@pytest.mark.parametrize("sampler", ["nsga2", "tpe", "random"])
+def test_a_continued_study_is_the_straight_one(sampler: str, tmp_path: Path) -> None:
+    table = LatencyTable.load("t4_tensorrt_fp16")
+    problem = GeneProblem(
+        SPACES["tinynas_k1kx"], Objective(MaeFormula(), table, Frame()), Budget.of({"latency_ms": 3.0})
+    )
+    options = {"seed": 3, "sampler": sampler, "population": 6}
+    straight = search_with_optuna(problem, 24, **options)  # type: ignore[arg-type]
+    storage = f"journal:{tmp_path / 'study.log'}"
+    for evaluations in (9, 24):
+        continued = search_with_optuna(problem, evaluations, storage=storage, **options)  # type: ignore[arg-type]
+    assert (continued.history.matrix() == straight.history.matrix()).all()
+    assert len({tuple(row) for row in straight.history.matrix()}) > 20
+
+
 def test_storages_that_cannot_be_opened_give_one_line(tmp_path: Path) -> None:
-    for url in ("nonsense", "sqlite:////no/such/folder/x.db", "postgresql://nobody@127.0.0.1:1/none"):
+    (tmp_path / "text.md").write_text("# no journal\n\nat all\n")
+    for url in (f"journal:{tmp_path}/text.md", "nonsense", "sqlite:////no/such/folder/x.db", "postgresql://nobody@127.0.0.1:1/none"):
         with pytest.raises(UserError) as error:
             open_storage(url)
         assert "\n" not in str(error.value)
