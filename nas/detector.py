@@ -13,7 +13,7 @@ from nas.detection.frames import open_frames
 from nas.detection.predictor import Prediction, PredictOptions, Predictor
 from nas.errors import UserError
 from nas.models.build import build_model
-from nas.spec import Backbone, Spec
+from nas.spec import Backbone, Spec, require_side
 
 #: Files that a runtime runs; everything else is torch's.
 EXPORTED = (".onnx", ".xml", ".engine")
@@ -84,11 +84,15 @@ class Detector:
             settings = PredictOptions(**options)
         except TypeError as error:
             raise UserError(f"predict: {str(error).removeprefix('PredictOptions.__init__() ')}") from None
-        if image_size is not None and (image_size < 32 or image_size % 32):
-            raise UserError(f"image_size must be a multiple of 32, got {image_size}")
-        if image_size not in (None, self.image_size) and not isinstance(self.network, torch.nn.Module):
-            raise UserError(f"{self.source} was exported for {self.image_size} pixels; export again for {image_size}")
+        self.input_side(image_size)
         return Predictor(self.deployed(device), settings, image_size)(open_frames(source))
+
+    def input_side(self, image_size: int | None) -> int:
+        """The side to run at, given or its own; raises UserError for one that this network cannot take."""
+        side = require_side(self.image_size if image_size is None else image_size)
+        if side != self.image_size and not isinstance(self.network, torch.nn.Module):
+            raise UserError(f"{self.source} was exported for {self.image_size} pixels; export again for {side}")
+        return side
 
     def deployed(self, device: str = "cpu") -> Any:
         """What predicts: a fused copy of the module on a device (made once), or the exported file's runtime."""
@@ -136,8 +140,9 @@ class Detector:
         from nas.detection.sources import load_splits
 
         config = compose_config("train", TrainConfig, {"data": data} | ({"data.root": str(root)} if root else {}))
+        side = self.input_side(options.pop("image_size", None))
         splits, _ = load_splits(config.data, (split,))
-        return evaluate(self.deployed(device), splits[split], options.pop("image_size", self.image_size), **options)
+        return evaluate(self.deployed(device), splits[split], side, **options)
 
     def save(self, path: str | Path, extra: Mapping[str, Any] | None = None) -> Path:
         """Write a self-contained checkpoint that `Detector.load` reads."""

@@ -29,10 +29,8 @@ def evaluate_into(config: EvaluateConfig, folder: Path) -> Evaluation:
     if config.split not in SPLITS:
         raise UserError(f"split={config.split}: {', '.join(SPLITS)}")
     detector = Detector.load(config.model)
+    size = detector.input_side(config.image_size)
     network = detector.deployed(config.device)
-    size = config.image_size or detector.image_size
-    if size != detector.image_size and not hasattr(network, "parameters"):
-        raise UserError(f"{config.model} was exported for {detector.image_size} pixels; export again for {size}")
     splits, _ = load_splits(config.data, (config.split,))
     data = splits[config.split]
     class_lookup(network, data)

@@ -17,7 +17,7 @@ from nas.frame import Frame
 from nas.searchers.candidate import Candidate
 from nas.searchers.loop import Progress, SearchOutcome
 from nas.searchers.problem import Problem
-from nas.spec import Backbone, DetectorSpec, Spec, digest
+from nas.spec import Backbone, DetectorSpec, Spec, digest, require_side
 from search_spaces import SearchSpace, find_space
 
 SCOPES = ("detector", "backbone")
@@ -65,8 +65,7 @@ class SearchSettings:
             raise UserError(f"scope must be one of {', '.join(SCOPES)}, got {self.scope!r}")
         if self.workers < 1 or self.evaluations < 1 or self.seed < 0:
             raise UserError("workers and evaluations must be at least 1, seed at least 0")
-        if self.frame.image_size < 32 or self.frame.image_size % 32:
-            raise UserError(f"image_size must be a multiple of 32, got {self.frame.image_size}")
+        require_side(self.frame.image_size)
         first = self.space.initial()
         if isinstance(first, DetectorSpec):
             if self.scope != "detector":

@@ -151,8 +151,14 @@ class DetectorSpec:
                 "a detector needs backbone outputs at strides 8, 16, 32; "
                 f"out_blocks give {list(self.backbone.out_strides)}"
             )
-        if self.image_size % 32:
-            raise SpecError(f"DetectorSpec.image_size must be a multiple of 32, got {self.image_size}")
+        require_side(self.image_size)
+
+
+def require_side(image_size: int) -> int:
+    """The side of a detector's square input, which its strides must divide; raises SpecError otherwise."""
+    if image_size < 32 or image_size % 32:
+        raise SpecError(f"image_size must be a positive multiple of 32, got {image_size}")
+    return image_size
 
 
 Spec = Union[Backbone, DetectorSpec]

@@ -102,7 +102,7 @@ def test_workers_and_kills_do_not_change_a_byte(scorer: str, finished: Path, tmp
         (("+budget=latency_3ms", "hardware=abacus"), "no latency table 'abacus'"),
         (("+budget=latency_3ms", "searcher.population=1"), "population"),
         (("+budget=latency_3ms", "scope=roof"), "scope"),
-        (("+budget=latency_3ms", "image_size=600"), "image_size must be a multiple of 32, got 600"),
+        (("+budget=latency_3ms", "image_size=600"), "image_size must be a positive multiple of 32, got 600"),
         (("resume=absent",), "config.yaml"),
     ],
 )

@@ -19,6 +19,7 @@ from nas.deploy.verify import TOLERANCES, Agreement, median_milliseconds, verify
 from nas.detection.frames import open_frames
 from nas.detection.predictor import fit_into
 from nas.errors import UserError
+from nas.spec import require_side
 
 FORMATS = {"onnx": ".onnx", "onnx_nms": ".onnx", "openvino": ".xml", "tensorrt": ".engine"}
 PRECISIONS = ("fp32", "fp16", "int8")
@@ -58,8 +59,8 @@ class ExportSettings:
             raise UserError("INT8 needs calibration pictures: give a folder with images=...")
         if self.keep_float and self.precision != "int8":
             raise UserError("keep_float counts for precision=int8 alone")
-        if self.image_size is not None and (self.image_size < 32 or self.image_size % 32):
-            raise UserError(f"image_size must be a multiple of 32, got {self.image_size}")
+        if self.image_size is not None:
+            require_side(self.image_size)
         for name in ("check_images", "calibration_images", "max_detections"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name} must be at least 1, got {getattr(self, name)}")

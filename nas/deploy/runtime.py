@@ -18,13 +18,15 @@ SUFFIXES = (".onnx", ".xml", ".engine")
 class Runtime:
     """An exported detector: `runtime(images (B, 3, S, S), RGB 0..255)` -> scores (B, N, C), boxes (B, N, 4).
 
+    batch: what a file of fixed batch takes at once (None: any); more images are run in turns, missing ones made up.
     Files with NMS inside return their rows in the same form (each row scores for one class) and are `end_to_end`.
     """
 
     num_classes: int
 
-    def __init__(self, metadata: Metadata) -> None:
+    def __init__(self, metadata: Metadata, batch: int | None = None) -> None:
         self.metadata = metadata
+        self.batch = batch
         self.classes = metadata.classes
         self.num_classes = len(metadata.classes)
         self.image_size = metadata.image_size
@@ -38,12 +40,21 @@ class Runtime:
         pixels = images.detach().cpu().numpy() if isinstance(images, Tensor) else images
         if pixels.ndim != 4 or pixels.shape[1:] != (3, self.image_size, self.image_size):
             raise UserError(f"the file takes images (B, 3, {self.image_size}, {self.image_size}), got {pixels.shape}")
-        outputs = [torch.as_tensor(value) for value in self.run(np.ascontiguousarray(pixels, np.float32))]
+        outputs = [torch.as_tensor(value) for value in self._in_turns(np.ascontiguousarray(pixels, np.float32))]
         if not self.metadata.nms:
             return outputs[0], outputs[1]
         values, boxes, labels = outputs
         scores = values.new_zeros(*values.shape, self.num_classes)
         return scores.scatter_(2, labels.clamp(min=0)[..., None], values[..., None]), boxes
+
+    def _in_turns(self, pixels: np.ndarray) -> tuple[Any, ...]:
+        """`run` in pieces of the file's batch, the last one filled up with its last image."""
+        count, batch = len(pixels), self.batch
+        if batch is None or count == batch:
+            return self.run(pixels)
+        filled = np.concatenate([pixels, np.repeat(pixels[-1:], -count % batch, 0)])
+        pieces = [self.run(filled[start : start + batch]) for start in range(0, len(filled), batch)]
+        return tuple(np.concatenate(parts)[:count] for parts in zip(*pieces, strict=True))
 
 
 class OnnxRuntime(Runtime):
@@ -63,8 +74,10 @@ class OnnxRuntime(Runtime):
             self.session = onnxruntime.InferenceSession(str(path), options, providers=providers)
         except Exception as error:  # the runtime's own exception types are not public
             raise UserError(f"{path} cannot be loaded by ONNX Runtime ({str(error).splitlines()[0]})") from None
-        super().__init__(read_metadata(self.session.get_modelmeta().custom_metadata_map.get(KEY), path))
-        self.input = self.session.get_inputs()[0].name
+        images = self.session.get_inputs()[0]
+        batch = images.shape[0] if isinstance(images.shape[0], int) else None
+        super().__init__(read_metadata(self.session.get_modelmeta().custom_metadata_map.get(KEY), path), batch)
+        self.input = images.name
         self.outputs = ["scores", "boxes", *(["labels"] if self.metadata.nms else [])]
 
     def run(self, images: np.ndarray) -> tuple[Any, ...]:
@@ -81,7 +94,8 @@ class OpenVinoRuntime(Runtime):
         except RuntimeError as error:
             raise UserError(f"{path} cannot be loaded by OpenVINO ({str(error).splitlines()[-1]})") from None
         text = model.get_rt_info([KEY]).astype(str) if model.has_rt_info([KEY]) else None
-        super().__init__(read_metadata(text, path))
+        first = model.inputs[0].partial_shape[0]
+        super().__init__(read_metadata(text, path), first.get_length() if first.is_static else None)
         # Unasked, processors with bfloat16 compute in it, whose eight bits place a box only to a few pixels.
         settings: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
         if threads:

@@ -42,9 +42,11 @@ def convert_splits(splits: dict[str, DetectionData], to: str, output: Path) -> l
     for split, data in splits.items():
         folder = output / "images" / split
         folder.mkdir(parents=True, exist_ok=True)
-        names = [record.path.name for record in data.records]
+        # YOLO's label file has the image's name without its ending.
+        names = [record.path.stem if to == "yolo" else record.path.name for record in data.records]
         if len(set(names)) != len(names):
-            raise UserError(f"{data.name} {split}: two images have the same file name in different folders; rename one")
+            twice = next(name for name in names if names.count(name) > 1)
+            raise UserError(f"{data.name} {split}: two images are called {twice}; rename one")
         for record in data.records:
             shutil.copyfile(record.path, folder / record.path.name)
         moved = replace(data, records=tuple(replace(r, path=folder / r.path.name) for r in data.records))

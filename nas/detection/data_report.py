@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from nas.detection.dataset import DetectionData, Record
+from nas.detection.decode import decode
 from nas.detection.images import decode_image
 from nas.detection.problems import Problem
 from nas.errors import UserError
@@ -182,9 +183,11 @@ def _examine(record: Record) -> tuple[Problem | None, str]:
         return Problem("missing image", str(record.path)), ""
     digest = hashlib.blake2b(data, digest_size=16).hexdigest()
     try:
-        height, width = decode_image(data, str(record.path)).shape[:2]
+        decode(record)  # as training will
     except UserError:
-        return Problem("unreadable image", str(record.path)), digest
-    if {height, width} != {record.height, record.width}:
+        try:
+            decode_image(data, str(record.path))
+        except UserError:
+            return Problem("unreadable image", str(record.path)), digest
         return Problem("image of another size than annotated", str(record.path)), digest
     return None, digest

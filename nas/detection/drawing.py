@@ -103,7 +103,9 @@ class PictureWriter:
             raise UserError(f"cannot write {path}: {error.strerror or error}") from None
 
     def _append(self, video: str, rate: float, drawn: Any) -> None:
-        path = (self.folder / video).with_suffix(".mp4")
+        path = self.folder / video
+        if path.suffix.lower() != ".mp4":
+            path = path.with_name(f"{path.name}.mp4")
         if self._video is None or self._video[0] != video:
             self._close()
             path.parent.mkdir(parents=True, exist_ok=True)

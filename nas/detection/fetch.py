@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import http.client
 import os
 import shutil
 import urllib.error
@@ -51,7 +52,7 @@ def download(url: str, checksum: str | None, folder: Path, progress: Progress | 
     try:
         with urllib.request.urlopen(url, timeout=60) as source, partial.open("wb") as stream:
             _copy(source, stream, name, int(source.headers.get("Content-Length") or 0), progress)
-    except (urllib.error.URLError, OSError, TimeoutError) as error:
+    except (urllib.error.URLError, http.client.HTTPException, OSError, TimeoutError) as error:
         partial.unlink(missing_ok=True)
         reason = getattr(error, "reason", None) or error
         raise UserError(f"cannot fetch {url}: {reason}") from None

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from nas.detection.images import Pixels, read_image, to_rgb
+from nas.detection.images import Pixels, pillow_to_rgb, read_image, to_rgb
 from nas.errors import UserError
 
 VIDEO_SUFFIXES = frozenset({".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg"})
@@ -137,7 +137,7 @@ def _video(path: Path, name: str) -> Iterator[Frame]:
 
 def _in_memory(source: Any) -> list[Pixels]:
     if isinstance(source, Image.Image):
-        return [to_rgb(np.asarray(source.convert("RGBA" if "A" in source.getbands() else "RGB")))]
+        return [pillow_to_rgb(source)]
     if hasattr(source, "detach"):
         tensor = source.detach().cpu()
         if tensor.ndim not in (3, 4) or tensor.shape[-3] not in (1, 3, 4):

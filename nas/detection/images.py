@@ -55,6 +55,14 @@ def decode_image(data: bytes, name: str) -> Pixels:
         raise UserError(f"{name}: damaged or truncated image ({error})") from None
 
 
+def pillow_to_rgb(image: Image.Image, name: str = "image") -> Pixels:
+    """A Pillow image as `read_image` gives its file; UserError naming it if it cannot be converted."""
+    try:
+        return _converted(ImageOps.exif_transpose(image))
+    except (OSError, SyntaxError, ValueError) as error:
+        raise UserError(f"{name}: damaged or unusual image ({error})") from None
+
+
 def to_rgb(array: Any, name: str = "array") -> Pixels:
     """An array in memory as (H, W, 3) uint8 RGB: (H, W), (H, W, 1), RGB or RGBA; uint8, uint16, or floats 0..255.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,8 @@ from nas.files import read_json
 class ResultIds:
     """Image and category ids of results: those of an annotation file, matched by name, or our own.
 
-    Without annotations an image's id is its file name without ending (a number where it is one, as in COCO) and a
-    category's id is its label, from 0.
+    Without annotations an image's id is its path in the source without ending (a number where it is one, as in COCO), a
+    video frame's its whole name, and a category's its label, from 0.
     """
 
     def __init__(self, classes: tuple[str, ...], annotations: str | Path | None = None) -> None:
@@ -25,20 +26,30 @@ class ResultIds:
         data = read_json(annotations)
         try:
             ids = {str(category["name"]): category["id"] for category in data["categories"]}
-            self.images = {Path(image["file_name"]).name: image["id"] for image in data["images"]}
+            self.images = {str(image["file_name"]): image["id"] for image in data["images"]}
         except (KeyError, TypeError):
             raise UserError(f"{annotations} is no COCO annotation file: it needs images and categories") from None
         unknown = [name for name in classes if name not in ids]
         if unknown:
             raise UserError(f"{annotations} has no category {unknown[0]!r}; it has {', '.join(ids)}")
         self.categories = {label: ids[name] for label, name in enumerate(classes)}
+        self._bare: dict[str, list[str]] = {}
+        for listed in self.images:
+            self._bare.setdefault(Path(listed).name, []).append(listed)
 
     def image(self, name: str) -> Any:
-        """The id of a picture; None if the annotation file does not list it."""
-        if self.images is not None:
-            return self.images.get(Path(name).name)
-        stem = Path(name).stem
-        return int(stem) if stem.isdecimal() else stem
+        """The id of a picture; None if the annotation file does not list it, UserError if it lists several such names."""
+        if self.images is None:
+            if re.search(r"#\d{6,}$", name):  # a frame, as nas.detection.frames names it
+                return name
+            stem = Path(name).with_suffix("").as_posix()
+            return int(stem) if stem.isdecimal() else stem
+        if name in self.images:
+            return self.images[name]
+        listed = self._bare.get(Path(name).name, [])
+        if len(listed) > 1:
+            raise UserError(f"{name} may be {' or '.join(listed[:2])} of the annotations: predict from their common folder")
+        return self.images[listed[0]] if listed else None
 
 
 def coco_results(prediction: Prediction, ids: ResultIds) -> list[dict[str, Any]]:

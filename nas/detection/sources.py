@@ -88,7 +88,7 @@ def _read(config: DataConfig, root: Path, split: str, paths: Split) -> tuple[Det
         labels = root / (paths.annotations or paths.images.replace("images", "labels", 1))
         if not labels.is_dir():
             raise UserError(f"{config.name} {split}: no label folder {labels}")
-        return read_yolo(images, labels, config.classes or yolo_classes(root), config.name, split)
+        return read_yolo(images, labels, yolo_classes(root, config.classes), config.name, split)
     if not paths.annotations:
         raise UserError(f"data.{split}.annotations is missing: the COCO JSON file")
     annotations = root / paths.annotations

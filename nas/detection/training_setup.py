@@ -21,6 +21,7 @@ from nas.models.build import build_model
 from nas.models.checkpoint import load_checkpoint
 from nas.models.classes import class_names
 from nas.models.detector import DetectionModel, build_detector
+from nas.spec import require_side
 
 
 class WholeDouble(DoublePrecision):
@@ -90,9 +91,7 @@ def prepare_detector(source: Any, classes: Sequence[str], image_size: int | None
         if not hasattr(detector, "predict_raw"):
             raise UserError(f"{source} is a backbone: to train it as a detector give it a neck and a head")
     if image_size is not None:
-        if image_size % 32 or image_size < 32:
-            raise UserError(f"image_size must be a positive multiple of 32, got {image_size}")
-        detector.image_size = image_size
+        detector.image_size = require_side(image_size)
         if hasattr(detector, "spec"):
             detector.spec = replace(detector.spec, image_size=image_size)
     return detector

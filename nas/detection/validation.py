@@ -61,7 +61,7 @@ class _Deployed:
     """A fused copy of a detector that runs on the training's device, in its precision and memory format."""
 
     def __init__(self, detector: Any, fabric: Fabric) -> None:
-        self.classes = detector.classes
+        self.classes, self.end_to_end = detector.classes, getattr(detector, "end_to_end", False)
         self._model, self._fabric = copy.deepcopy(detector).fuse(), fabric
 
     def __call__(self, images: Tensor) -> tuple[Tensor, Tensor]:

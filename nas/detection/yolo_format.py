@@ -42,8 +42,11 @@ def read_yolo(
     return DetectionData(name, split, tuple(classes), ids, tuple(records)), problems
 
 
-def yolo_classes(root: Path) -> list[str]:
-    """Class names of a YOLO folder: `names` of data.yaml (a list, or a map from 0), or the lines of classes.txt."""
+def yolo_classes(root: Path, otherwise: Sequence[str] | None = None) -> list[str]:
+    """Class names of a YOLO folder: `names` of data.yaml (a list, or a map from 0), or the lines of classes.txt.
+
+    `otherwise` names them where neither file is there; it does not rename what a file names.
+    """
     for file in (root / "data.yaml", root / "dataset.yaml"):
         if file.is_file():
             names = (read_yaml(file) or {}).get("names")
@@ -54,6 +57,8 @@ def yolo_classes(root: Path) -> list[str]:
             raise UserError(f"{file}: `names` must be a list of classes, or a map from 0, 1, 2, ...")
     if (root / "classes.txt").is_file():
         return [line.strip() for line in read_text(root / "classes.txt").splitlines() if line.strip()]
+    if otherwise:
+        return list(otherwise)
     raise UserError(f"{root}: neither data.yaml nor classes.txt names the classes; give data.classes=[...]")
 
 

@@ -16,6 +16,7 @@ from nas.deploy.half import to_half
 from nas.deploy.metadata import Metadata, read_metadata
 from nas.deploy.onnx_graph import decoding_nodes, export_onnx, layer_of, set_metadata, write
 from nas.deploy.onnx_nms import append_nms
+from nas.deploy.openvino_ir import export_openvino
 from nas.deploy.quantize import float_nodes, quantise
 from nas.deploy.runtime import load_runtime
 from nas.deploy.verify import TOLERANCES, verify
@@ -84,6 +85,23 @@ def test_onnx_equals_torch_for_any_batch(graph, fused, pictures, tmp_path, batch
     expected = fused(torch.from_numpy(images))
     assert (scores - expected[0]).abs().max() < 1e-4 and (boxes - expected[1]).abs().max() < 1e-2
     assert (runtime.classes, runtime.image_size, runtime.end_to_end) == (("cell", "plate", "dust"), SIDE, False)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("suffix", [".onnx", ".xml"])
+def test_a_file_of_fixed_batch_takes_any_number(fused, pictures, tmp_path, suffix):
+    graph = export_onnx(fused, SIDE, batch=3)
+    if suffix == ".xml":
+        pytest.importorskip("openvino")
+        export_openvino(graph, tmp_path / "model.xml", Metadata(tuple(fused.classes), SIDE))
+        runtime = load_runtime(tmp_path / "model.xml")
+    else:
+        runtime = saved(graph, tmp_path / "model.onnx")
+    assert runtime.batch == 3
+    for count in (1, 3, 4):
+        images = torch.from_numpy(np.concatenate(pictures[:count]))
+        for found, expected in zip(runtime(images), fused(images), strict=True):
+            assert found.shape == expected.shape and (found - expected).abs().max() < 1e-2
 
 
 def test_the_file_holds_nothing_of_the_machine(graph):

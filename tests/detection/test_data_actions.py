@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import http.client
 import json
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -13,9 +15,10 @@ import pytest
 
 from nas.config.data import DataCommand, DataConfig, Download, Split
 from nas.detection.bccd import convert_bccd
-from nas.detection.data_actions import run_data_action
+from nas.detection.data_actions import convert_splits, run_data_action
 from nas.detection.fetch import fetch_data, unpack
 from nas.detection.shapes import CLASSES, draw_picture, draw_shapes
+from nas.detection.sources import load_splits
 from nas.errors import UserError
 
 
@@ -80,6 +83,29 @@ def test_fetch_refuses(archive: Path, tmp_path: Path, url: str, checksum: str | 
     with pytest.raises(UserError, match=message):
         fetch_data(config, tmp_path / "out")
     assert not list((tmp_path / "out").glob("BCCD*"))
+
+
+def test_a_broken_transfer_is_told_and_leaves_nothing(
+    archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise http.client.IncompleteRead(b"half")
+
+    monkeypatch.setattr("urllib.request.urlopen", broken)
+    with pytest.raises(UserError, match="cannot fetch http://a/b.zip: IncompleteRead"):
+        fetch_data(DataConfig(download=[Download("http://a/b.zip")]), tmp_path / "out")
+    assert not list((tmp_path / "out").glob("b.zip*"))
+
+
+def test_images_that_share_a_label_file_are_refused(tmp_path: Path) -> None:
+    root = draw_shapes(tmp_path / "shapes", counts={"val": 2}, size=64)
+    config = DataConfig(name="shapes", root=str(root), val=Split("images/val", "annotations/val.json"))
+    splits, _ = load_splits(config, ("val",))
+    first, second = splits["val"].records[:2]
+    second = replace(second, path=first.path.with_suffix(".png"))
+    same = {"val": replace(splits["val"], records=(first, second))}
+    with pytest.raises(UserError, match=f"two images are called {first.path.stem}; rename one"):
+        convert_splits(same, "yolo", tmp_path / "yolo")
 
 
 def test_no_entry_leaves_the_folder(tmp_path: Path) -> None:

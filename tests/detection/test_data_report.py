@@ -9,10 +9,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 from nas.config.data import DataConfig, Split
 from nas.detection.data_report import inspect_data, repair_data, require_sound
 from nas.detection.dataset import DetectionData, Record
+from nas.detection.decode import decode
 from nas.detection.sources import load_splits
 from nas.errors import UserError
 
@@ -69,7 +71,14 @@ def test_every_finding_is_counted_and_repaired(tmp_path: Path) -> None:
 def test_an_image_of_another_size(tmp_path: Path) -> None:
     data = split(tmp_path, "train", [[[1, 1, 5, 5]]], 0)
     turned = replace(data, records=(replace(data.records[0], width=40, height=60),))
-    assert not inspect_data({"train": turned}).errors  # the camera's orientation
+    assert [p.kind for p in inspect_data({"train": turned}).errors] == ["image of another size than annotated"]
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (40, 60)).save(tmp_path / "side.jpg", exif=exif)
+    for width, height in ((60, 40), (40, 60)):  # upright, and the camera's orientation
+        side = replace(data, records=(replace(data.records[0], path=tmp_path / "side.jpg", width=width, height=height),))
+        assert not inspect_data({"train": side}).errors
+        assert decode(side.records[0]).shape == (height, width, 3)
     other = replace(data, records=(replace(data.records[0], width=64),))
     assert [p.kind for p in inspect_data({"train": other}).errors] == ["image of another size than annotated"]
 

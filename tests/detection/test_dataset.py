@@ -166,6 +166,21 @@ def test_yolo_round_trip(make: Any, tmp_path: Path) -> None:
     assert load_splits(config)[0]["train"].num_boxes == 2
 
 
+def test_chosen_classes_select_yolo_names_and_do_not_rename_them(make: Any, tmp_path: Path) -> None:
+    splits, _ = load_splits(make([box(900, 1, 2, 3, 4), box(5, 5.5, 6.25, 7, 8)]))
+    convert_splits(splits, "yolo", tmp_path / "yolo")
+    config = DataConfig(name="y", format="yolo", root=str(tmp_path / "yolo"), train=Split("images/train"))
+    names = [config.classes, ["zebra", "bee", "ant"], ["bee"]]
+    found = []
+    for classes in names:
+        config.classes = classes
+        data = load_splits(config)[0]["train"]
+        found.append([data.classes[label] for label in data.records[0].labels])
+    assert sorted(found[0]) == sorted(found[1]) and set(found[2]) == {"bee"} < set(found[0])
+    (tmp_path / "yolo/data.yaml").unlink()
+    assert yolo_classes(tmp_path / "yolo", ["x", "y", "z"]) == ["x", "y", "z"]
+
+
 def test_yolo_polygons_and_bad_lines(make: Any, tmp_path: Path) -> None:
     make([])
     labels = tmp_path / "labels"

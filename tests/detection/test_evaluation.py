@@ -63,4 +63,6 @@ def test_what_cannot_be_evaluated_is_said_before_any_image(
         evaluate_into(config(checkpoint, shapes, split="test"), tmp_path)
     with pytest.raises(UserError, match="missing.safetensors"):
         evaluate_into(config(tmp_path / "missing.safetensors", shapes), tmp_path)
+    with pytest.raises(UserError, match="image_size must be a positive multiple of 32, got 100"):
+        evaluate_into(config(checkpoint, shapes, image_size=100), tmp_path)
     assert not list(tmp_path.iterdir())

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from nas.detection.frames import open_frames
 from nas.detection.images import BACKGROUND, read_image, to_rgb
 from nas.errors import UserError
 
@@ -38,6 +39,20 @@ def test_exif_orientation_is_applied(picture, tmp_path, ending):
     found = read_image(tmp_path / f"a.{ending}")
     assert found.shape == (64, 48, 3)
     assert close(found, picture.transpose(Image.Transpose.ROTATE_270), 6)
+
+
+def test_pillow_images_are_read_as_their_files(picture, tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    picture.save(tmp_path / "turned.png", exif=exif)
+    Image.fromarray(np.full((4, 6), 30000, np.uint16)).save(tmp_path / "deep.png")
+    for name in ("turned.png", "deep.png"):
+        path = tmp_path / name
+        (frame,) = open_frames(Image.open(path))
+        assert np.array_equal(frame.pixels, read_image(path)), name
+    assert read_image(tmp_path / "deep.png").max() == 30000 >> 8
+    with pytest.raises(UserError, match="image: damaged or unusual"):
+        open_frames(Image.new("F", (4, 4)))
 
 
 def test_modes_become_rgb(picture, tmp_path):

@@ -14,6 +14,7 @@ from PIL import Image
 from nas.detection.drawing import draw
 from nas.detection.prediction_run import predict_into
 from nas.detection.predictor import Prediction
+from nas.detection.results import ResultIds
 from nas.detector import Detector
 from nas.errors import UserError
 from nas.models.detector import build_detector
@@ -79,6 +80,19 @@ def test_ids_come_from_the_annotations(detector, folder, tmp_path):
     path.write_text(json.dumps(data))
     with pytest.raises(UserError, match="no category 'cell'"):
         predict_into(detector, folder, tmp_path / "out", annotations=path)
+
+
+def test_ids_of_pictures_in_folders_and_of_frames(tmp_path):
+    own = ResultIds(("cell",))
+    names = ("000012.jpg", "a/000012.jpg", "b/x.y.png", "7.mp4#000003")
+    assert [own.image(name) for name in names] == [12, "a/000012", "b/x.y", "7.mp4#000003"]
+    path = tmp_path / "truth.json"
+    images = [{"id": i, "file_name": name} for i, name in enumerate(("s1/0.jpg", "s2/0.jpg", "s2/1.jpg"))]
+    path.write_text(json.dumps({"images": images, "categories": [{"id": 5, "name": "cell"}], "annotations": []}))
+    given = ResultIds(("cell",), path)
+    assert [given.image(name) for name in ("s1/0.jpg", "s2/0.jpg", "1.jpg", "2.jpg")] == [0, 1, 2, None]
+    with pytest.raises(UserError, match=r"0.jpg may be s1/0.jpg or s2/0.jpg"):
+        given.image("0.jpg")
 
 
 def test_nothing_readable_is_an_error(detector, tmp_path):

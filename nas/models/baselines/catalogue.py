@@ -13,6 +13,7 @@ from nas.errors import UserError
 from nas.models.baselines import yolo11, yolo26, yolov5, yolov7, yolov8, yolov9
 from nas.models.baselines.detector import BaselineDetector
 from nas.models.classes import class_names
+from nas.spec import require_side
 
 YOLOV9_SIZES = ("t", "s", "m", "c", "e")
 RTDETR_SIZES = ("s", "m", "l", "x")
@@ -70,8 +71,7 @@ def build_baseline(
         near = difflib.get_close_matches(name.lower(), BASELINES, 3, 0.4)
         hint = f"; did you mean {', '.join(near)}?" if near else ""
         raise UserError(f"no baseline is called {name!r}{hint}")
-    if image_size < 32 or image_size % 32:
-        raise UserError(f"image_size must be a multiple of 32, got {image_size}")
+    require_side(image_size)
     if num_classes < 1:
         raise UserError(f"num_classes must be at least 1, got {num_classes}")
     names = class_names(num_classes, classes)
