@@ -184,6 +184,9 @@ class C3k2:
         require_flag(self, "c3k")
         if self.stride != 2:
             raise SpecError("C3k2.stride must be 2: the stage begins with its down-sampling convolution")
+        least = 4 if self.c3k else 2  # a unit's inner convolutions have half of it, those of a C3k a quarter
+        if self.hidden < least:
+            raise SpecError(f"C3k2.hidden must be at least {least}, got {self.hidden}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,6 +202,9 @@ class C2PSA:
         require_positive(self, "depth")
         if self.stride != 1 or self.out % 2:
             raise SpecError("C2PSA.stride must be 1 and C2PSA.out even")
+        half = self.out // 2
+        if half % max(half // 64, 1):
+            raise SpecError(f"C2PSA.out={self.out}: its {max(half // 64, 1)} heads do not divide {half} channels")
 
 
 Block = Union[Plain, Residual, InvertedResidual, CSP, GELAN, C3k2, C2PSA]

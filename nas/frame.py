@@ -48,6 +48,14 @@ class Frame:
             self.extra_up,
         )
 
+    def require_same_side(self, spec: Spec, space: str) -> None:
+        """Raise UserError if a space's detectors bring another image size than this frame's."""
+        if isinstance(spec, DetectorSpec) and spec.image_size != self.image_size:
+            raise UserError(
+                f"space {space} holds detectors of {spec.image_size} pixels, image_size is {self.image_size}: "
+                f"set space.image_size={self.image_size} too"
+            )
+
     def detector(self, spec: Spec) -> DetectorSpec:
         """The whole detector around a backbone; a detector that brings its own neck and head stays as it is."""
         if isinstance(spec, DetectorSpec):

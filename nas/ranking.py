@@ -104,6 +104,8 @@ def _entries(networks: str) -> list[dict[str, Any]]:
         numbers = [value for key, value in item.items() if key != "model"]
         if "model" not in item or any(type(value) not in (int, float) for value in numbers):
             raise UserError(f"{networks}: an entry is a name, or a mapping of `model` and accuracies; got {item}")
+        if any(value < 0 or value > 1 for value in numbers):
+            raise UserError(f"{networks}: accuracies are fractions from 0 to 1; got {item}")
     return entries
 
 
@@ -136,8 +138,8 @@ def _measure(settings: RankConfig, passes: tuple[Pass, ...], path: Path, count: 
 
 def _collect(settings: RankConfig, analytic: list[str], passes: tuple[Pass, ...], path: Path, count: int) -> RankTable:
     """Read the scores back, add counts, analytic scores and ensembles, and judge everything."""
-    names, columns, truth = _known(settings, analytic, count)
-    repeats, seconds = _measured(settings, passes, path, names) if passes else ({}, {})
+    names, keys, columns, truth = _known(settings, analytic, count)
+    repeats, seconds = _measured(settings, passes, path, keys) if passes else ({}, {})
     columns |= {name: values[:, 0] for name, values in repeats.items()}
     cost = {answer: seconds[step.name] for step in passes for answer in step.answers}
     for ensemble, members in ENSEMBLES.items():
@@ -158,13 +160,15 @@ def _collect(settings: RankConfig, analytic: list[str], passes: tuple[Pass, ...]
     return RankTable(names, columns, repeats, truth, rows, _protocol_text(settings))
 
 
-def _known(settings: RankConfig, analytic: list[str], count: int) -> tuple[list[str], Columns, Columns]:
-    """Names, counts and analytic scores, and accuracies of all networks."""
+def _known(settings: RankConfig, analytic: list[str], count: int) -> tuple[list[str], list[str], Columns, Columns]:
+    """Names, keys of the log, counts and analytic scores, and accuracies of all networks."""
     names: list[str] = []
+    keys: list[str] = []
     columns = {name: np.full(count, np.nan) for name in (*_COUNTS, *analytic)}
     truth: Columns = {}
     for index, subject in enumerate(_subjects(settings)):
         names.append(subject.name)
+        keys.append(subject.key)
         for key, value in subject.counts.items():
             columns[key][index] = value
         for key, value in subject.accuracy.items():
@@ -172,16 +176,18 @@ def _known(settings: RankConfig, analytic: list[str], count: int) -> tuple[list[
         for name in analytic:
             if subject.spec is not None:
                 columns[name][index] = SCORERS[name].function(subject.spec)
-    return names, {name: column for name, column in columns.items() if not np.isnan(column).all()}, truth
+    return names, keys, {name: column for name, column in columns.items() if not np.isnan(column).all()}, truth
 
 
 def _measured(
-    settings: RankConfig, passes: tuple[Pass, ...], path: Path, names: list[str]
+    settings: RankConfig, passes: tuple[Pass, ...], path: Path, keys: list[str]
 ) -> tuple[Columns, dict[str, float]]:
     """Scores (networks, seeds) from the log, and the mean seconds of each pass."""
     depth = max(settings.seeds, settings.spread_seeds if settings.spread_networks else 1)
-    repeats = {answer: np.full((len(names), depth), np.nan) for step in passes for answer in step.answers}
-    order = {name: index for index, name in enumerate(names)}
+    repeats = {answer: np.full((len(keys), depth), np.nan) for step in passes for answer in step.answers}
+    order: dict[str, list[int]] = {}  # a network may be listed twice, say with the accuracies of two recipes
+    for index, key in enumerate(keys):
+        order.setdefault(key, []).append(index)
     spent: dict[str, list[float]] = {step.name: [] for step in passes}
     for network, seed, scores, seconds in read_scores(path):
         if network in order and seed < depth:

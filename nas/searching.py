@@ -70,11 +70,7 @@ class SearchSettings:
         if isinstance(first, DetectorSpec):
             if self.scope != "detector":
                 raise UserError(f"space {self.space.name} holds whole detectors: it has no scope=backbone")
-            if first.image_size != self.frame.image_size:
-                raise UserError(
-                    f"space {self.space.name} holds detectors of {first.image_size} pixels, "
-                    f"image_size is {self.frame.image_size}: set space.image_size={self.frame.image_size} too"
-                )
+            self.frame.require_same_side(first, self.space.name)
         check_searcher(self.searcher, self.searcher_options)
         return self
 

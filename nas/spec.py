@@ -70,6 +70,10 @@ class Backbone:
             raise SpecError(f"Backbone.out_blocks must be increasing block indices, got {list(outs)}")
         if not outs or outs[0] < 0 or outs[-1] >= len(self.blocks):
             raise SpecError(f"Backbone.out_blocks must lie in 0..{len(self.blocks) - 1}, got {list(outs)}")
+        inputs = [self.stem.out, *(block.out for block in self.blocks)]
+        for index, (width, block) in enumerate(zip(inputs, self.blocks, strict=False)):
+            if isinstance(block, C2PSA) and block.out != width:
+                raise SpecError(f"blocks[{index}]: C2PSA keeps the width of its input, {width}, got out={block.out}")
 
     @property
     def levels(self) -> tuple[int, ...]:

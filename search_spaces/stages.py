@@ -194,7 +194,8 @@ class StageSpace(SearchSpace[Backbone]):
     @cached_property
     def _frame(self) -> Backbone:
         """The first candidate, which also holds what all members share."""
-        before, widths = self.start_stem, []
+        before = stem = min(max(self.start_stem, self.stem_channels[0]), self.stem_channels[1], self._highest[0])
+        widths = []
         for stage, wanted in enumerate(self.start):
             low, high = self._interval(stage, before, None)
             before = min(max(wanted, low), high)
@@ -202,7 +203,6 @@ class StageSpace(SearchSpace[Backbone]):
         rows = enumerate(zip(widths, self._first_choices, strict=True))
         blocks = tuple(self.block(stage, out, choice) for stage, (out, choice) in rows)
         blocks += self.closing(widths[-1], self.closing_depths()[0])
-        stem = min(max(self.start_stem, self.stem_channels[0]), self.stem_channels[1])
         return Backbone(stem_of("conv", stem, 3, 2), blocks, self.out_blocks, self.spp, self.activation)
 
     @cached_property
@@ -235,10 +235,10 @@ class StageSpace(SearchSpace[Backbone]):
 
     @cached_property
     def _lowest(self) -> tuple[int, ...]:
-        """Lowest width of each stage once no earlier stage may be wider."""
+        """Lowest width of each stage once no earlier stage, nor the stem, may be wider."""
         lows: list[int] = []
         for (low, _), step in zip(self.channels, self.steps, strict=True):
-            lows.append(-(-max([low, *lows[-1:]]) // step) * step)
+            lows.append(-(-max(low, lows[-1] if lows else self.stem_channels[0]) // step) * step)
         return tuple(lows)
 
     def _interval(self, stage: int, before: int, after: int | None) -> tuple[int, int]:

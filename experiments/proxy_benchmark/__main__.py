@@ -24,6 +24,7 @@ from nas.errors import UserError
 from nas.files import write_atomic
 from nas.ranking import run_ranking
 from nas.scorers.agreement import spearman
+from nas.scorers.subjects import read_table
 
 HERE = Path(__file__).parent
 _OTHERS = ["snip", "grad_norm", "fisher", "jacov", "naswot", "zico", "zen", "meco", "synflow", "aznas", "vote"]
@@ -59,11 +60,8 @@ def parts(tables: str, folder: Path, count: int = 1000) -> dict[str, RankConfig]
 
 def compare_with_freerea(scores: Path, tables: Path) -> str:
     """Rank agreement of our scores with those that FreeREA stored for the same cells."""
-    path = tables / "nb201_zerocost.csv.gz"
-    if not path.is_file():
-        raise UserError(f"{path} is missing: point tables= to the folder of the benchmark tables")
-    with gzip.open(path, "rt") as file:
-        theirs = {row["arch"]: row for row in csv.DictReader(file)}
+    columns = ("arch", "c10_synflow", "c10_naswot")
+    theirs = {row["arch"]: row for row in read_table(tables / "nb201_zerocost.csv.gz", columns)}
     with scores.open(encoding="utf-8", newline="") as file:
         ours = list(csv.DictReader(file))
     lines = []

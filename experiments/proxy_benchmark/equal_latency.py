@@ -7,13 +7,13 @@ networks are cut into windows of equal latency, and the rank correlation with ac
 from __future__ import annotations
 
 import csv
-import gzip
 from pathlib import Path
 
 import numpy as np
 
 from nas.errors import UserError
 from nas.scorers.agreement import spearman
+from nas.scorers.subjects import read_table
 
 #: Columns of the latency table: a GPU at batch 1 and 256, a server CPU, a phone, a small board.
 DEVICES = ("titan_rtx_1", "titan_rtx_256", "gold_6226", "pixel3", "raspi4")
@@ -45,14 +45,11 @@ def equal_latency_table(
 
     Raises UserError where the scores or the latency table are missing.
     """
-    table = tables / "nb201_latency_ms.csv.gz"
-    for path in (scores_path, table):
-        if not path.is_file():
-            raise UserError(f"{path} is missing")
+    if not scores_path.is_file():
+        raise UserError(f"{scores_path} is missing")
+    stored = {row["arch"]: row for row in read_table(tables / "nb201_latency_ms.csv.gz", ("arch", *DEVICES))}
     scores = _columns(scores_path)
     names = scores.pop("network")
-    with gzip.open(table, "rt") as file:
-        stored = {row["arch"]: row for row in csv.DictReader(file)}
     accuracy = scores.pop(target).astype(float)
     columns = {name: _finite(values.astype(float)) for name, values in scores.items() if not name.endswith("_e200")}
     groups = {}

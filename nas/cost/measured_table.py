@@ -44,7 +44,10 @@ class Kernels:
         if not isinstance(data, dict) or set(data) != {"channel_block", "fused_activations", "fuses_sum"}:
             raise UserError(f"{where}: kernels must have channel_block, fused_activations and fuses_sum")
         block = int(number(data["channel_block"], f"{where}: channel_block", 1))
-        return cls(block, tuple(data["fused_activations"]), bool(data["fuses_sum"]))
+        fused, sums = data["fused_activations"], data["fuses_sum"]
+        if not isinstance(fused, list) or not all(isinstance(name, str) for name in fused) or type(sums) is not bool:
+            raise UserError(f"{where}: fused_activations must be a list of names and fuses_sum true or false")
+        return cls(block, tuple(fused), sums)
 
     def of(self, operation: Operation) -> list[Operation]:
         """The kernels that this runtime runs for one operation, as keys of the table."""

@@ -75,6 +75,7 @@ class ProfileSettings:
         """Distinct random detectors of the configured space and frame."""
         options = dict(self.space)
         space = find_space(str(options.pop("name")), **options)
+        self.frame.require_same_side(space.initial(), space.name)
         return random_detectors(space, self.frame, count, seed)
 
 

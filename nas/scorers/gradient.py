@@ -115,16 +115,12 @@ def zico(model: nn.Module, images: Tensor, seed: int = 0, batches: int = 2) -> f
     prepare(model, train=True)
     weights = _weights(model)
     parts = images.chunk(batches)
-    total = [torch.zeros_like(w) for w in weights]
-    squares = [torch.zeros_like(w) for w in weights]
-    for number, part in enumerate(parts):
-        for i, g in enumerate(_gradients(task_loss(model, part, seed + 2 * number), weights)):
-            total[i] += g.abs()
-            squares[i] += g.square()
+    found = [_gradients(task_loss(model, part, seed, 2 * number), weights) for number, part in enumerate(parts)]
     score = 0.0
-    for first, second in zip(total, squares, strict=True):
-        mean = first / len(parts)
-        std = (second / len(parts) - mean.square()).clamp_min(0).sqrt()
+    for layer in zip(*found, strict=True):
+        sizes = torch.stack([gradient.abs() for gradient in layer])
+        # Not by sums of squares: the ratio lives on weights of nearly equal gradients, which cancellation would blur.
+        mean, std = sizes.mean(0), sizes.std(0, unbiased=False)
         ratio = float((mean / std)[std > 0].sum())
         score += math.log(ratio) if ratio > 0 else 0.0
     return score

@@ -70,12 +70,12 @@ def measure_all(
             scores: dict[str, float] = {}
             seconds: dict[str, float] = {}
             for step in passes:
-                if log.missing(subject.name, seed, step.answers):
+                if log.missing(subject.key, seed, step.answers):
                     start = time.perf_counter()
                     scores |= measure(subject, step, protocol, seed)
                     seconds[step.name] = time.perf_counter() - start
             if scores:
-                log.add(subject.name, seed, scores, seconds)
+                log.add(subject.key, seed, scores, seconds)
                 written += 1
         progress()
     return written

@@ -59,10 +59,13 @@ def logits(model: nn.Module, images: Tensor, seed: int) -> Tensor:
     return joined @ head.to(joined)
 
 
-def task_loss(model: nn.Module, images: Tensor, seed: int) -> Tensor:
-    """Cross-entropy against random labels: at initialisation the true labels carry no more information."""
+def task_loss(model: nn.Module, images: Tensor, seed: int, draw: int = 0) -> Tensor:
+    """Cross-entropy against random labels: at initialisation the true labels carry no more information.
+
+    draw: other labels for another batch, under the same `logits`.
+    """
     guesses = logits(model, images, seed)
-    generator = torch.Generator().manual_seed(seed + 1)
+    generator = torch.Generator().manual_seed(seed + 1 + draw)
     labels = torch.randint(guesses.shape[1], (guesses.shape[0],), generator=generator)
     return F.cross_entropy(guesses, labels.to(guesses.device))
 

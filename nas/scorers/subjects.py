@@ -8,14 +8,15 @@ from __future__ import annotations
 import csv
 import gzip
 import random
-from collections.abc import Callable, Iterator, Mapping
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nas.cost.count import count_spec
 from nas.errors import UserError
-from nas.spec import Backbone, DetectorSpec, Spec
+from nas.spec import Backbone, DetectorSpec, Spec, digest
 from search_spaces import nasbench201, nasbench_macro
 
 if TYPE_CHECKING:
@@ -38,6 +39,11 @@ class Subject:
     image_size: int = 32
     spec: Spec | None = None
     accuracy: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def key(self) -> str:
+        """What its scores are kept under: a file that is edited under its old name is another network."""
+        return self.name if self.spec is None else f"{self.name}@{digest(self.spec)}"
 
 
 def spec_subject(name: str, spec: Spec, image_size: int | None = None) -> Subject:
@@ -62,11 +68,24 @@ def benchmark_rows(name: str, tables: Path) -> list[dict[str, str]]:
     """The rows of a benchmark's table. Raises UserError for an unknown benchmark or a folder without its file."""
     if name not in BENCHMARKS:
         raise UserError(f"unknown benchmark {name!r}; known: {', '.join(BENCHMARKS)}")
-    path = tables / BENCHMARKS[name][0]
+    file, accuracies = BENCHMARKS[name]
+    return read_table(tables / file, ("arch", *accuracies))
+
+
+def read_table(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
+    """The rows of a packed CSV file; raises UserError if it is missing, damaged, or lacks one of the columns."""
     if not path.is_file():
         raise UserError(f"{path} is missing: point tables= to the folder of the benchmark tables")
-    with gzip.open(path, "rt") as file:
-        return list(csv.DictReader(file))
+    try:
+        with gzip.open(path, "rt", encoding="utf-8", newline="") as file:
+            reader = csv.DictReader(file)
+            rows = list(reader)
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{path} is damaged ({error}); fetch it again") from None
+    lacking = [column for column in columns if column not in (reader.fieldnames or ())]
+    if lacking:
+        raise UserError(f"{path} lacks the column {lacking[0]}")
+    return rows
 
 
 def benchmark_subjects(name: str, tables: Path, sample: int = 0, seed: int = 0) -> Iterator[Subject]:

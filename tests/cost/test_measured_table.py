@@ -21,6 +21,16 @@ MODEL = KernelModel(Parameters(0.1, 4, 1, 10, 0.5, 5, 0.1, 1, 1, 2, 0), Hardware
 HEADER = Header("desk", "measured", "a desk", "onnxruntime", "fp32", 1, "ms", {"how": "made up"})
 
 
+@pytest.mark.parametrize(
+    "change", [{"fused_activations": "relu"}, {"fused_activations": [1]}, {"fuses_sum": "false"}, {"fused_activations": 5}]
+)
+def test_kernels_of_another_type_are_refused(change: dict[str, object]) -> None:
+    good = {"channel_block": 16, "fused_activations": ["none", "relu"], "fuses_sum": True}
+    assert Kernels.from_dict(good, "table") == Kernels(16, ("none", "relu"), True)
+    with pytest.raises(UserError, match="fused_activations must be a list of names and fuses_sum true or false"):
+        Kernels.from_dict(good | change, "table")
+
+
 def conv(cin: int, cout: int, side: int, kernel: int = 3, **more: object) -> Operation:
     return Operation("conv", cin, cout, side, side, side, side, kernel, **more)  # type: ignore[arg-type]
 

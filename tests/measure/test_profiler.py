@@ -15,6 +15,7 @@ from nas.cost.latency import LatencyTable
 from nas.cost.measured_table import Kernels, Row
 from nas.cost.table_file import read_table
 from nas.errors import UserError
+from nas.frame import Frame
 from nas.lowering import operations
 from nas.measure.fit import fit_line
 from nas.measure.measurement import Measurement, merge_rows, spread, time_repeated, typical
@@ -126,6 +127,12 @@ def test_wrong_settings_are_named(tmp_path: Path, change: dict[str, Any], messag
         measure_table(replace(small(tmp_path), **change), silent, Desk())
     with pytest.raises(UserError, match="runtime must be one of"):
         open_runtime("abacus")
+
+
+def test_a_space_of_detectors_has_one_image_size(tmp_path: Path) -> None:
+    settings = small(tmp_path, space={"name": "giraffe"}, frame=Frame(image_size=320))
+    with pytest.raises(UserError, match="space giraffe holds detectors of 640 pixels, image_size is 320"):
+        measure_table(settings, lambda text: None, Desk())
 
 
 def test_the_plan_begins_with_what_covers_most() -> None:

@@ -16,12 +16,14 @@ from torch import nn
 
 from nas.config.rank import RankConfig
 from nas.errors import UserError
+from nas.files import save_spec
 from nas.ranking import run_ranking
 from nas.scorers.inputs import scorer_images
 from nas.scorers.measuring import Protocol, measure, measure_all
 from nas.scorers.score_log import ScoreLog, read_scores
-from nas.scorers.subjects import Subject
+from nas.scorers.subjects import Subject, read_table
 from nas.scorers.zero_cost import ENSEMBLES, ZERO_COST, passes_for
+from search_spaces import load_published
 
 CELLS = (
     "|none~0|+|none~0|none~1|+|none~0|none~1|none~2|",
@@ -107,6 +109,45 @@ def test_published_networks_with_accuracies_from_a_list(tmp_path: Path) -> None:
     config = RankConfig(networks=str(path), scorers=["mae"], folder=str(tmp_path), resamples=20, image_size=64)
     text = run_ranking(config)
     assert "## ap: 4 networks" in text and "| mae | 1.000" in text and not (tmp_path / "scores.jsonl").exists()
+
+
+def test_an_edited_file_is_another_network_and_one_listed_twice_keeps_its_scores(tmp_path: Path) -> None:
+    mine, entries = tmp_path / "mine.yaml", tmp_path / "networks.yaml"
+    rows = [(mine, 0.3), ("tinynas_l20_k1kx", 0.4), ("tinynas_l20_k1kx", 0.46), ("tinynas_l25_k1kx", 0.5)]
+    entries.write_text("".join(f"- {{model: {name}, ap: {ap}}}\n" for name, ap in rows))
+    config = RankConfig(
+        networks=str(entries), scorers=["meco"], folder=str(tmp_path / "out"), batch=2, image_size=32, progress=False
+    )
+
+    def scores() -> list[float]:
+        run_ranking(config)
+        with (tmp_path / "out/scores.csv").open(newline="") as file:
+            return [float(row["meco"]) for row in csv.DictReader(file)]
+
+    save_spec(mine, load_published("tinynas_l35_kxkx"))
+    first = scores()
+    save_spec(mine, load_published("tinynas_l45_kxkx"))
+    second = scores()
+    assert first[0] != second[0] and first[1:] == second[1:]
+    assert first[1] == first[2] and all(np.isfinite(first + second))
+
+
+def test_accuracies_in_percent_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "networks.yaml"
+    path.write_text("- {model: tinynas_l20_k1kx, ap: 46.0}\n")
+    with pytest.raises(UserError, match="accuracies are fractions from 0 to 1"):
+        run_ranking(RankConfig(networks=str(path), scorers=["mae"], folder=str(tmp_path)))
+
+
+def test_a_truncated_table_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "table.csv.gz"
+    path.write_bytes(gzip.compress(b"arch,acc\n" + b"a,1\n" * 1000)[:-12])
+    with pytest.raises(UserError, match="table.csv.gz is damaged"):
+        read_table(path, ("arch",))
+    path.write_bytes(gzip.compress(b"arch,acc\na,1\n"))
+    assert read_table(path, ("arch", "acc")) == [{"arch": "a", "acc": "1"}]
+    with pytest.raises(UserError, match="lacks the column c10"):
+        read_table(path, ("arch", "c10"))
 
 
 def test_a_hand_drawn_baseline_is_scored_by_its_name(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import subprocess
 import sys
@@ -96,6 +97,24 @@ def test_zico_by_hand() -> None:
     stack = np.stack(per_image)
     expected = math.log((stack.mean(0) / stack.std(0)).sum())
     assert zico(model, images, seed=0) == pytest.approx(expected, rel=1e-4)
+
+
+def test_zico_varies_images_and_labels_but_not_the_head() -> None:
+    """On maps without logits: against the two gradients under one fixed head, in float64."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 8, 3))
+    images = torch.randn(4, 3, 12, 12, generator=torch.Generator().manual_seed(1))
+    found = zico(copy.deepcopy(model), images, seed=3)
+    double = copy.deepcopy(model).double().train()
+    weights = [double[0].weight, double[3].weight]
+    expected = 0.0
+    parts = []
+    for draw, part in ((0, images[:2]), (2, images[2:])):
+        parts.append(torch.autograd.grad(task_loss(double, part.double(), 3, draw), weights))
+    for first, second in zip(*parts, strict=True):
+        a, b = first.abs(), second.abs()
+        expected += math.log(float(((a + b) / (a - b).abs()).sum()))
+    assert found == pytest.approx(expected, abs=0.02)
 
 
 def test_naswot_counts_shared_states() -> None:

@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nas.cost.count import count_spec
-from nas.errors import UserError
+from nas.errors import SpecError, UserError
 from nas.scorers.entropy import mae
-from nas.spec import GELAN
+from nas.spec import C2PSA, GELAN, C3k2
 from search_spaces import find_space, load_published
 from search_spaces.c3k2 import BACKBONES as C3K2
 from search_spaces.gelan import BACKBONES as GELANS
@@ -64,6 +64,25 @@ def test_searches_can_start_and_move(name: str) -> None:
     mutants = {space.mutate(space.initial(), rng) for _ in range(200)}
     assert len(mutants) > 100
     assert len({mae(spec) for spec in mutants}) > 50
+
+
+@pytest.mark.parametrize(("name", "stem"), [("gelan", (48, 64)), ("gelan", (32, 64)), ("c3k2", (96, 96)), ("c3k2", (64, 96))])
+def test_a_wider_stem_widens_what_follows(name: str, stem: tuple[int, int]) -> None:
+    space = find_space(name, stem_channels=stem)
+    members = [space.initial(), space.smallest(), *(space.sample(random.Random(seed)) for seed in range(20))]
+    assert all(space.violations(spec) == [] and stem[0] <= spec.stem.out <= stem[1] for spec in members)
+
+
+def test_impossible_attention_is_refused() -> None:
+    blocks = load_published("yolo11-n-backbone").blocks
+    with pytest.raises(SpecError, match="C2PSA keeps the width of its input, 256, got out=384"):
+        replace(load_published("yolo11-n-backbone"), blocks=(*blocks[:-1], C2PSA(384)))
+    with pytest.raises(SpecError, match="its 3 heads do not divide 200 channels"):
+        C2PSA(400)
+    with pytest.raises(SpecError, match="C3k2.hidden must be at least 2"):
+        C3k2(64, 32, 1, 1)
+    with pytest.raises(SpecError, match="C3k2.hidden must be at least 4"):
+        C3k2(64, 32, 3, 1, c3k=True)
 
 
 def test_size_of_a_small_space_by_enumeration() -> None:
