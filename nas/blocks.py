@@ -189,6 +189,11 @@ class C3k2:
             raise SpecError(f"C3k2.hidden must be at least {least}, got {self.hidden}")
 
 
+def attention_heads(width: int) -> int:
+    """Heads of a YOLO11 attention unit on `width` channels: one for every 64, at least one."""
+    return max(width // 64, 1)
+
+
 @dataclass(frozen=True, slots=True)
 class C2PSA:
     """YOLO11's attention block with `depth` PSA units on half the channels; keeps the width of its input."""
@@ -203,8 +208,8 @@ class C2PSA:
         if self.stride != 1 or self.out % 2:
             raise SpecError("C2PSA.stride must be 1 and C2PSA.out even")
         half = self.out // 2
-        if half % max(half // 64, 1):
-            raise SpecError(f"C2PSA.out={self.out}: its {max(half // 64, 1)} heads do not divide {half} channels")
+        if half % attention_heads(half):
+            raise SpecError(f"C2PSA.out={self.out}: its {attention_heads(half)} heads do not divide {half} channels")
 
 
 Block = Union[Plain, Residual, InvertedResidual, CSP, GELAN, C3k2, C2PSA]

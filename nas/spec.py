@@ -31,6 +31,7 @@ from nas.blocks import (
     ResidualKind,
     SppKind,
     Stem,
+    attention_heads,
     require_choice,
     require_flag,
     require_positive,
@@ -40,7 +41,7 @@ from nas.errors import SpecError
 __all__ = [
     "BLOCK_TYPES", "CSP", "GELAN", "Activation", "Backbone", "Block", "C2PSA", "C3k2", "DetectorSpec", "DownKind",
     "FusionKind", "HeadSpec", "InvertedResidual", "NeckSpec", "Plain", "Residual", "ResidualKind", "Spec", "SppKind",
-    "Stem", "digest", "from_dict", "to_dict",
+    "Stem", "attention_heads", "digest", "from_dict", "require_side", "to_dict",
 ]  # fmt: skip
 
 

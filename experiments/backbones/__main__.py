@@ -17,7 +17,7 @@ from nas.cost.latency import LatencyTable
 from nas.errors import UserError
 from nas.files import save_spec
 from nas.lowering import operations
-from nas.spec import C2PSA, GELAN, Backbone, Block, C3k2, DetectorSpec
+from nas.spec import C2PSA, GELAN, Backbone, Block, C3k2, DetectorSpec, attention_heads
 from search_spaces import load_published
 from search_spaces.base import round_to
 
@@ -33,7 +33,7 @@ TOLERANCE = 0.02
 
 def whole_heads(width: int) -> int:
     """The nearest width, from below, whose attention heads are whole."""
-    while (width // 2) % max(width // 2 // 64, 1):
+    while (width // 2) % attention_heads(width // 2):
         width -= 16
     return width
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from nas.detection.dataset import DetectionData, Record
-from nas.detection.decode import decode
+from nas.detection.decode import decode_data
 from nas.detection.images import decode_image
 from nas.detection.problems import Problem
 from nas.errors import UserError
@@ -183,7 +183,7 @@ def _examine(record: Record) -> tuple[Problem | None, str]:
         return Problem("missing image", str(record.path)), ""
     digest = hashlib.blake2b(data, digest_size=16).hexdigest()
     try:
-        decode(record)  # as training will
+        decode_data(np.frombuffer(data, np.uint8), record)  # as training will
     except UserError:
         try:
             decode_image(data, str(record.path))

@@ -35,6 +35,11 @@ def decode(record: Record, reduction: int = 1) -> Pixels:
         data = np.fromfile(record.path, np.uint8)
     except OSError as error:
         raise UserError(f"{record.path}: {error.strerror or error}; run python -m nas.data on this data set") from None
+    return decode_data(data, record, reduction)
+
+
+def decode_data(data: NDArray, record: Record, reduction: int = 1) -> Pixels:
+    """As `decode`, from the bytes of the record's file."""
     whole = data.size > 4 and data[0] == 0xFF and data[1] == 0xD8 and b"\xff\xd9" in data[-64:].tobytes()
     if not whole:  # not a complete JPEG: the careful reader names what is wrong
         return _fit(decode_image(data.tobytes(), str(record.path)), record, reduction)

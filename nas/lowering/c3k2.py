@@ -8,14 +8,12 @@ from __future__ import annotations
 from nas.lowering.gelan import SILU, split
 from nas.lowering.operation import Operation
 from nas.lowering.primitives import convolution, halved, pointwise
-from nas.spec import C2PSA, C3k2
+from nas.spec import C2PSA, C3k2, attention_heads
 
 Size = tuple[int, int]
 
 #: Bottlenecks inside one C3k unit.
 C3K_DEPTH = 2
-#: Channels of one attention head.
-HEAD_WIDTH = 64
 
 
 def c3k2_operations(block: C3k2, in_channels: int, size: Size) -> list[Operation]:
@@ -55,7 +53,7 @@ def c2psa_operations(block: C2PSA, size: Size) -> list[Operation]:
     half = block.out // 2
     result = [*convolution(block.out, 2 * half, size, activation=SILU, unit=0), split(2 * half, size)]
     for _ in range(block.depth):
-        result += _attention(half, max(half // HEAD_WIDTH, 1), size)
+        result += _attention(half, attention_heads(half), size)
         result += convolution(half, 2 * half, size, activation=SILU, unit=0)
         result += convolution(2 * half, half, size, fused_add=True, unit=0)
     result.append(pointwise("concat", 2 * half, 2 * half, size))

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from nas.models.baselines.conv import Conv
+from nas.spec import attention_heads
 
 
 class Attention(nn.Module):
@@ -50,7 +51,7 @@ class C2PSA(nn.Module):
         half = c1 // 2
         self.cv1 = Conv(c1, 2 * half)
         self.cv2 = Conv(2 * half, c2)
-        self.m = nn.Sequential(*(PSABlock(half, max(half // 64, 1)) for _ in range(n)))
+        self.m = nn.Sequential(*(PSABlock(half, attention_heads(half)) for _ in range(n)))
 
     def forward(self, x: Tensor) -> Tensor:
         kept, attended = self.cv1(x).chunk(2, 1)

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from nas.models.baselines.attention import PSABlock
 from nas.models.baselines.conv import Conv
+from nas.spec import attention_heads
 
 
 class Bottleneck(nn.Module):
@@ -85,5 +86,5 @@ class C3k2(C2f):
         width = self.hidden
         half = Bottleneck(width, width, width // 2, shortcut) if self.attention or not self.c3k else None
         if self.attention and half is not None:
-            return nn.Sequential(half, PSABlock(width, max(width // 64, 1)))
+            return nn.Sequential(half, PSABlock(width, attention_heads(width)))
         return half or C3k(width, width, 2, shortcut)
