@@ -1,19 +1,24 @@
-"""What of the tables is still to be trained, and in which order: teachers before their students."""
+"""What of the tables is still to be trained, and in which order: teachers before their students.
+
+Many rows of different tables are the same training (DAMO-YOLO-S stands in eight of them): it is done once, and its line
+serves all of them.
+"""
 
 from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
 
 from experiments.data import available
-from experiments.scales import Scale
-from experiments.tables import FOLDER, Row, Table, load_table
+from experiments.scales import Scale, load_scale, training_recipe
+from experiments.tables import FOLDER, Row, Table, load_table, table_names
 from nas.files import read_text, write_atomic
 
 RESULTS = FOLDER / "results"
@@ -41,7 +46,8 @@ class Job:
         """The job whose checkpoint teaches this one."""
         if not self.row.teacher:
             return None
-        return Job(self.table, self.table.row(self.row.teacher), self.seed, self.scale, self.data, self.output)
+        table, row = equal_rows(self.table.name, self.row.teacher, self.scale.name)[0]
+        return Job(table, row, self.seed, self.scale, self.data, self.output)
 
     @property
     def finished(self) -> bool:
@@ -85,32 +91,63 @@ def data_of(scale: Scale) -> str:
     return scale.data if scale.data == "coco" or available(scale.data) else "shapes"
 
 
-def _run(line: Mapping[str, str]) -> tuple[str, str, int, str]:
-    """Which training a line of a table's file is about."""
-    return line["row"], line["scale"], int(line["seed"]), line["data"]
+def equal_rows(table: str, row: str, scale: str) -> tuple[tuple[Table, Row], ...]:
+    """All rows of all tables that are the same training as this one at that scale, in the order of the tables."""
+    groups = _groups(scale)
+    return next(group for group in groups if any((t.name, r.name) == (table, row) for t, r in group))
+
+
+def share_results(scale: Scale) -> None:
+    """Give every row without a line the line of an equal row."""
+    for group in _groups(scale.name):
+        lines = [line for table, row in group for line in _lines(table, row, scale)]
+        for table, row in group:
+            for line in lines:
+                append_result(line | {"table": table.name, "row": row.name})
 
 
 def missing_jobs(tables: Sequence[str], scale: Scale, output: Path) -> list[Job]:
-    """Jobs without a result, seed by seed so that every row has one result early, teachers first.
+    """Trainings without a result, seed by seed so that every row has one result early, teachers first.
 
     A teacher with a result but no checkpoint under `output` (a fresh clone) is trained again for its students.
     """
     data = data_of(scale)
     jobs: list[Job] = []
     for seed in scale.seeds:
+        wanted: list[Job] = []
         for name in tables:
-            table = load_table(name)
-            done = set(map(_run, read_results(name)))
-            rows = sorted(table.rows, key=lambda row: _generation(table, row))
-            chosen: list[Job] = []
-            for job in (Job(table, row, seed, scale, data, output) for row in reversed(rows)):
-                wanted = any(job == student.teacher for student in chosen) and not job.finished
-                if wanted or (job.row.name, scale.name, seed, data) not in done:
-                    chosen.append(job)
-            jobs += reversed(chosen)
+            for row in load_table(name).rows:
+                group = equal_rows(name, row.name, scale.name)
+                job = Job(*group[0], seed, scale, data, output)
+                lines = (line for pair in group for line in _lines(*pair, scale))
+                if job not in wanted and not any((int(line["seed"]), line["data"]) == (seed, data) for line in lines):
+                    wanted.append(job)
+        for job in wanted:  # which grows while it is read: teachers of teachers
+            if job.teacher and not job.teacher.finished and job.teacher not in wanted:
+                wanted.append(job.teacher)
+        jobs += sorted(wanted, key=_generation)
     return jobs
 
 
-def _generation(table: Table, row: Row) -> int:
-    """0 for a row without teacher, one more than its teacher's otherwise."""
-    return 1 + _generation(table, table.row(row.teacher)) if row.teacher else 0
+def _run(line: Mapping[str, str]) -> tuple[str, str, int, str]:
+    """Which training a line of a table's file is about."""
+    return line["row"], line["scale"], int(line["seed"]), line["data"]
+
+
+def _lines(table: Table, row: Row, scale: Scale) -> Iterator[dict[str, str]]:
+    return (line for line in read_results(table.name) if (line["row"], line["scale"]) == (row.name, scale.name))
+
+
+def _generation(job: Job) -> int:
+    """0 for a job without teacher, one more than its teacher's otherwise."""
+    return 1 + _generation(job.teacher) if job.teacher else 0
+
+
+@lru_cache
+def _groups(scale: str) -> tuple[tuple[tuple[Table, Row], ...], ...]:
+    """The rows of all tables, those of one training together."""
+    groups: dict[str, list[tuple[Table, Row]]] = {}
+    for table in map(load_table, table_names()):
+        for row in table.rows:
+            groups.setdefault(training_recipe(table, row, load_scale(scale)), []).append((table, row))
+    return tuple(map(tuple, groups.values()))

@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 from experiments.command import run, split_words
-from experiments.queue import Job, append_result, missing_jobs
+from experiments.queue import Job, append_result, equal_rows, missing_jobs, share_results
 from experiments.scales import Scale, load_scale
 from experiments.tables import FOLDER, table_names
 from nas.errors import UserError
@@ -31,6 +31,7 @@ def main(words: list[str]) -> None:
     tables = list(table_names()) if not names or "all" in names else names
     scale = load_scale(options["scale"])
     require_device(scale)
+    share_results(scale)
     jobs = missing_jobs(tables, scale, Path(options["output"]))
     print(f"{len(jobs)} runs are missing at scale {scale.name} ({scale.note})")
     finished = work(jobs, 60 * options["minutes"], options["jobs"])
@@ -62,6 +63,7 @@ def work(jobs: list[Job], seconds: float, at_once: int) -> int:
                 running.remove((process, job))
                 if process.returncode == 0:
                     append_result(json.loads((job.folder / "result.json").read_text()))
+                    share_results(job.scale)
                     finished += 1
                 else:
                     print(f"failed: {job.table.name}, {job.row.name}, seed {job.seed}: see {job.folder}/log.txt")
@@ -92,7 +94,9 @@ def _ready(job: Job) -> bool:
 
 def _start(job: Job) -> subprocess.Popen[bytes]:
     job.folder.mkdir(parents=True, exist_ok=True)
-    print(f"running {job.table.name}: {job.row.name}, seed {job.seed}", flush=True)
+    others = [f"{table.name}: {row.name}" for table, row in equal_rows(job.table.name, job.row.name, job.scale.name)[1:]]
+    also = f" (also {', '.join(others)})" if others else ""
+    print(f"running {job.table.name}: {job.row.name}, seed {job.seed}{also}", flush=True)
     with (job.folder / "log.txt").open("ab") as log:
         return subprocess.Popen(
             [sys.executable, "-m", "experiments.train_row", *job.command()],

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from experiments.tables import FOLDER, Row, Table, detector_of, narrowed
 from nas.errors import UserError
 from nas.files import read_yaml
-from nas.spec import DetectorSpec
+from nas.spec import DetectorSpec, to_dict
+
+if TYPE_CHECKING:
+    from nas.detection.dataset import DetectionData
+    from nas.detection.training import TrainingTask
+    from nas.detection.training_options import DistillOptions, TrainerOptions
 
 
 @dataclass(frozen=True)
@@ -72,23 +78,39 @@ def set_fields(target: Any, changes: Mapping[str, Any]) -> Any:
     return target
 
 
-def training_task(
-    table: Table, row: Row, seed: int, scale: Scale, teacher: Path | None, data: str | None = None
-) -> Any:
-    """The training of one row: what `nas.detection.training.run_training` takes, and the test split (or None)."""
-    from experiments.data import experiment_splits
-    from nas.detection.augment import Augmentation
-    from nas.detection.training import TrainingTask
+def options_at(row: Row, scale: Scale) -> tuple[TrainerOptions, DistillOptions]:
+    """The scale's options with those of the row; raises UserError for a field that does not exist."""
     from nas.detection.training_options import DistillOptions, TrainerOptions
 
-    options = set_fields(TrainerOptions(), scale.trainer)
-    distill = DistillOptions(teacher=str(teacher)) if teacher is not None else DistillOptions()
+    options, distill = set_fields(TrainerOptions(), scale.trainer), DistillOptions()
     for key, value in row.training.items():
         group, _, name = key.partition(".")
         if group == "distill":
             set_fields(distill, {name: value})
         else:
             set_fields(options, {key: value})
+    return options, distill
+
+
+def training_recipe(table: Table, row: Row, scale: Scale) -> str:
+    """What a row is at a scale, as text without names: rows of equal text are the same training for the same seed and data."""
+    options, distill = options_at(row, scale)
+    parts = [to_dict(spec_at(table, row, scale)), dataclasses.asdict(options)]
+    if row.teacher:
+        parts += [dataclasses.asdict(distill), {"teacher": training_recipe(table, table.row(row.teacher), scale)}]
+    return json.dumps(parts, sort_keys=True)
+
+
+def training_task(
+    table: Table, row: Row, seed: int, scale: Scale, teacher: Path | None, data: str | None = None
+) -> tuple[TrainingTask, DetectionData]:
+    """The training of one row: what `nas.detection.training.run_training` takes, and the test split."""
+    from experiments.data import experiment_splits
+    from nas.detection.augment import Augmentation
+    from nas.detection.training import TrainingTask
+
+    options, distill = options_at(row, scale)
+    distill.teacher = None if teacher is None else str(teacher)
     changed: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in scale.augmentation.items()}
     augmentation = dataclasses.replace(Augmentation(), **changed)
     train, val, test = experiment_splits(data or scale.data)

@@ -21,7 +21,7 @@ class Row:
 
     changes: dotted fields of the spec, such as neck.depth; training: dotted fields of the trainer's configuration;
     teacher: the row whose finished checkpoint teaches this one; ambiguous: why the published costs cannot be expected
-    to come out (empty where they must); seeds: None takes the scale's.
+    to come out (empty where they must).
     """
 
     name: str

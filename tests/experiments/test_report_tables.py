@@ -10,7 +10,7 @@ from filelock import FileLock
 
 from experiments import queue, train_row
 from experiments.costs import cost_rows
-from experiments.queue import append_result, missing_jobs, read_results
+from experiments.queue import append_result, equal_rows, missing_jobs, read_results, share_results
 from experiments.report import interval, markdown
 from experiments.run import main as run_queue
 from experiments.scales import load_scale, scale_names, set_fields, spec_at, training_task
@@ -56,43 +56,57 @@ def test_narrowing_keeps_the_structure() -> None:
     assert small.backbone.out_channels == (32, 64, 128) and small.neck.out == (32, 64, 128)
 
 
-def test_the_queue_lists_teachers_first_and_forgets_what_is_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def line_of(table: str, row: str, **values: object) -> dict[str, object]:
+    """A line of results as the queue writes it."""
+    fixed = {"table": table, "row": row, "scale": "cpu", "seed": 0, "data": queue.data_of(load_scale("cpu"))}
+    return {key: "0" for key in queue.COLUMNS} | fixed | values
+
+
+def missing(table: str, output: Path) -> list[str]:
+    return [job.row.name for job in missing_jobs([table], load_scale("cpu"), output)]
+
+
+@pytest.fixture
+def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder of results."""
     monkeypatch.setattr(queue, "RESULTS", tmp_path)
-    scale = load_scale("cpu")
-    jobs = missing_jobs(["report_distillation"], scale, tmp_path)
-    assert jobs[0].row.name in ("teacher", "none") and len(jobs) == 5
-    assert [job.row.name for job in jobs].index("teacher") < [job.row.name for job in jobs].index("CWD")
-    line = {key: "0" for key in queue.COLUMNS} | {
-        "table": "report_distillation", "row": "CWD", "scale": "cpu", "seed": 0, "data": jobs[0].data, "ap": 0.25,
-    }  # fmt: skip
-    append_result(line)
-    assert "CWD" not in {job.row.name for job in missing_jobs(["report_distillation"], scale, tmp_path)}
+    return tmp_path
+
+
+def test_the_queue_lists_teachers_first_and_forgets_what_is_done(results: Path) -> None:
+    assert missing("report_distillation", results) == ["M, MAE-CSP", "AlignedOTA", "mimic", "MGD", "CWD"]
+    append_result(line_of("report_distillation", "CWD", ap=0.25))
+    assert missing("report_distillation", results) == ["M, MAE-CSP", "AlignedOTA", "mimic", "MGD"]
     assert read_results("report_distillation")[0]["ap"] == "0.25"
     assert "25.0" in markdown(load_table("report_distillation"))
 
 
-def test_a_teacher_whose_checkpoint_is_gone_is_trained_again_for_its_students(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(queue, "RESULTS", tmp_path)
-    scale = load_scale("cpu")
-
-    def missing() -> list[str]:
-        return [job.row.name for job in missing_jobs(["report_models"], scale, tmp_path)]
-
-    def finish(name: str, ap: int) -> None:
-        row = {"table": "report_models", "row": name, "scale": "cpu", "seed": 0, "data": queue.data_of(scale), "ap": ap}
-        append_result({key: "0" for key in queue.COLUMNS} | row)
-
+def test_a_teacher_whose_checkpoint_is_gone_is_trained_again_for_its_students(results: Path) -> None:
     for ap, name in enumerate(("T", "S", "M", "L", "M distilled", "L distilled")):
-        finish(name, ap)
-    assert missing() == ["S", "M", "T distilled", "S distilled"]
-    teacher = missing_jobs(["report_models"], scale, tmp_path)[0]
+        append_result(line_of("report_models", name, ap=ap))
+    # S and M are trained under the names of the first tables that hold them.
+    assert sorted(missing("report_models", results)) == ["AlignedOTA", "CWD", "M, MAE-CSP", "T distilled"]
+    teacher = next(job for job in missing_jobs(["report_models"], load_scale("cpu"), results) if job.row.name == "AlignedOTA")
     teacher.folder.mkdir(parents=True)
     (teacher.folder / "result.json").write_text("{}")
-    assert missing() == ["M", "T distilled", "S distilled"]
-    finish("M", 9)
+    assert sorted(missing("report_models", results)) == ["CWD", "M, MAE-CSP", "T distilled"]
+    append_result(line_of("report_models", "M", ap=9))
     assert [line["ap"] for line in read_results("report_models") if line["row"] == "M"] == ["2"]
+
+
+def test_rows_that_are_one_training_share_its_line(results: Path) -> None:
+    names = [(table.name, row.name) for table, row in equal_rows("report_models", "S", "gpu")]
+    assert ("report_assigner", "AlignedOTA") in names and ("report_queen_fusion", "down") in names and len(names) == 8
+    assert len(equal_rows("report_assigner", "TOOD", "gpu")) == 1
+    assert [row.name for _, row in equal_rows("report_models", "S distilled", "gpu")] == ["CWD", "S distilled"]
+    append_result(line_of("report_models", "S", ap=0.5, commit="abc"))
+    append_result(line_of("report_distillation", "none", ap=0.4, seed=1))
+    share_results(load_scale("cpu"))
+    for table, row in names:
+        lines = sorted((line for line in read_results(table) if line["row"] == row), key=lambda line: line["seed"])
+        assert [(line["seed"], line["ap"]) for line in lines] == [("0", "0.5"), ("1", "0.4")]
+    assert lines[0]["commit"] == "abc" and len(read_results("report_assigner")) == 2
+    assert missing("report_queen_fusion", results) == ["none", "up", "up and down"]
 
 
 def test_a_folder_is_trained_in_by_one_process(tmp_path: Path) -> None:
