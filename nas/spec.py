@@ -98,8 +98,8 @@ class Backbone:
 class NeckSpec:
     """Efficient RepGFPN (DAMO-YOLO section 2.2): fusion depth, output widths O3..O5 and hidden ratio per level.
 
-    `extra_down` are the queen-fusion down-sampling edges (C4->P5, C3->P4, P4->N5), `extra_up` the GFPN
-    up-sampling edges that DAMO-YOLO dropped; `fusion` is the style of report table 4.
+    `extra_down` are the queen-fusion down-sampling edges (C4->P5, C3->P4, P4->N5), `extra_up` the
+    GFPN up-sampling edges that DAMO-YOLO dropped; `fusion` is the style of report table 4.
     """
 
     out: tuple[int, int, int]
@@ -125,7 +125,7 @@ class NeckSpec:
 
 @dataclass(frozen=True, slots=True)
 class HeadSpec:
-    """ZeroHead: one k x k projection per task and level; `stacked` adds 3x3 layers before it (ablation)."""
+    """ZeroHead: one k x k projection per task and level; `stacked` adds 3x3 layers before both (ablation)."""
 
     num_classes: int = 80
     reg_max: int = 16

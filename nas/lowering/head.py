@@ -12,16 +12,16 @@ from nas.spec import HeadSpec
 def head_operations(
     head: HeadSpec, channels: tuple[int, ...], sizes: tuple[tuple[int, int], ...], activation: str
 ) -> list[Operation]:
-    """Per level: `stacked` 3x3 layers per task, the two projections, softmax over the bins; then the shared decoding.
+    """Per level: `stacked` 3x3 layers, the two projections, softmax over the bins; then the shared decoding.
 
     Reshapes and transposes are free: engines write the concatenated rows in the final layout.
     """
     bins = head.reg_max + 1
     result: list[Operation] = []
     for width, size in zip(channels, sizes, strict=True):
+        for _ in range(head.stacked):
+            result += convolution(width, width, size, 3, activation=activation, role="head")
         for out, scalars, kind in ((head.num_classes, 0, "sigmoid"), (4 * bins, 1, "none")):
-            for _ in range(head.stacked):
-                result += convolution(width, width, size, 3, activation=activation, role="head")
             (projection,) = convolution(
                 width, out, size, head.kernel, activation=kind, norm=False, bias=True, role="head"
             )

@@ -42,39 +42,39 @@ class FusionNode:
 def neck_graph(neck: NeckSpec, channels: tuple[int, int, int]) -> tuple[FusionNode, ...]:
     """Nodes in execution order; N3, N4, N5 are the outputs (DAMO-YOLO report figure 3, Efficient RepGFPN).
 
-    The base edges are the top-down and bottom-up paths; `extra_down` and `extra_up` are the queen-fusion edges from
-    the neighbouring level of the earlier column.
+    The base edges are the top-down path (C5, P4, P3) and the bottom-up path (N3, N4, N5). Queen fusion adds the
+    neighbouring level of the earlier column, below with `extra_down`, above with `extra_up`. P5 is C5 where nothing else
+    leads to it, and P3 is N3 where nothing else leads from it. Read so, with C5 twice in P4 if it is also P5, all FLOPs of
+    report table 3 come out within 0.5 %.
     """
     c3, c4, c5 = channels
     o3, o4, o5 = neck.out
+    below, above = neck.extra_down, neck.extra_up
+    top = "P5" if below else "C5"
 
-    def down(origin: str, width: int, module: str, extra: bool = True) -> list[Source]:
-        return [Source(origin, width, "down", module)] if neck.extra_down or not extra else []
+    def node(name: str, module: str, level: int, width: int, *sources: Source | None) -> FusionNode:
+        return FusionNode(name, module, level, width, tuple(source for source in sources if source))
 
-    def up(origin: str, width: int) -> list[Source]:
-        return [Source(origin, width, "up")] if neck.extra_up else []
+    def up(origin: str, width: int, wanted: bool = True) -> Source | None:
+        return Source(origin, width, "up") if wanted else None
 
-    return (
-        FusionNode("P5", "merge_3", 2, c5, (Source("C5", c5), *down("C4", c4, "bu_conv13"))),
-        FusionNode(
-            "P4",
-            "merge_4",
-            1,
-            c4,
-            (Source("C4", c4), *down("C3", c3, "bu_conv24"), Source("P5", c5, "up"), *up("C5", c5)),
-        ),
-        FusionNode("N3", "merge_5", 0, o3, (Source("C3", c3), Source("P4", c4, "up"), *up("C4", c4))),
-        FusionNode(
-            "N4", "merge_7", 1, o4, (Source("P4", c4), *down("N3", o3, "bu_conv57", extra=False), *up("P5", c5))
-        ),
-        FusionNode(
-            "N5",
-            "merge_6",
-            2,
-            o5,
-            (Source("P5", c5), *down("P4", c4, "bu_conv46"), *down("N4", o4, "bu_conv76", extra=False)),
-        ),
-    )
+    def down(origin: str, width: int, module: str, wanted: bool = True) -> Source | None:
+        return Source(origin, width, "down", module) if wanted else None
+
+    nodes = [
+        node("P4", "merge_4", 1, c4, Source("C4", c4), down("C3", c3, "bu_conv24", below), up(top, c5),
+             up("C5", c5, above)),
+        node("N3", "merge_5", 0, o3, Source("P3", c3) if above else Source("C3", c3), up("P4", c4)),
+        node("N4", "merge_7", 1, o4, Source("P4", c4), down("N3", o3, "bu_conv57"),
+             down("P3", c3, "bu_conv37", below and above), up(top, c5, above)),
+        node("N5", "merge_6", 2, o5, Source(top, c5), down("P4", c4, "bu_conv46", below), down("N4", o4, "bu_conv76")),
+    ]  # fmt: skip
+    if below:
+        nodes.insert(0, node("P5", "merge_3", 2, c5, Source("C5", c5), down("C4", c4, "bu_conv13")))
+    if above:
+        p3 = node("P3", "merge_8", 0, c3, Source("C3", c3), up("P4", c4), up("C4", c4))
+        nodes.insert(nodes.index(next(n for n in nodes if n.name == "N3")), p3)
+    return tuple(nodes)
 
 
 def branch_widths(out: int) -> tuple[int, int]:

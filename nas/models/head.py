@@ -42,7 +42,7 @@ class ZeroHead(nn.Module):
     """Neck maps -> scores and boxes of all priors.
 
     Priors lie on the cells' corners (column * stride, row * stride), not on their centres; boxes are not clipped.
-    `stacked` puts that many 3x3 layers of the level's width before each projection (report table 5).
+    `stacked` puts that many 3x3 layers of the level's width before its two projections (report table 5).
     """
 
     def __init__(self, spec: HeadSpec, in_channels: Sequence[int], strides: Sequence[int], activation: str) -> None:
@@ -50,8 +50,7 @@ class ZeroHead(nn.Module):
         self.strides, self.bins = tuple(strides), spec.reg_max + 1
         self.integral = Integral(spec.reg_max)
         if spec.stacked:
-            self.cls_convs = nn.ModuleList(_stack(width, spec.stacked, activation) for width in in_channels)
-            self.reg_convs = nn.ModuleList(_stack(width, spec.stacked, activation) for width in in_channels)
+            self.convs = nn.ModuleList(_stack(width, spec.stacked, activation) for width in in_channels)
         side = (spec.kernel - 1) // 2
         self.gfl_cls = nn.ModuleList(nn.Conv2d(width, spec.num_classes, spec.kernel, 1, side) for width in in_channels)
         self.gfl_reg = nn.ModuleList(nn.Conv2d(width, 4 * self.bins, spec.kernel, 1, side) for width in in_channels)
@@ -84,9 +83,9 @@ class ZeroHead(nn.Module):
 
         Both leave in float32 (or float64) whatever the precision of the network.
         """
-        stacked = hasattr(self, "cls_convs")
-        logits = self.gfl_cls[level](self.cls_convs[level](x) if stacked else x)
-        spread = self.scales[level](self.gfl_reg[level](self.reg_convs[level](x) if stacked else x))
+        if hasattr(self, "convs"):
+            x = self.convs[level](x)
+        logits, spread = self.gfl_cls[level](x), self.scales[level](self.gfl_reg[level](x))
         return at_least_float32(logits.flatten(2)), at_least_float32(spread.flatten(2).unflatten(1, (4, self.bins)))
 
     def decode(self, distribution: Tensor, maps: Sequence[Tensor]) -> Tensor:

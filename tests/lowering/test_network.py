@@ -64,15 +64,20 @@ def test_branches_exist_in_the_training_form_alone() -> None:
 
 
 def test_queen_fusion_edges_add_the_documented_inputs() -> None:
-    base = NeckSpec((128, 256, 512), extra_down=False)
-    channels = (128, 256, 512)
+    def inputs(down: bool, up: bool) -> dict[str, str]:
+        neck = NeckSpec((128, 256, 512), extra_down=down, extra_up=up)
+        return {n.name: " ".join(source.origin for source in n.sources) for n in neck_graph(neck, (128, 256, 512))}
 
-    def widths(neck: NeckSpec) -> list[int]:
-        return [node.in_channels for node in neck_graph(neck, channels)]
-
-    assert widths(base) == [512, 768, 384, 384, 768]
-    assert widths(replace(base, extra_down=True)) == [768, 896, 384, 384, 1024]
-    assert widths(replace(base, extra_up=True)) == [512, 1280, 640, 896, 768]
+    assert inputs(False, False) == {"P4": "C4 C5", "N3": "C3 P4", "N4": "P4 N3", "N5": "C5 N4"}
+    assert inputs(True, False) == {
+        "P5": "C5 C4", "P4": "C4 C3 P5", "N3": "C3 P4", "N4": "P4 N3", "N5": "P5 P4 N4",
+    }  # fmt: skip
+    assert inputs(False, True) == {
+        "P4": "C4 C5 C5", "P3": "C3 P4 C4", "N3": "P3 P4", "N4": "P4 N3 C5", "N5": "C5 N4",
+    }  # fmt: skip
+    assert inputs(True, True) == {
+        "P5": "C5 C4", "P4": "C4 C3 P5 C5", "P3": "C3 P4 C4", "N3": "P3 P4", "N4": "P4 N3 P3 P5", "N5": "P5 P4 N4",
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(
