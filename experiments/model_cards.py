@@ -1,7 +1,8 @@
-"""python -m experiments.model_cards FOLDER [measure=true] [hardware=t4_tensorrt_fp16]: a card beside each checkpoint.
+"""python -m experiments.model_cards FOLDER [measure=true] [hardware=t4_tensorrt_fp16] [output=CARDS]: cards of trained models.
 
 FOLDER is a run of `python -m nas.train` or of `experiments.run`, or holds many. MODEL_CARD.md and curves.png are written
-beside every best.safetensors, from what the run left there; `measure=true` times the network on this CPU as well.
+beside every best.safetensors, from what the run left there; seeds of one row share a card in the folder of the row.
+`output` collects the cards in a folder instead; `measure=true` times the network on this CPU as well.
 """
 
 from __future__ import annotations
@@ -9,51 +10,67 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+import math
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from experiments.command import run, split_words
+from experiments.result_plots import interval
 from nas.config.launch import config_folder
 from nas.errors import UserError
 from nas.files import dump_yaml, read_json, read_text, read_yaml, write_atomic
-from nas.report.canvas import ACCENT, PALE, WARM, canvas, label, save_png
+from nas.report.canvas import ACCENT, WARM, canvas, label, save_png
 
 CARD, CURVES = "MODEL_CARD.md", "curves.png"
 #: Settings of `nas.train` that a card repeats; the rest is in the run's config.yaml.
 SHOWN = ("augmentation", "trainer", "distill")
 
 
-def write_cards(folder: Path, measure: bool = False, hardware: str = "t4_tensorrt_fp16") -> list[Path]:
+def write_cards(
+    folder: Path, measure: bool = False, hardware: str = "t4_tensorrt_fp16", output: Path | None = None
+) -> list[Path]:
     """Cards of all finished runs below `folder`; returns their paths. Raises UserError if there is no checkpoint."""
-    runs = sorted({path.parent for path in folder.rglob("best.safetensors")})
+    runs: dict[Path, list[Path]] = defaultdict(list)
+    for path in sorted({path.parent for path in folder.rglob("best.safetensors")}):
+        seed_of_a_row = path.name.startswith("seed") and (path / "result.json").is_file()
+        runs[path.parent if seed_of_a_row else path].append(path)
     if not runs:
         raise UserError(f"{folder} holds no best.safetensors: give the folder of a training")
-    return [write_card(run, measure, hardware) for run in runs]
+    if output is None:
+        return [write_card(seeds, place / CARD, place / CURVES, measure, hardware) for place, seeds in runs.items()]
+    cards = []
+    for place, seeds in runs.items():
+        name = f"{place.parent.name}-{place.name}"
+        cards.append(write_card(seeds, output / f"{name}.md", output / f"{name}.png", measure, hardware))
+    return cards
 
 
-def write_card(run: Path, measure: bool, hardware: str) -> Path:
-    """The card of one run."""
+def write_card(runs: Sequence[Path], card: Path, curves: Path, measure: bool, hardware: str) -> Path:
+    """The card of one training with one or more seeds; the network's facts are those of the first."""
     from nas.models.checkpoint import load_checkpoint, read_header
 
-    path = run / "best.safetensors"
+    path = runs[0] / "best.safetensors"
     header, model = read_header(path), load_checkpoint(path)
-    record = run_record(run)
-    draw_curves(run)
+    headers, records = [read_header(folder / "best.safetensors") for folder in runs], [run_record(folder) for folder in runs]
+    record = records[0]
+    draw_curves(runs, curves)
     lines = [f"# {title(header, record)}", ""]
     lines += _table(dict(_facts(path, header, model, hardware)) | (_measured(model) if measure else {}))
-    lines += ["## Accuracy", "", *_table(_accuracy(run, header, record))]
-    lines += [f"![loss and validation AP]({CURVES})", "", "## How it was trained", "", *_table(_training(record))]
+    lines += ["## Accuracy", ""]
+    lines += _table(_accuracy(runs[0], header, record)) if len(runs) == 1 else _seeds(runs, headers, records)
+    lines += [f"![loss and validation AP]({curves.name})", "", "## How it was trained", "", *_table(_training(records))]
     if record.get("settings"):
         lines += ["```yaml", dump_yaml(record["settings"]).rstrip(), "```", ""]
     lines += [
         "Classes: " + ", ".join(header["classes"]) + ".",
         "",
         "Predicted milliseconds come from a latency table, include box decoding and not NMS, and are as good as the table.",
-        "The limits of short trainings on small data are those of docs/limits.md. `nas.Detector.load` needs this file alone.",
+        "The limits of short trainings on small data are those of docs/limits.md. `nas.Detector.load` needs a checkpoint alone.",
         "",
     ]
-    return write_atomic(run / CARD, "\n".join(lines))
+    return write_atomic(card, "\n".join(lines))
 
 
 def title(header: Mapping[str, Any], record: Mapping[str, Any]) -> str:
@@ -72,8 +89,9 @@ def run_record(run: Path) -> dict[str, Any]:
 
         result = read_json(run / "result.json")
         row, scale = load_table(result["table"]).row(result["row"]), load_scale(result["scale"])
+        parts = {name: value for name in ("backbone", "teacher") if (value := getattr(row, name))}
         settings = {
-            "row": {"model": row.model, **dict(row.changes), **dict(row.training)},
+            "row": {"model": row.model, **parts, **dict(row.changes), **dict(row.training)},
             "scale": {"narrow": scale.narrow, **dict(scale.trainer)},
             "augmentation": dict(scale.augmentation),
         }
@@ -87,32 +105,27 @@ def run_record(run: Path) -> dict[str, Any]:
     return {}
 
 
-def draw_curves(run: Path) -> Path:
-    """Losses of every step and AP of every validation, as curves.png."""
+def draw_curves(runs: Sequence[Path], path: Path) -> Path:
+    """Losses (smoothed) and AP of every validation, a line a run."""
     figure, ((losses, scores),) = canvas(1, 2, 9, 3)
-    steps = _csv(run / "steps.csv")
-    x = [int(row["step"]) for row in steps]
-    losses.plot(x, [float(row["total"]) for row in steps], color=PALE, lw=0.8)
-    window = max(1, len(steps) // 40)
-    smooth = [
-        sum(float(row["total"]) for row in steps[max(0, i - window) : i + 1]) / min(i + 1, window + 1)
-        for i in range(len(steps))
-    ]
-    losses.plot(x, smooth, color=ACCENT, lw=1.4)
+    for folder in runs:
+        steps = _csv(folder / "steps.csv")
+        totals = [float(row["total"]) for row in steps]
+        window = max(1, len(steps) // 40)
+        smooth = [sum(totals[max(0, i - window) : i + 1]) / min(i + 1, window + 1) for i in range(len(totals))]
+        losses.plot([int(row["step"]) for row in steps], smooth, color=ACCENT, lw=1.0, alpha=0.8)
+        text = read_text(folder / "epochs.jsonl") if (folder / "epochs.jsonl").is_file() else ""
+        epochs = [json.loads(line) for line in text.splitlines()]
+        for name, colour in (("ap", ACCENT), ("ap50", WARM)):
+            points = [(row["epoch"], row[name]) for row in epochs if name in row]
+            if points:
+                once = name if folder == runs[0] else None
+                scores.plot(*zip(*points, strict=True), ".-", color=colour, label=once, lw=1.0, alpha=0.8)
     label(losses, "training", "step", "loss")
-    epochs = (
-        [json.loads(line) for line in read_text(run / "epochs.jsonl").splitlines()]
-        if (run / "epochs.jsonl").is_file()
-        else []
-    )
-    for name, colour in (("ap", ACCENT), ("ap50", WARM)):
-        points = [(row["epoch"], row[name]) for row in epochs if name in row]
-        if points:
-            scores.plot(*zip(*points, strict=True), ".-", color=colour, label=name, lw=1.2)
     if scores.lines:
         scores.legend(fontsize=8, frameon=False)
     label(scores, "validation, averaged weights", "epoch", "AP")
-    return save_png(figure, run / CURVES)
+    return save_png(figure, path)
 
 
 def _facts(path: Path, header: Mapping[str, Any], model: Any, hardware: str) -> Iterator[tuple[str, str]]:
@@ -169,7 +182,24 @@ def _accuracy(run: Path, header: Mapping[str, Any], record: Mapping[str, Any]) -
     return found | {f"test {name}": f"{float(test[name]):.4f}" for name in ("ap", "ap50", "ap75") if name in test}
 
 
-def _training(record: Mapping[str, Any]) -> dict[str, str]:
+def _seeds(runs: Sequence[Path], headers: Sequence[Mapping[str, Any]], records: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A line a seed, and the means of the test split with their 95 % intervals."""
+    lines = ["| seed | validation AP | chosen epoch | test AP | test AP50 | sha256 |", "|---|---|---|---|---|---|"]
+    for folder, header, record in zip(runs, headers, records, strict=True):
+        extra = header.get("extra", {})
+        digest = hashlib.sha256((folder / "best.safetensors").read_bytes()).hexdigest()[:16]
+        lines.append(
+            f"| {record['seed']} | {extra.get('validation', {}).get('ap', math.nan):.4f} | {extra.get('epoch', '')} "
+            f"| {float(record['ap']):.4f} | {float(record['ap50']):.4f} | {digest} |"
+        )
+    means = (interval([float(record[name]) for record in records]) for name in ("ap", "ap50"))
+    cells = " | ".join(f"{mean:.4f} ± {half:.4f}" for mean, half in means)
+    return [*lines, f"| mean, 95 % interval | | | {cells} | |", ""]
+
+
+def _training(records: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """What the runs had in common, and where they differ all values."""
+    record = records[0]
     names = (
         "table",
         "row",
@@ -185,7 +215,11 @@ def _training(record: Mapping[str, Any]) -> dict[str, str]:
         "commit",
         "date",
     )
-    facts = {name.replace("_", " "): str(record[name]) for name in names if name in record}
+    facts = {
+        name.replace("_", " "): ", ".join(dict.fromkeys(str(each[name]) for each in records))
+        for name in names
+        if name in record
+    }
     about = Path(config_folder()) / "data" / f"{record.get('data')}.yaml"
     if about.is_file():
         facts["data"] = read_text(about).splitlines()[0].lstrip("# ")
@@ -204,10 +238,11 @@ def _csv(path: Path) -> list[dict[str, str]]:
 
 def main(words: list[str]) -> None:
     """Write the cards and print their paths; UserError for anything unknown."""
-    folders, options = split_words(words, {"measure": False, "hardware": "t4_tensorrt_fp16"})
+    folders, options = split_words(words, {"measure": False, "hardware": "t4_tensorrt_fp16", "output": ""})
     if len(folders) != 1:
-        raise UserError("usage: python -m experiments.model_cards FOLDER [measure=true|false] [hardware=TABLE]")
-    for path in write_cards(Path(folders[0]), options["measure"], options["hardware"]):
+        raise UserError("usage: python -m experiments.model_cards FOLDER [measure=true|false] [hardware=TABLE] [output=CARDS]")
+    output = Path(options["output"]) if options["output"] else None
+    for path in write_cards(Path(folders[0]), options["measure"], options["hardware"], output):
         print(path)
 
 

@@ -1,38 +1,43 @@
-"""python -m experiments.report: every table as Markdown with published numbers, costs, and our own AP with intervals."""
+"""python -m experiments.report: every table as Markdown and picture: published numbers, costs, our own AP with intervals."""
 
 from __future__ import annotations
 
 import math
 from collections import defaultdict
+from pathlib import Path
 from typing import Any
 
 from experiments.command import run
 from experiments.costs import HARDWARE, cost_rows
 from experiments.queue import RESULTS, read_results
+from experiments.result_plots import draw_table, interval
 from experiments.scales import load_scale, scale_names
 from experiments.tables import Table, load_table, table_names
 from nas.files import write_atomic
 
-#: Two-sided 95 % quantiles of Student's t for 1, 2, ... degrees of freedom.
-_T95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
+
+def found_by_scale(table: Table) -> dict[tuple[str, str], dict[str, list[float]]]:
+    """AP in percent of every seed: (scale, data) -> row -> values, in the order of the scales."""
+    found: dict[tuple[str, str], dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for line in read_results(table.name):
+        found[line["scale"], line["data"]][line["row"]].append(100 * float(line["ap"]))
+    return dict(sorted(found.items(), key=lambda item: scale_names().index(item[0][0])))
 
 
-def interval(values: list[float]) -> tuple[float, float]:
-    """Mean and half width of its 95 % interval (nan for a single value)."""
-    mean = sum(values) / len(values)
-    if len(values) < 2:
-        return mean, math.nan
-    spread = math.sqrt(sum((value - mean) ** 2 for value in values) / (len(values) - 1))
-    quantile = _T95[min(len(values) - 2, len(_T95) - 1)]
-    return mean, quantile * spread / math.sqrt(len(values))
+def draw(table: Table) -> list[Path]:
+    """A picture for every scale at which some row has several seeds."""
+    paths = []
+    for (scale, data), rows in found_by_scale(table).items():
+        if any(len(values) > 1 for values in rows.values()):
+            title = f"ours, {scale} ({data})"
+            paths.append(draw_table(table, title, rows, RESULTS / "plots" / f"{table.name}-{scale}-{data}.png"))
+    return paths
 
 
 def markdown(table: Table) -> str:
     """One table: published and predicted costs, then AP on the test split by scale."""
-    by_row: dict[tuple[str, str, str], list[float]] = defaultdict(list)
-    for line in read_results(table.name):
-        by_row[line["row"], line["scale"], line["data"]].append(100 * float(line["ap"]))
-    scales = sorted({(scale, data) for _, scale, data in by_row}, key=lambda pair: scale_names().index(pair[0]))
+    found = found_by_scale(table)
+    scales = list(found)
     heads = [
         "row",
         "published AP",
@@ -45,16 +50,17 @@ def markdown(table: Table) -> str:
     lines = [f"## {table.title}", "", f"Source: {table.source}.", "", table.reading, "",
              "| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]  # fmt: skip
     for row in cost_rows(table):
-        cells = [row["row"] + (" *" if row["ambiguous"] else ""), _number(row["published"].get("ap"))]
+        cells = [_linked(table, row["row"]) + (" *" if row["ambiguous"] else ""), _number(row["published"].get("ap"))]
         for metric, digits in (("latency_ms", 2), ("flops_g", 1)):
             error = row["error"].get(metric)
             ours = f"{row['ours'][metric]:.{digits}f}" + (f" ({100 * error:+.1f} %)" if error is not None else "")
             cells += [_number(row["published"].get(metric)), ours]
         for scale, data in scales:
-            values = by_row.get((row["row"], scale, data), [])
-            cells.append(_with_interval(values))
+            cells.append(_with_interval(found[scale, data].get(row["row"], [])))
         lines.append("| " + " | ".join(cells) + " |")
     lines += ["", *_footnotes(table, scales)]
+    pictures = [RESULTS / "plots" / f"{table.name}-{scale}-{data}.png" for scale, data in scales]
+    lines += [f"\n![{table.title}: AP with intervals](plots/{path.name})" for path in pictures if path.is_file()]
     return "\n".join(lines) + "\n"
 
 
@@ -62,6 +68,12 @@ def _footnotes(table: Table, scales: list[tuple[str, str]]) -> list[str]:
     notes = [f"\\* ambiguous: {row.name}: {row.ambiguous}." for row in table.rows if row.ambiguous]
     notes += [f"Scale {name}: {load_scale(name).note}." for name in dict.fromkeys(scale for scale, _ in scales)]
     return [note + "  " for note in notes]
+
+
+def _linked(table: Table, row: str) -> str:
+    """The row's name, as a link where it has a model card."""
+    card = RESULTS / "cards" / f"{table.name}-{table.row(row).key}.md"
+    return f"[{row}](cards/{card.name})" if card.is_file() else row
 
 
 def _number(value: Any) -> str:
@@ -78,6 +90,8 @@ def _with_interval(values: list[float]) -> str:
 def main(arguments: list[str]) -> None:
     """Write results/README.md for the named tables (default: all) and print it."""
     names = arguments or list(table_names())
+    for name in names if not arguments else []:
+        draw(load_table(name))
     text = (
         "# Tables\n\nMilliseconds are predictions of "
         f"`{HARDWARE}`; G is 2 x MACs of the deployed form. AP is COCO AP of our own short runs on the test "

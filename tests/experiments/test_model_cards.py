@@ -78,6 +78,20 @@ def test_card_of_an_experiment_measured(tmp_path: Path) -> None:
         assert part in text
 
 
+def test_seeds_of_a_row_share_a_card(tmp_path: Path) -> None:
+    for seed, ap in enumerate((0.3, 0.32, 0.34)):
+        run = fake_run(tmp_path / f"cpu/shapes/report_assigner/tood/seed{seed}")
+        line = {"table": "report_assigner", "row": "TOOD", "scale": "cpu", "seed": seed, "data": "shapes", "ap": ap, "ap50": 0.6}
+        (run / "result.json").write_text(json.dumps(line))
+    (card,) = write_cards(tmp_path / "cpu", output=tmp_path / "cards")
+    assert card == tmp_path / "cards/report_assigner-tood.md" and card.with_suffix(".png").is_file()
+    text = card.read_text()
+    assert "| 2 | 0.2500 | 2 | 0.3400 | 0.6000 |" in text and "(report_assigner-tood.png)" in text
+    assert "| seed | 0, 1, 2 |" in text and "| row | TOOD |" in text
+    assert f"0.3200 ± {4.303 * 0.02 / 3**0.5:.4f} | 0.6000 ± 0.0000" in text
+    assert write_cards(tmp_path / "cpu")[0] == tmp_path / "cpu/shapes/report_assigner/tood/MODEL_CARD.md"
+
+
 def test_a_bare_checkpoint_still_has_a_card(tmp_path: Path) -> None:
     run = fake_run(tmp_path / "run")
     for name in ("steps.csv", "epochs.jsonl"):
@@ -90,7 +104,7 @@ def test_errors_are_one_line(tmp_path: Path) -> None:
     for arguments, words in (
         ([str(tmp_path)], "holds no best.safetensors"),
         ([], "usage"),
-        ([str(tmp_path), "measured=true"], "unknown option 'measured=true'; known: measure, hardware"),
+        ([str(tmp_path), "measured=true"], "unknown option 'measured=true'; known: measure, hardware, output"),
         ([str(tmp_path), "measure=yes"], "measure must be true or false, got 'yes'"),
     ):
         with pytest.raises(UserError, match=words):

@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from experiments import queue, train_row
+from experiments import queue, report, train_row
 from experiments.costs import cost_rows
 from experiments.queue import append_result, equal_rows, missing_jobs, read_results, share_results
-from experiments.report import interval, markdown
+from experiments.report import draw, markdown
+from experiments.result_plots import interval
 from experiments.run import main as run_queue
 from experiments.scales import load_scale, scale_names, set_fields, spec_at, training_task
 from experiments.tables import load_table, narrowed, table_names
@@ -122,7 +123,7 @@ def test_a_queue_needs_time_and_a_place(word: str) -> None:
 
 def test_intervals_are_students() -> None:
     mean, half = interval([1.0, 2.0, 3.0])
-    assert mean == 2.0 and half == pytest.approx(4.303 / 3**0.5)
+    assert mean == 2.0 and half == pytest.approx(4.3026527 / 3**0.5)
 
 
 def test_a_row_becomes_a_training_with_its_own_options() -> None:
@@ -141,3 +142,17 @@ def test_unknown_names_are_told(tmp_path: Path) -> None:
         set_fields(training_task(load_table("report_assigner"), load_table("report_assigner").rows[0], 0,
                                  load_scale("cpu"), None, "shapes")[0].options, {"loss.speed": 1})  # fmt: skip
     assert json.dumps(scale_names())
+
+
+def test_a_table_with_several_seeds_has_a_picture(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(report, "RESULTS", results)
+    table = load_table("report_assigner")
+    append_result(line_of("report_assigner", "ATSS", ap=0.4))
+    assert draw(table) == []
+    append_result(line_of("report_assigner", "ATSS", ap=0.5, seed=1))
+    (picture,) = draw(table)
+    assert picture.read_bytes()[:4] == b"\x89PNG"
+    assert f"](plots/{picture.name})" in markdown(table) and "45.0 ± 63.5 (n=2)" in markdown(table)
+    (results / "cards").mkdir()
+    (results / "cards/report_assigner-atss.md").touch()
+    assert "| [ATSS](cards/report_assigner-atss.md) |" in markdown(table)
