@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nas.config.launch import config_folder
 from nas.errors import UserError
 from nas.files import read_yaml
+
+if TYPE_CHECKING:
+    from experiments.scales import Scale
 
 
 def data_config(name: str) -> Any:
@@ -32,6 +35,11 @@ def available(name: str) -> bool:
         return data_root(config).is_dir()
     except UserError:
         return False
+
+
+def data_of(scale: Scale) -> str:
+    """The scale's data set, or the drawn one where it is not at hand (COCO is never replaced)."""
+    return scale.data if scale.data == "coco" or available(scale.data) else "shapes"
 
 
 def experiment_splits(name: str) -> tuple[Any, Any, Any]:

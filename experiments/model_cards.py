@@ -84,16 +84,16 @@ def title(header: Mapping[str, Any], record: Mapping[str, Any]) -> str:
 def run_record(run: Path) -> dict[str, Any]:
     """Model, data, seed, commit and settings of a run, from result.json (experiments) or config.yaml (nas.train)."""
     if (run / "result.json").is_file():
-        from experiments.scales import load_scale
+        from experiments.scales import scale_document
         from experiments.tables import load_table
 
         result = read_json(run / "result.json")
-        row, scale = load_table(result["table"]).row(result["row"]), load_scale(result["scale"])
+        row, scale = load_table(result["table"]).row(result["row"]), scale_document(result["scale"])
         parts = {name: value for name in ("backbone", "teacher") if (value := getattr(row, name))}
         settings = {
             "row": {"model": row.model, **parts, **dict(row.changes), **dict(row.training)},
-            "scale": {"narrow": scale.narrow, **dict(scale.trainer)},
-            "augmentation": dict(scale.augmentation),
+            "scale": {"narrow": scale.get("narrow", 1.0), **scale["trainer"]},
+            "augmentation": scale.get("augmentation", {}),
         }
         return result | {"settings": settings}
     if (run / "config.yaml").is_file():

@@ -16,7 +16,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from experiments.data import available
+from experiments.data import data_of
 from experiments.scales import Scale, load_scale, training_recipe
 from experiments.tables import FOLDER, Row, Table, load_table, table_names
 from nas.files import read_text, write_atomic
@@ -56,9 +56,10 @@ class Job:
 
     def command(self) -> list[str]:
         """Arguments of `experiments.train_row`."""
-        teacher = self.teacher
-        path = str(teacher.folder / "best.safetensors") if teacher else ""
-        return [self.table.name, self.row.name, str(self.seed), self.scale.name, str(self.folder), path, self.data]
+        words = {"table": self.table.name, "row": self.row.name, "seed": self.seed, "data": self.data}
+        words |= {"teacher": self.teacher.folder / "best.safetensors"} if self.teacher else {}
+        quoted = [f"{name}='{value}'" if isinstance(value, (str, Path)) else f"{name}={value}" for name, value in words.items()]
+        return [*quoted, f"scale={self.scale.name}", f"hydra.run.dir='{self.folder}'"]
 
 
 def results_file(table: str) -> Path:
@@ -84,11 +85,6 @@ def append_result(line: Mapping[str, Any]) -> None:
         writer.writeheader()
         writer.writerows([*lines, added])
         write_atomic(results_file(line["table"]), text.getvalue())
-
-
-def data_of(scale: Scale) -> str:
-    """The scale's data set, or the drawn one where it is not at hand (COCO is never replaced)."""
-    return scale.data if scale.data == "coco" or available(scale.data) else "shapes"
 
 
 def equal_rows(table: str, row: str, scale: str) -> tuple[tuple[Table, Row], ...]:

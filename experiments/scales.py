@@ -1,7 +1,8 @@
-"""How rows are trained: the named scales of scales.yaml as training tasks."""
+"""How rows are trained: the scales of experiments/scale as training tasks."""
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
 from collections.abc import Mapping
@@ -10,6 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from experiments.tables import FOLDER, Row, Table, detector_of, narrowed
+from nas.config.launch import one_line
+from nas.detection.augment import Augmentation
+from nas.detection.training_options import DistillOptions, TrainerOptions
 from nas.errors import UserError
 from nas.files import read_yaml
 from nas.spec import DetectorSpec, to_dict
@@ -17,43 +21,58 @@ from nas.spec import DetectorSpec, to_dict
 if TYPE_CHECKING:
     from nas.detection.dataset import DetectionData
     from nas.detection.training import TrainingTask
-    from nas.detection.training_options import DistillOptions, TrainerOptions
 
 
-@dataclass(frozen=True)
+@dataclass
 class Scale:
-    """One way to train every row: data, size, seeds and overrides of the trainer's and augmentation's defaults."""
+    """One way to train every row: schema of the files in experiments/scale.
 
-    name: str
-    note: str
-    device: str
-    data: str
-    image_size: int
-    seeds: tuple[int, ...]
-    trainer: Mapping[str, Any]
-    augmentation: Mapping[str, Any]
+    device: cpu, or gpu for scales that wait until one is there; narrow multiplies all widths, the structure stays.
+    """
+
+    name: str = ""
+    note: str = ""
+    device: str = "cpu"
+    data: str = "bccd"
+    image_size: int = 640
     narrow: float = 1.0
-    extra: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def minutes(self) -> float | None:
-        """Length of one run in minutes, None where epochs decide."""
-        return self.trainer.get("minutes")
+    seeds: list[int] = field(default_factory=lambda: [0])
+    trainer: TrainerOptions = field(default_factory=TrainerOptions)
+    augmentation: Augmentation = field(default_factory=Augmentation)
 
 
 def scale_names() -> tuple[str, ...]:
-    """Names of all scales."""
-    return tuple(read_yaml(FOLDER / "scales.yaml"))
+    """Names of all scales, the longest trainings of the widest networks first."""
+
+    def size(name: str) -> tuple[float, int]:
+        scale = read_yaml(_file(name))
+        return scale["image_size"] * scale.get("narrow", 1.0), scale["trainer"]["epochs"]
+
+    return tuple(sorted((path.stem for path in (FOLDER / "scale").glob("*.yaml")), key=size, reverse=True))
 
 
 def load_scale(name: str) -> Scale:
-    """The scale of that name; raises UserError with the known names."""
-    scales = read_yaml(FOLDER / "scales.yaml")
-    if name not in scales:
-        raise UserError(f"no scale {name!r}; there are {', '.join(scales)}")
-    data = dict(scales[name])
-    data["seeds"] = tuple(data["seeds"])
-    return Scale(name=name, **data)
+    """The scale of that name; raises UserError with the known names, or for a value that the file cannot hold."""
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    if name not in scale_names():
+        raise UserError(f"no scale {name!r}; there are {', '.join(scale_names())}")
+    try:
+        scale = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Scale), scale_document(name)))
+    except OmegaConfBaseException as error:
+        raise UserError(f"{_file(name)}: {one_line(error)}") from None
+    assert isinstance(scale, Scale)
+    return scale
+
+
+def scale_document(name: str) -> dict[str, Any]:
+    """What the scale's file says."""
+    return dict(read_yaml(_file(name)))
+
+
+def _file(name: str) -> Path:
+    return FOLDER / "scale" / f"{name}.yaml"
 
 
 def spec_at(table: Table, row: Row, scale: Scale) -> DetectorSpec:
@@ -80,9 +99,7 @@ def set_fields(target: Any, changes: Mapping[str, Any]) -> Any:
 
 def options_at(row: Row, scale: Scale) -> tuple[TrainerOptions, DistillOptions]:
     """The scale's options with those of the row; raises UserError for a field that does not exist."""
-    from nas.detection.training_options import DistillOptions, TrainerOptions
-
-    options, distill = set_fields(TrainerOptions(), scale.trainer), DistillOptions()
+    options, distill = copy.deepcopy(scale.trainer), DistillOptions()
     for key, value in row.training.items():
         group, _, name = key.partition(".")
         if group == "distill":
@@ -106,20 +123,17 @@ def training_task(
 ) -> tuple[TrainingTask, DetectionData]:
     """The training of one row: what `nas.detection.training.run_training` takes, and the test split."""
     from experiments.data import experiment_splits
-    from nas.detection.augment import Augmentation
     from nas.detection.training import TrainingTask
 
     options, distill = options_at(row, scale)
     distill.teacher = None if teacher is None else str(teacher)
-    changed: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in scale.augmentation.items()}
-    augmentation = dataclasses.replace(Augmentation(), **changed)
     train, val, test = experiment_splits(data or scale.data)
     task = TrainingTask(
         model=spec_at(table, row, scale),
         train=train,
         val=val,
         options=options,
-        augmentation=augmentation,
+        augmentation=scale.augmentation,
         distill=distill,
         image_size=scale.image_size,
         seed=seed,

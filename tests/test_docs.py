@@ -80,7 +80,7 @@ def test_links_lead_somewhere(page: Path) -> None:
 @pytest.mark.parametrize("words", all_commands())
 def test_command_is_understood(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     assert importlib.util.find_spec(words[0]) is not None, f"there is no module {words[0]}"
-    if len(words) > 1 and words[0].startswith("nas."):
+    if len(words) > 1 and (words[0].startswith("nas.") or words[0] == "experiments.train_row"):
         compose(words, monkeypatch)
     elif words[0].startswith("experiments."):
         understood_by_experiment(words)
@@ -98,7 +98,7 @@ def compose(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
 
     composed = []
 
-    def launch(name: str, schema: type, run: Any) -> None:
+    def launch(name: str, schema: type, run: Any, folder: str | None = None) -> None:
         ConfigStore.instance().store(name=f"{name}_schema", node=schema)
         given = [word for word in words[1:] if not word.startswith("-") and word != "job"]
         parsed = OverridesParser.create().parse_overrides(given)
@@ -108,7 +108,7 @@ def compose(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
             f"{o.input_line.partition('=')[0]}={next(iter(o.sweep_string_iterator()))}" if o in sweep else o.input_line
             for o in parsed
         ]
-        with hydra.initialize_config_dir(config_folder(), version_base="1.3"):
+        with hydra.initialize_config_dir(folder or config_folder(), version_base="1.3"):
             config = hydra.compose(name, overrides=single, return_hydra_config=True)
         del config.hydra
         plain = OmegaConf.to_container(config, resolve=True)

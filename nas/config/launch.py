@@ -20,11 +20,11 @@ def config_folder() -> str:
     raise UserError("the folder conf/ is missing; reinstall maenas")
 
 
-def launch(name: str, schema: type, run: Callable[[Any], Any]) -> None:
-    """Compose conf/`name`.yaml on `schema` with the command line, call run(config), exit 1 with one line on failure.
+def launch(name: str, schema: type, run: Callable[[Any], Any], folder: str | None = None) -> None:
+    """Compose `folder`/`name`.yaml on `schema` with the command line, call run(config), exit 1 with one line on failure.
 
-    `schema` is a dataclass; conf/`name`.yaml lists it first in its defaults as `<name>_schema`, so that a misspelt
-    key or a wrong type is an error before anything runs. In a sweep the jobs after a failed one still run.
+    `folder` None is conf/. `schema` is a dataclass; the file lists it first in its defaults as `<name>_schema`, so that a
+    misspelt key or a wrong type is an error before anything runs. In a sweep the jobs after a failed one still run.
     """
     os.environ["HYDRA_FULL_ERROR"] = "1"
     import hydra
@@ -49,21 +49,21 @@ def launch(name: str, schema: type, run: Callable[[Any], Any]) -> None:
             failures.append(error)
 
     try:
-        hydra.main(version_base="1.3", config_path=config_folder(), config_name=name)(task)()
+        hydra.main(version_base="1.3", config_path=folder or config_folder(), config_name=name)(task)()
     except (UserError, HydraException, OmegaConfBaseException, OSError) as error:
         failures.append(error)
     except KeyboardInterrupt:
         sys.exit(130)
     if failures:
-        sys.exit(f"error: {_one_line(failures[0])}")
+        sys.exit(f"error: {one_line(failures[0])}")
 
 
-def _one_line(error: BaseException) -> str:
+def one_line(error: BaseException) -> str:
     """What is wrong, where, and what there is instead, in one line."""
     cause = error.__cause__
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
     if cause is not None and lines[0].startswith("Error merging"):
-        return _one_line(cause)
+        return one_line(cause)
     text = lines[0]
     places = [line.removeprefix("full_key:").strip() for line in lines if line.startswith("full_key:")]
     if places and places[0] not in text:

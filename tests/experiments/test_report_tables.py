@@ -8,14 +8,16 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from experiments import queue, report, train_row
+from experiments import queue, report
 from experiments.costs import cost_rows
-from experiments.queue import append_result, equal_rows, missing_jobs, read_results, share_results
+from experiments.data import data_of
+from experiments.queue import Job, append_result, equal_rows, missing_jobs, read_results, share_results
 from experiments.report import draw, markdown
 from experiments.result_plots import interval
 from experiments.run import main as run_queue
 from experiments.scales import load_scale, scale_names, set_fields, spec_at, training_task
-from experiments.tables import load_table, narrowed, table_names
+from experiments.tables import FOLDER, load_table, narrowed, table_names
+from experiments.train_row import RowConfig, finish_row
 from nas.errors import UserError
 
 REPORT = [name for name in table_names() if name.startswith("report_")]
@@ -59,7 +61,7 @@ def test_narrowing_keeps_the_structure() -> None:
 
 def line_of(table: str, row: str, **values: object) -> dict[str, object]:
     """A line of results as the queue writes it."""
-    fixed = {"table": table, "row": row, "scale": "cpu", "seed": 0, "data": queue.data_of(load_scale("cpu"))}
+    fixed = {"table": table, "row": row, "scale": "cpu", "seed": 0, "data": data_of(load_scale("cpu"))}
     return {key: "0" for key in queue.COLUMNS} | fixed | values
 
 
@@ -112,7 +114,33 @@ def test_rows_that_are_one_training_share_its_line(results: Path) -> None:
 
 def test_a_folder_is_trained_in_by_one_process(tmp_path: Path) -> None:
     with FileLock(tmp_path / "lock"), pytest.raises(UserError, match="another process trains in"):
-        train_row.main(["report_models", "T", "0", "cpu", str(tmp_path), "", "shapes"])
+        finish_row(RowConfig("report_models", "T", load_scale("cpu"), data="shapes"), tmp_path)
+
+
+def test_a_student_asks_for_its_teacher(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="'CWD' is taught by 'teacher': train that first and give teacher="):
+        finish_row(RowConfig("report_distillation", "CWD", load_scale("cpu"), data="shapes"), tmp_path)
+
+
+@pytest.mark.parametrize("name", scale_names())
+def test_a_row_is_a_hydra_experiment(name: str) -> None:
+    """What the queue asks for is what Hydra composes, scale by scale, with every value open to an override."""
+    from hydra import compose, initialize_config_dir
+    from hydra.core.config_store import ConfigStore
+    from omegaconf import OmegaConf
+
+    ConfigStore.instance().store(name="row_schema", node=RowConfig)
+    table = load_table("report_neck_size")
+    job = Job(table, table.rows[0], 2, load_scale(name), "shapes", Path("out puts"))
+    words = [word for word in job.command() if not word.startswith("hydra.")]
+    with initialize_config_dir(str(FOLDER), version_base="1.3"):
+        config = compose("row", [*words, "scale.trainer.optimizer.lr=0.5"])
+    settings = OmegaConf.to_object(config)
+    assert isinstance(settings, RowConfig) and settings.scale.trainer.optimizer.lr == 0.5
+    assert (settings.table, settings.row, settings.seed, settings.data) == (table.name, "2 / (192, 192, 192)", 2, "shapes")
+    expected = load_scale(name)
+    expected.trainer.optimizer.lr = 0.5
+    assert settings.scale == expected and settings.scale.name == name
 
 
 @pytest.mark.parametrize("word", ["jobs=0", "minutes=nan", "minutes=-1", "minutes=inf"])
@@ -129,7 +157,7 @@ def test_intervals_are_students() -> None:
 def test_a_row_becomes_a_training_with_its_own_options() -> None:
     table = load_table("report_assigner")
     task, test = training_task(table, table.row("ATSS"), 3, load_scale("cpu"), None, "shapes")
-    assert task.options.loss.assigner == "atss" and task.seed == 3 and task.options.optimizer.lr == 0.02
+    assert task.options.loss.assigner == "atss" and task.seed == 3 and task.options.optimizer.lr == 0.002
     assert task.model.image_size == 160 and len(test) > 0
 
 
