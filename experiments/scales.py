@@ -41,6 +41,21 @@ class Scale:
     augmentation: Augmentation = field(default_factory=Augmentation)
 
 
+@dataclass
+class RowConfig:
+    """Schema of experiments/row.yaml, one training of one row.
+
+    data: a name of conf/data (None: the scale's); teacher: a checkpoint, for rows that have one.
+    """
+
+    table: str = "???"
+    row: str = "???"
+    scale: Scale = field(default_factory=Scale)
+    seed: int = 0
+    data: str | None = None
+    teacher: str | None = None
+
+
 def scale_names() -> tuple[str, ...]:
     """Names of all scales, the longest trainings of the widest networks first."""
 

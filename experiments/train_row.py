@@ -10,31 +10,18 @@ from __future__ import annotations
 import json
 import platform
 import time
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
 from experiments.data import data_of
-from experiments.scales import Scale, training_task
+from experiments.scales import RowConfig, training_task
 from experiments.tables import FOLDER, load_table
 from nas.config import launch
 from nas.errors import UserError
 from nas.files import write_atomic
 from nas.measure.device import commit
-
-
-@dataclass
-class RowConfig:
-    """Schema of row.yaml. data: a name of conf/data (None: the scale's); teacher: a checkpoint, for rows that have one."""
-
-    table: str = "???"
-    row: str = "???"
-    scale: Scale = field(default_factory=Scale)
-    seed: int = 0
-    data: str | None = None
-    teacher: str | None = None
 
 
 def train_row(config: RowConfig, folder: Path) -> dict[str, Any]:

@@ -15,9 +15,9 @@ from experiments.queue import Job, append_result, equal_rows, missing_jobs, read
 from experiments.report import draw, markdown
 from experiments.result_plots import interval
 from experiments.run import main as run_queue
-from experiments.scales import load_scale, scale_names, set_fields, spec_at, training_task
+from experiments.scales import RowConfig, load_scale, scale_names, set_fields, spec_at, training_task
 from experiments.tables import FOLDER, load_table, narrowed, table_names
-from experiments.train_row import RowConfig, finish_row
+from experiments.train_row import finish_row
 from nas.errors import UserError
 
 REPORT = [name for name in table_names() if name.startswith("report_")]
