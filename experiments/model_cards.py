@@ -18,6 +18,7 @@ from typing import Any
 
 from experiments.command import run, split_words
 from experiments.result_plots import interval
+from experiments.tables import load_table
 from nas.config.launch import config_folder
 from nas.errors import UserError
 from nas.files import dump_yaml, read_json, read_text, read_yaml, write_atomic
@@ -42,7 +43,9 @@ def write_cards(
         return [write_card(seeds, place / CARD, place / CURVES, measure, hardware) for place, seeds in runs.items()]
     cards = []
     for place, seeds in runs.items():
-        name = f"{place.parent.name}-{place.name}"
+        record = run_record(seeds[0])
+        row = load_table(record["table"]).row(record["row"]) if "table" in record else None
+        name = f"{record['scale']}-{record['table']}-{row.key}" if row else place.name
         cards.append(write_card(seeds, output / f"{name}.md", output / f"{name}.png", measure, hardware))
     return cards
 
@@ -52,9 +55,8 @@ def write_card(runs: Sequence[Path], card: Path, curves: Path, measure: bool, ha
     from nas.models.checkpoint import load_checkpoint, read_header
 
     path = runs[0] / "best.safetensors"
-    header, model = read_header(path), load_checkpoint(path)
     headers, records = [read_header(folder / "best.safetensors") for folder in runs], [run_record(folder) for folder in runs]
-    record = records[0]
+    header, record, model = headers[0], records[0], load_checkpoint(path)
     draw_curves(runs, curves)
     lines = [f"# {title(header, record)}", ""]
     lines += _table(dict(_facts(path, header, model, hardware)) | (_measured(model) if measure else {}))
@@ -85,13 +87,14 @@ def run_record(run: Path) -> dict[str, Any]:
     """Model, data, seed, commit and settings of a run, from result.json (experiments) or config.yaml (nas.train)."""
     if (run / "result.json").is_file():
         from experiments.scales import scale_document
-        from experiments.tables import load_table
 
         result = read_json(run / "result.json")
-        row, scale = load_table(result["table"]).row(result["row"]), scale_document(result["scale"])
+        composed = run / ".hydra/config.yaml"
+        scale = read_yaml(composed)["scale"] if composed.is_file() else scale_document(result["scale"])
+        row = load_table(result["table"]).row(result["row"])
         parts = {name: value for name in ("backbone", "teacher") if (value := getattr(row, name))}
         settings = {
-            "row": {"model": row.model, **parts, **dict(row.changes), **dict(row.training)},
+            "row": {"model": row.model, **parts, **row.changes, **row.training, **row.at.get(result["scale"], {})},
             "scale": {"narrow": scale.get("narrow", 1.0), **scale["trainer"]},
             "augmentation": scale.get("augmentation", {}),
         }
@@ -212,6 +215,7 @@ def _training(records: Sequence[Mapping[str, Any]]) -> dict[str, str]:
         "train_seconds",
         "device",
         "torch",
+        "recipe",
         "commit",
         "date",
     )

@@ -1,65 +1,139 @@
 """What of the tables is still to be trained, and in which order: teachers before their students.
 
 Many rows of different tables are the same training (DAMO-YOLO-S stands in eight of them): it is done once, and its line
-serves all of them.
+serves all of them. Lines and folders carry the digest of their recipe, so a row that is edited is missing again.
 """
 
 from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from experiments.data import data_of
-from experiments.scales import Scale, load_scale, training_recipe
+from experiments.scales import Scale, training_recipe
 from experiments.tables import FOLDER, Row, Table, load_table, table_names
 from nas.files import read_text, write_atomic
 
 RESULTS = FOLDER / "results"
-COLUMNS = ("table", "row", "scale", "seed", "data", "ap", "ap50", "steps", "train_seconds", "seconds", "device", "torch",
-           "commit", "date")  # fmt: skip
+COLUMNS = ("table", "row", "scale", "seed", "data", "recipe", "ap", "ap50", "steps", "train_seconds", "seconds", "device",
+           "torch", "commit", "date")  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Job:
-    """One training: a row, a seed, a scale; `folder` holds its checkpoints, also after an interruption."""
+    """One training: a recipe, the rows that it serves (named by the first), a seed, and its teacher's job."""
 
-    table: Table
-    row: Row
+    recipe: str
+    rows: tuple[tuple[Table, Row], ...]
     seed: int
     scale: Scale
     data: str
     output: Path
+    teacher: Job | None = None
+
+    @property
+    def table(self) -> Table:
+        return self.rows[0][0]
+
+    @property
+    def row(self) -> Row:
+        return self.rows[0][1]
 
     @property
     def folder(self) -> Path:
-        return self.output / self.scale.name / self.data / self.table.name / self.row.key / f"seed{self.seed}"
+        """Where its checkpoints lie, also after an interruption."""
+        place = self.output / self.scale.name / self.data / self.table.name
+        return place / f"{self.row.key}-{self.recipe}" / f"seed{self.seed}"
 
     @property
-    def teacher(self) -> Job | None:
-        """The job whose checkpoint teaches this one."""
-        if not self.row.teacher:
-            return None
-        table, row = equal_rows(self.table.name, self.row.teacher, self.scale.name)[0]
-        return Job(table, row, self.seed, self.scale, self.data, self.output)
+    def checkpoint(self) -> Path:
+        return self.folder / "best.safetensors"
 
     @property
     def finished(self) -> bool:
         """Whether its checkpoint and its result lie under `output`."""
         return (self.folder / "result.json").exists()
 
-    def command(self) -> list[str]:
-        """Arguments of `experiments.train_row`."""
-        words = {"table": self.table.name, "row": self.row.name, "seed": self.seed, "data": self.data}
-        words |= {"teacher": self.teacher.folder / "best.safetensors"} if self.teacher else {}
-        quoted = [f"{name}='{value}'" if isinstance(value, (str, Path)) else f"{name}={value}" for name, value in words.items()]
-        return [*quoted, f"scale={self.scale.name}", f"hydra.run.dir='{self.folder}'"]
+    @property
+    def taken(self) -> bool:
+        """Whether another process trains in its folder."""
+        if not self.folder.exists():
+            return False
+        try:
+            with FileLock(self.folder / "lock", timeout=0):
+                return False
+        except Timeout:
+            return True
+
+    def words(self) -> list[str]:
+        """Its overrides of `experiments.train_row`."""
+        values = {"table": self.table.name, "row": self.row.name, "data": self.data, "hydra.run.dir": self.folder}
+        values |= {"teacher": self.teacher.checkpoint} if self.teacher else {}
+        return [f"scale={self.scale.name}", f"seed={self.seed}", *(f"{name}='{value}'" for name, value in values.items())]
+
+
+class Trainings:
+    """The trainings that the rows of all tables stand for at one scale; `output` is the folder of their checkpoints."""
+
+    def __init__(self, scale: Scale, output: Path = Path("outputs/experiments")) -> None:
+        self.scale, self.output, self.data = scale, output.resolve(), data_of(scale)
+        self.recipes: dict[tuple[str, str], str] = {}
+        self.rows: dict[str, list[tuple[Table, Row]]] = {}
+        for table in map(load_table, table_names()):
+            for row in table.rows:
+                recipe = training_recipe(table, row, scale)
+                self.recipes[table.name, row.name] = recipe
+                self.rows.setdefault(recipe, []).append((table, row))
+
+    def job(self, recipe: str, seed: int) -> Job:
+        """The training of a recipe with a seed."""
+        rows = self.rows[recipe]
+        table, row = rows[0]
+        teacher = self.job(self.recipes[table.name, row.teacher], seed) if row.teacher else None
+        return Job(recipe, tuple(rows), seed, self.scale, self.data, self.output, teacher)
+
+    def results(self, table: str) -> list[dict[str, str]]:
+        """The lines of a table at this scale that belong to its rows as they are now."""
+        lines = (line for line in read_results(table) if line["scale"] == self.scale.name)
+        return [line for line in lines if self.recipes.get((table, line["row"])) == line["recipe"]]
+
+    def missing(self, tables: Sequence[str]) -> list[Job]:
+        """Trainings without a result, seed by seed so that every row has one result early, teachers first.
+
+        A teacher with a result but no checkpoint under `output` (a fresh clone) is trained again for its students.
+        """
+        known = (line for name in {table for table, _ in self.recipes} for line in self.results(name))
+        done = {(line["recipe"], int(line["seed"])) for line in known if line["data"] == self.data}
+        jobs: dict[tuple[str, int], Job] = {}
+
+        def want(job: Job) -> None:
+            if job.teacher and not job.teacher.finished:
+                want(job.teacher)
+            jobs.setdefault((job.recipe, job.seed), job)
+
+        for seed in self.scale.seeds:
+            for name in tables:
+                for row in load_table(name).rows:
+                    recipe = self.recipes[name, row.name]
+                    if (recipe, seed) not in done:
+                        want(self.job(recipe, seed))
+        return list(jobs.values())
+
+    def share(self) -> None:
+        """Give every row the lines of the rows that are the same training."""
+        lines = {recipe: [] for recipe in self.rows}  # type: dict[str, list[dict[str, str]]]
+        for name in dict.fromkeys(table for table, _ in self.recipes):
+            for line in self.results(name):
+                lines[line["recipe"]].append(line)
+        for name in dict.fromkeys(table for table, _ in self.recipes):
+            rows = [(row, recipe) for (table, row), recipe in self.recipes.items() if table == name]
+            add_results(name, (line | {"table": name, "row": row} for row, recipe in rows for line in lines[recipe]))
 
 
 def results_file(table: str) -> Path:
@@ -68,82 +142,28 @@ def results_file(table: str) -> Path:
 
 
 def read_results(table: str) -> list[dict[str, str]]:
-    """All lines of a table so far."""
+    """All lines of a table so far, whatever their recipe."""
     path = results_file(table)
     return list(csv.DictReader(io.StringIO(read_text(path)))) if path.exists() else []
 
 
-def append_result(line: Mapping[str, Any]) -> None:
-    """Add one line to its table's file, whole or not at all; a run that has a line keeps it."""
-    added = {key: str(line[key]) for key in COLUMNS}
+def add_results(table: str, lines: Iterable[Mapping[str, Any]]) -> None:
+    """Add lines to a table's file, all or none. A training keeps the line that it has; another recipe's line is replaced."""
     with FileLock(RESULTS / ".lock"):
-        lines = read_results(line["table"])
-        if _run(added) in map(_run, lines):
-            return
-        text = io.StringIO()
-        writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows([*lines, added])
-        write_atomic(results_file(line["table"]), text.getvalue())
+        before = {_training(line): line for line in read_results(table)}
+        after = dict(before)
+        for line in lines:
+            added = {key: str(line[key]) for key in COLUMNS}
+            if after.get(_training(added), {}).get("recipe") != added["recipe"]:
+                after[_training(added)] = added
+        if after != before:
+            text = io.StringIO()
+            writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(after.values())
+            write_atomic(results_file(table), text.getvalue())
 
 
-def equal_rows(table: str, row: str, scale: str) -> tuple[tuple[Table, Row], ...]:
-    """All rows of all tables that are the same training as this one at that scale, in the order of the tables."""
-    groups = _groups(scale)
-    return next(group for group in groups if any((t.name, r.name) == (table, row) for t, r in group))
-
-
-def share_results(scale: Scale) -> None:
-    """Give every row without a line the line of an equal row."""
-    for group in _groups(scale.name):
-        lines = [line for table, row in group for line in _lines(table, row, scale)]
-        for table, row in group:
-            for line in lines:
-                append_result(line | {"table": table.name, "row": row.name})
-
-
-def missing_jobs(tables: Sequence[str], scale: Scale, output: Path) -> list[Job]:
-    """Trainings without a result, seed by seed so that every row has one result early, teachers first.
-
-    A teacher with a result but no checkpoint under `output` (a fresh clone) is trained again for its students.
-    """
-    data = data_of(scale)
-    jobs: list[Job] = []
-    for seed in scale.seeds:
-        wanted: list[Job] = []
-        for name in tables:
-            for row in load_table(name).rows:
-                group = equal_rows(name, row.name, scale.name)
-                job = Job(*group[0], seed, scale, data, output)
-                lines = (line for pair in group for line in _lines(*pair, scale))
-                if job not in wanted and not any((int(line["seed"]), line["data"]) == (seed, data) for line in lines):
-                    wanted.append(job)
-        for job in wanted:  # which grows while it is read: teachers of teachers
-            if job.teacher and not job.teacher.finished and job.teacher not in wanted:
-                wanted.append(job.teacher)
-        jobs += sorted(wanted, key=_generation)
-    return jobs
-
-
-def _run(line: Mapping[str, str]) -> tuple[str, str, int, str]:
+def _training(line: Mapping[str, str]) -> tuple[str, str, int, str]:
     """Which training a line of a table's file is about."""
     return line["row"], line["scale"], int(line["seed"]), line["data"]
-
-
-def _lines(table: Table, row: Row, scale: Scale) -> Iterator[dict[str, str]]:
-    return (line for line in read_results(table.name) if (line["row"], line["scale"]) == (row.name, scale.name))
-
-
-def _generation(job: Job) -> int:
-    """0 for a job without teacher, one more than its teacher's otherwise."""
-    return 1 + _generation(job.teacher) if job.teacher else 0
-
-
-@lru_cache
-def _groups(scale: str) -> tuple[tuple[tuple[Table, Row], ...], ...]:
-    """The rows of all tables, those of one training together."""
-    groups: dict[str, list[tuple[Table, Row]]] = {}
-    for table in map(load_table, table_names()):
-        for row in table.rows:
-            groups.setdefault(training_recipe(table, row, load_scale(scale)), []).append((table, row))
-    return tuple(map(tuple, groups.values()))

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
+import hashlib
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from experiments.tables import FOLDER, Row, Table, detector_of, narrowed
 from nas.config.launch import one_line
 from nas.detection.augment import Augmentation
-from nas.detection.training_options import DistillOptions, TrainerOptions
+from nas.detection.training_options import FREE_OPTIONS, DistillOptions, TrainerOptions
 from nas.errors import UserError
 from nas.files import read_yaml
 from nas.spec import DetectorSpec, to_dict
@@ -98,57 +97,56 @@ def spec_at(table: Table, row: Row, scale: Scale) -> DetectorSpec:
     return dataclasses.replace(spec, image_size=scale.image_size)
 
 
-def set_fields(target: Any, changes: Mapping[str, Any]) -> Any:
-    """Set dotted fields of nested dataclasses in place; raises UserError for one that does not exist."""
-    for path, value in changes.items():
-        place, *rest = path.split(".")
-        owner = target
-        for name in rest:
-            owner, place = getattr(owner, place), name
-        if not hasattr(owner, place):
-            raise UserError(f"{type(target).__name__} has no field {path}")
-        old = getattr(owner, place)
-        setattr(owner, place, tuple(value) if isinstance(old, tuple) else value)
-    return target
+def options_at(row: Row, scale: Scale) -> tuple[TrainerOptions, DistillOptions, Augmentation]:
+    """The scale's options under those of the row; raises UserError for a field or a value that cannot be."""
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
 
-
-def options_at(row: Row, scale: Scale) -> tuple[TrainerOptions, DistillOptions]:
-    """The scale's options with those of the row; raises UserError for a field that does not exist."""
-    options, distill = copy.deepcopy(scale.trainer), DistillOptions()
-    for key, value in row.training.items():
-        group, _, name = key.partition(".")
-        if group == "distill":
-            set_fields(distill, {name: value})
-        else:
-            set_fields(options, {key: value})
-    return options, distill
+    groups = OmegaConf.create({"trainer": scale.trainer, "distill": DistillOptions(), "augmentation": scale.augmentation})
+    OmegaConf.set_struct(groups, True)
+    for key, value in {**row.training, **row.at.get(scale.name, {})}.items():
+        try:
+            OmegaConf.update(groups, key, value)
+        except OmegaConfBaseException as error:
+            raise UserError(f"row {row.name!r}, training {key}={value}: {one_line(error)}") from None
+    return tuple(OmegaConf.to_object(groups[name]) for name in groups)  # type: ignore[return-value]
 
 
 def training_recipe(table: Table, row: Row, scale: Scale) -> str:
-    """What a row is at a scale, as text without names: rows of equal text are the same training for the same seed and data."""
-    options, distill = options_at(row, scale)
-    parts = [to_dict(spec_at(table, row, scale)), dataclasses.asdict(options)]
+    """Digest of what a row is at a scale: rows of equal digests are the same training for the same seed and data."""
+    options, distill, augmentation = options_at(row, scale)
+    trainer = {name: value for name, value in dataclasses.asdict(options).items() if name not in FREE_OPTIONS}
+    parts: list[Any] = [to_dict(spec_at(table, row, scale)), trainer, dataclasses.asdict(augmentation)]
     if row.teacher:
-        parts += [dataclasses.asdict(distill), {"teacher": training_recipe(table, table.row(row.teacher), scale)}]
-    return json.dumps(parts, sort_keys=True)
+        parts += [dataclasses.asdict(distill), training_recipe(table, table.row(row.teacher), scale)]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def require_device(scale: Scale) -> None:
+    """Raise UserError if the scale needs a GPU and there is none."""
+    if scale.device == "gpu":
+        import torch
+
+        if not torch.cuda.is_available():
+            raise UserError(f"scale {scale.name} needs a GPU and torch sees none; its runs wait in the queue")
 
 
 def training_task(
-    table: Table, row: Row, seed: int, scale: Scale, teacher: Path | None, data: str | None = None
+    table: Table, row: Row, seed: int, scale: Scale, teacher: Path | None, data: str
 ) -> tuple[TrainingTask, DetectionData]:
     """The training of one row: what `nas.detection.training.run_training` takes, and the test split."""
     from experiments.data import experiment_splits
     from nas.detection.training import TrainingTask
 
-    options, distill = options_at(row, scale)
+    options, distill, augmentation = options_at(row, scale)
     distill.teacher = None if teacher is None else str(teacher)
-    train, val, test = experiment_splits(data or scale.data)
+    train, val, test = experiment_splits(data)
     task = TrainingTask(
         model=spec_at(table, row, scale),
         train=train,
         val=val,
         options=options,
-        augmentation=scale.augmentation,
+        augmentation=augmentation,
         distill=distill,
         image_size=scale.image_size,
         seed=seed,

@@ -19,9 +19,10 @@ FOLDER = Path(__file__).resolve().parent
 class Row:
     """One line of a table: a detector, how it is trained, and what the source prints.
 
-    changes: dotted fields of the spec, such as neck.depth; training: dotted fields of the trainer's configuration;
-    teacher: the row whose finished checkpoint teaches this one; ambiguous: why the published costs cannot be expected
-    to come out (empty where they must).
+    changes: dotted fields of the spec, such as neck.depth; training: dotted settings of the training, such as
+    trainer.loss.assigner, distill.kind or augmentation.shear; at: more of them for single scales, by name; teacher: the
+    row whose finished checkpoint teaches this one; ambiguous: why the published costs cannot be expected to come out
+    (empty where they must).
     """
 
     name: str
@@ -29,6 +30,7 @@ class Row:
     backbone: str = ""
     changes: Mapping[str, Any] = field(default_factory=dict)
     training: Mapping[str, Any] = field(default_factory=dict)
+    at: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     teacher: str = ""
     published: Mapping[str, float] = field(default_factory=dict)
     ambiguous: str = ""
@@ -98,7 +100,7 @@ def detector_of(table: Table, row: Row) -> DetectorSpec:
         place, *inner = path.split(".")
         target = data
         for key in inner:
-            target, place = target[place], key
+            target, place = target.get(place, {}), key
         if place not in target:
             raise UserError(f"{table.name}, row {row.name!r}: the spec has no field {path}")
         target[place] = value

@@ -1,14 +1,15 @@
 """One row of a table, trained and scored: python -m experiments.train_row table=report_assigner row=TOOD scale=cpu10 seed=1.
 
-Every value of the scale can be overridden (scale.trainer.epochs=10), but what makes the row stays; rows and seeds can be
-swept (-m row=ATSS,TOOD seed=0,1,2; quote names with other signs than letters: "row='CSP + reparam'"). The run folder holds
-the checkpoints and result.json; the same line goes on where it was interrupted. Tables are filled by `experiments.run`.
+Every value of the scale can be overridden (scale.trainer.epochs=10), but what makes the row stays; everything can be swept
+(-m row=ATSS,TOOD seed=0,1,2; quote names with other signs than letters: "row='CSP + reparam'"). The run folder holds the
+checkpoints and result.json; hydra.run.dir=FOLDER with the same settings goes on where a run was interrupted. Several
+processes: torchrun --nproc-per-node 8 -m experiments.train_row ... The tables are filled by `experiments.run`.
 """
 
 from __future__ import annotations
 
 import json
-import platform
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -16,16 +17,16 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from experiments.data import data_of
-from experiments.scales import RowConfig, training_task
+from experiments.scales import RowConfig, require_device, training_recipe, training_task
 from experiments.tables import FOLDER, load_table
 from nas.config import launch
 from nas.errors import UserError
 from nas.files import write_atomic
-from nas.measure.device import commit
+from nas.measure.device import commit, cpu_name
 
 
-def train_row(config: RowConfig, folder: Path) -> dict[str, Any]:
-    """Train (or go on), score on the test split, and return the line for results/*.csv."""
+def train_row(config: RowConfig, folder: Path) -> dict[str, Any] | None:
+    """Train (or go on), score on the test split, and return the line for results/*.csv; None in all processes but the first."""
     import torch
 
     from nas.detection.evaluator import evaluate
@@ -34,11 +35,14 @@ def train_row(config: RowConfig, folder: Path) -> dict[str, Any]:
 
     table, scale = load_table(config.table), config.scale
     row, data = table.row(config.row), config.data or data_of(scale)
+    require_device(scale)
     if row.teacher and config.teacher is None:
         raise UserError(f"row {row.name!r} is taught by {row.teacher!r}: train that first and give teacher=ITS_CHECKPOINT")
     teacher = Path(config.teacher) if config.teacher else None
     task, test = training_task(table, row, config.seed, scale, teacher, data)
     result = run_training(task, folder, resume=(folder / "last.state").exists(), progress=False)
+    if not first_process():
+        return None
     started = time.perf_counter()
     model = load_checkpoint(result.best if result.best.exists() else result.last)
     device = "cuda" if torch.cuda.is_available() and scale.device == "gpu" else "cpu"
@@ -49,14 +53,13 @@ def train_row(config: RowConfig, folder: Path) -> dict[str, Any]:
         "scale": scale.name,
         "seed": config.seed,
         "data": data,
+        "recipe": training_recipe(table, row, scale),
         "ap": round(float(found.ap), 5),
         "ap50": round(float(found.ap50), 5),
         "steps": result.steps,
         "train_seconds": result.seconds,
         "seconds": round(result.seconds + time.perf_counter() - started, 1),  # of all sittings
-        "device": torch.cuda.get_device_name()
-        if device == "cuda"
-        else f"{platform.machine()} CPU, {torch.get_num_threads()} threads",
+        "device": torch.cuda.get_device_name() if device == "cuda" else f"{cpu_name()}, {torch.get_num_threads()} threads",
         "torch": torch.__version__,
         "commit": commit()[:12],
         "date": time.strftime("%Y-%m-%d"),
@@ -64,13 +67,21 @@ def train_row(config: RowConfig, folder: Path) -> dict[str, Any]:
 
 
 def finish_row(config: RowConfig, folder: Path) -> None:
-    """Train, and leave the line in result.json; UserError if another process is at it."""
+    """Train, and leave the line in result.json; UserError if another training is at it."""
+    if not first_process():
+        train_row(config, folder)
+        return
     try:
         with FileLock(folder / "lock", timeout=0):
             line = train_row(config, folder)
             write_atomic(folder / "result.json", json.dumps(line) + "\n")
     except Timeout:
         raise UserError(f"another process trains in {folder}") from None
+
+
+def first_process() -> bool:
+    """Whether this is the process of torchrun that writes, or the only one."""
+    return int(os.environ.get("RANK", 0)) == 0
 
 
 def _run(config: Any) -> None:

@@ -10,6 +10,9 @@ from nas.errors import UserError
 
 PRECISIONS = ("auto", "fp32", "bf16", "fp16", "fp64")
 
+#: Trainer options that may differ between a run and its continuation.
+FREE_OPTIONS = ("workers", "cache", "compile", "save_seconds", "save_steps", "log_steps")
+
 
 @dataclass
 class ScheduleOptions:

@@ -84,9 +84,9 @@ def test_seeds_of_a_row_share_a_card(tmp_path: Path) -> None:
         line = {"table": "report_assigner", "row": "TOOD", "scale": "cpu", "seed": seed, "data": "shapes", "ap": ap, "ap50": 0.6}
         (run / "result.json").write_text(json.dumps(line))
     (card,) = write_cards(tmp_path / "cpu", output=tmp_path / "cards")
-    assert card == tmp_path / "cards/report_assigner-tood.md" and card.with_suffix(".png").is_file()
+    assert card == tmp_path / "cards/cpu-report_assigner-tood.md" and card.with_suffix(".png").is_file()
     text = card.read_text()
-    assert "| 2 | 0.2500 | 2 | 0.3400 | 0.6000 |" in text and "(report_assigner-tood.png)" in text
+    assert "| 2 | 0.2500 | 2 | 0.3400 | 0.6000 |" in text and "(cpu-report_assigner-tood.png)" in text
     assert "| seed | 0, 1, 2 |" in text and "| row | TOOD |" in text
     assert f"0.3200 ± {4.303 * 0.02 / 3**0.5:.4f} | 0.6000 ± 0.0000" in text
     assert write_cards(tmp_path / "cpu")[0] == tmp_path / "cpu/shapes/report_assigner/tood/MODEL_CARD.md"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,13 +12,12 @@ from filelock import FileLock
 
 from experiments import queue, report
 from experiments.costs import cost_rows
-from experiments.data import data_of
-from experiments.queue import Job, append_result, equal_rows, missing_jobs, read_results, share_results
-from experiments.report import draw, markdown
+from experiments.queue import Trainings, add_results, read_results
+from experiments.report import cost_errors, draw, markdown
 from experiments.result_plots import interval
 from experiments.run import main as run_queue
-from experiments.scales import RowConfig, load_scale, scale_names, set_fields, spec_at, training_task
-from experiments.tables import FOLDER, load_table, narrowed, table_names
+from experiments.scales import RowConfig, load_scale, options_at, scale_names, spec_at, training_recipe, training_task
+from experiments.tables import FOLDER, detector_of, load_table, narrowed, table_names
 from experiments.train_row import finish_row
 from nas.errors import UserError
 
@@ -59,57 +60,85 @@ def test_narrowing_keeps_the_structure() -> None:
     assert small.backbone.out_channels == (32, 64, 128) and small.neck.out == (32, 64, 128)
 
 
-def line_of(table: str, row: str, **values: object) -> dict[str, object]:
-    """A line of results as the queue writes it."""
-    fixed = {"table": table, "row": row, "scale": "cpu", "seed": 0, "data": data_of(load_scale("cpu"))}
-    return {key: "0" for key in queue.COLUMNS} | fixed | values
-
-
-def missing(table: str, output: Path) -> list[str]:
-    return [job.row.name for job in missing_jobs([table], load_scale("cpu"), output)]
+@pytest.fixture(scope="module")
+def recipes() -> Trainings:
+    """The trainings of the smoke scale; their results are read anew by every call."""
+    return Trainings(load_scale("cpu"))
 
 
 @pytest.fixture
-def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty folder of results."""
+def trainings(recipes: Trainings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Trainings:
+    """The trainings of the smoke scale without results."""
     monkeypatch.setattr(queue, "RESULTS", tmp_path)
-    return tmp_path
+    monkeypatch.setattr(report, "RESULTS", tmp_path)
+    monkeypatch.setattr(recipes, "output", tmp_path)
+    return recipes
 
 
-def test_the_queue_lists_teachers_first_and_forgets_what_is_done(results: Path) -> None:
-    assert missing("report_distillation", results) == ["M, MAE-CSP", "AlignedOTA", "mimic", "MGD", "CWD"]
-    append_result(line_of("report_distillation", "CWD", ap=0.25))
-    assert missing("report_distillation", results) == ["M, MAE-CSP", "AlignedOTA", "mimic", "MGD"]
+def finish(trainings: Trainings, table: str, row: str, **values: object) -> None:
+    """Add a line of results as the queue does."""
+    fixed = {"table": table, "row": row, "scale": "cpu", "seed": 0, "data": trainings.data}
+    recipe = {"recipe": trainings.recipes[table, row]}
+    add_results(table, [{key: "0" for key in queue.COLUMNS} | fixed | recipe | values])
+
+
+def missing(trainings: Trainings, table: str) -> list[str]:
+    return [job.row.name for job in trainings.missing([table])]
+
+
+def test_the_queue_lists_teachers_first_and_forgets_what_is_done(trainings: Trainings) -> None:
+    assert missing(trainings, "report_distillation") == ["M, MAE-CSP", "AlignedOTA", "mimic", "MGD", "CWD"]
+    finish(trainings, "report_distillation", "CWD", ap=0.25)
+    assert missing(trainings, "report_distillation") == ["M, MAE-CSP", "AlignedOTA", "mimic", "MGD"]
     assert read_results("report_distillation")[0]["ap"] == "0.25"
     assert "25.0" in markdown(load_table("report_distillation"))
 
 
-def test_a_teacher_whose_checkpoint_is_gone_is_trained_again_for_its_students(results: Path) -> None:
+def test_a_teacher_whose_checkpoint_is_gone_is_trained_again_for_its_students(trainings: Trainings) -> None:
     for ap, name in enumerate(("T", "S", "M", "L", "M distilled", "L distilled")):
-        append_result(line_of("report_models", name, ap=ap))
+        finish(trainings, "report_models", name, ap=ap)
     # S and M are trained under the names of the first tables that hold them.
-    assert sorted(missing("report_models", results)) == ["AlignedOTA", "CWD", "M, MAE-CSP", "T distilled"]
-    teacher = next(job for job in missing_jobs(["report_models"], load_scale("cpu"), results) if job.row.name == "AlignedOTA")
+    assert missing(trainings, "report_models") == ["AlignedOTA", "T distilled", "M, MAE-CSP", "CWD"]
+    teacher = trainings.missing(["report_models"])[0]
     teacher.folder.mkdir(parents=True)
     (teacher.folder / "result.json").write_text("{}")
-    assert sorted(missing("report_models", results)) == ["CWD", "M, MAE-CSP", "T distilled"]
-    append_result(line_of("report_models", "M", ap=9))
+    assert missing(trainings, "report_models") == ["T distilled", "M, MAE-CSP", "CWD"]
+    finish(trainings, "report_models", "M", ap=9)
     assert [line["ap"] for line in read_results("report_models") if line["row"] == "M"] == ["2"]
 
 
-def test_rows_that_are_one_training_share_its_line(results: Path) -> None:
-    names = [(table.name, row.name) for table, row in equal_rows("report_models", "S", "gpu")]
+def test_an_edited_row_is_missing_again(trainings: Trainings) -> None:
+    finish(trainings, "report_assigner", "ATSS", ap=0.4, recipe="01234567")
+    assert "ATSS" in missing(trainings, "report_assigner") and "40.0" not in markdown(load_table("report_assigner"))
+    finish(trainings, "report_assigner", "ATSS", ap=0.5)
+    assert [line["ap"] for line in read_results("report_assigner")] == ["0.5"]
+    table = load_table("report_models")
+    job = trainings.job(trainings.recipes["report_models", "S distilled"], 0)
+    assert job.recipe in job.folder.parent.name and job.teacher and job.teacher.checkpoint.parent.parent != job.folder.parent
+    faster = load_scale("cpu")
+    faster.trainer.optimizer.lr *= 2
+    assert training_recipe(table, table.rows[0], faster) != trainings.recipes["report_models", "T"]
+    faster = load_scale("cpu")
+    faster.trainer.workers += 1
+    assert training_recipe(table, table.rows[0], faster) == trainings.recipes["report_models", "T"]
+
+
+def test_rows_that_are_one_training_share_its_line(trainings: Trainings) -> None:
+    def rows(table: str, row: str) -> list[tuple[str, str]]:
+        return [(t.name, r.name) for t, r in trainings.rows[trainings.recipes[table, row]]]
+
+    names = rows("report_models", "S")
     assert ("report_assigner", "AlignedOTA") in names and ("report_queen_fusion", "down") in names and len(names) == 8
-    assert len(equal_rows("report_assigner", "TOOD", "gpu")) == 1
-    assert [row.name for _, row in equal_rows("report_models", "S distilled", "gpu")] == ["CWD", "S distilled"]
-    append_result(line_of("report_models", "S", ap=0.5, commit="abc"))
-    append_result(line_of("report_distillation", "none", ap=0.4, seed=1))
-    share_results(load_scale("cpu"))
+    assert rows("report_assigner", "TOOD") == [("report_assigner", "TOOD")]
+    assert rows("report_models", "S distilled") == [("report_distillation", "CWD"), ("report_models", "S distilled")]
+    finish(trainings, "report_models", "S", ap=0.5, commit="abc")
+    finish(trainings, "report_distillation", "none", ap=0.4, seed=1)
+    trainings.share()
     for table, row in names:
         lines = sorted((line for line in read_results(table) if line["row"] == row), key=lambda line: line["seed"])
         assert [(line["seed"], line["ap"]) for line in lines] == [("0", "0.5"), ("1", "0.4")]
     assert lines[0]["commit"] == "abc" and len(read_results("report_assigner")) == 2
-    assert missing("report_queen_fusion", results) == ["none", "up", "up and down"]
+    assert missing(trainings, "report_queen_fusion") == ["none", "up", "up and down"]
 
 
 def test_a_folder_is_trained_in_by_one_process(tmp_path: Path) -> None:
@@ -130,22 +159,22 @@ def test_a_row_is_a_hydra_experiment(name: str) -> None:
     from omegaconf import OmegaConf
 
     ConfigStore.instance().store(name="row_schema", node=RowConfig)
-    table = load_table("report_neck_size")
-    job = Job(table, table.rows[0], 2, load_scale(name), "shapes", Path("out puts"))
-    words = [word for word in job.command() if not word.startswith("hydra.")]
+    trainings = Trainings(load_scale(name), Path("out puts"))
+    job = trainings.job(trainings.recipes["report_neck_size", "2 / (192, 192, 192)"], 2)
+    words = [word for word in job.words() if not word.startswith("hydra.")]
     with initialize_config_dir(str(FOLDER), version_base="1.3"):
         config = compose("row", [*words, "scale.trainer.optimizer.lr=0.5"])
     settings = OmegaConf.to_object(config)
     assert isinstance(settings, RowConfig) and settings.scale.trainer.optimizer.lr == 0.5
-    assert (settings.table, settings.row, settings.seed, settings.data) == (table.name, "2 / (192, 192, 192)", 2, "shapes")
+    assert (settings.table, settings.row, settings.seed) == ("report_neck_size", "2 / (192, 192, 192)", 2)
     expected = load_scale(name)
     expected.trainer.optimizer.lr = 0.5
     assert settings.scale == expected and settings.scale.name == name
 
 
-@pytest.mark.parametrize("word", ["jobs=0", "minutes=nan", "minutes=-1", "minutes=inf"])
+@pytest.mark.parametrize("word", ["jobs=0", "processes=0", "minutes=nan", "minutes=-1", "minutes=inf"])
 def test_a_queue_needs_time_and_a_place(word: str) -> None:
-    with pytest.raises(UserError, match="jobs must be at least 1 and minutes positive"):
+    with pytest.raises(UserError, match="jobs and processes must be at least 1 and minutes positive"):
         run_queue(["report_models", word])
 
 
@@ -166,21 +195,29 @@ def test_unknown_names_are_told(tmp_path: Path) -> None:
         load_table("report_nothing")
     with pytest.raises(UserError, match="no scale 'huge'"):
         load_scale("huge")
-    with pytest.raises(UserError, match="no field loss.speed"):
-        set_fields(training_task(load_table("report_assigner"), load_table("report_assigner").rows[0], 0,
-                                 load_scale("cpu"), None, "shapes")[0].options, {"loss.speed": 1})  # fmt: skip
+    row = load_table("report_assigner").rows[0]
+    for key, words in (("trainer.loss.speed", "speed"), ("trian.epochs", "trian"), ("trainer.epochs", "'many'")):
+        with pytest.raises(UserError, match=f"row 'ATSS', training {key}=many: .*{words}"):
+            options_at(replace(row, training={key: "many"}), load_scale("cpu"))
+    for change in ("nekc.depth", "neck.dept"):
+        with pytest.raises(UserError, match=f"the spec has no field {change}"):
+            detector_of(load_table("report_assigner"), replace(row, changes={change: 2}))
     assert json.dumps(scale_names())
 
 
-def test_a_table_with_several_seeds_has_a_picture(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(report, "RESULTS", results)
+def test_a_table_with_several_seeds_has_a_picture(trainings: Trainings, tmp_path: Path) -> None:
     table = load_table("report_assigner")
-    append_result(line_of("report_assigner", "ATSS", ap=0.4))
+    finish(trainings, "report_assigner", "ATSS", ap=0.4)
     assert draw(table) == []
-    append_result(line_of("report_assigner", "ATSS", ap=0.5, seed=1))
+    finish(trainings, "report_assigner", "ATSS", ap=0.5, seed=1)
     (picture,) = draw(table)
     assert picture.read_bytes()[:4] == b"\x89PNG"
-    assert f"](plots/{picture.name})" in markdown(table) and "45.0 ± 63.5 (n=2)" in markdown(table)
-    (results / "cards").mkdir()
-    (results / "cards/report_assigner-atss.md").touch()
-    assert "| [ATSS](cards/report_assigner-atss.md) |" in markdown(table)
+    assert f"](plots/{picture.name})" in markdown(table) and "| 45.0 ± 63.5 (n=2) |" in markdown(table)
+    finish(trainings, "report_models", "S", ap=0.25)
+    (tmp_path / "cards").mkdir()
+    (tmp_path / "cards/cpu-report_assigner-alignedota.md").touch()
+    assert "[25.0](cards/cpu-report_assigner-alignedota.md)" in markdown(load_table("report_models"))
+
+
+def test_published_and_predicted_costs_are_compared_in_words() -> None:
+    assert re.match(r"Mean distance .* milliseconds 2\.9 % over 25 clear rows .*; FLOPs 0\.4 % over 21 clear", cost_errors())

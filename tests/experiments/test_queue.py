@@ -1,0 +1,135 @@
+"""The queue at work: interrupted, resumed, taught, shared; and what it does when a run fails or memory is short."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+
+from experiments import queue
+from experiments import run as run_module
+from experiments.queue import Job, Trainings, read_results
+from experiments.run import Running, Shift, main
+from experiments.scales import load_scale
+from nas.errors import UserError
+
+DONE = "import json, sys; json.dump({line}, open('result.json', 'w'))"
+
+
+@pytest.fixture
+def jobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Job]:
+    """The five trainings of the table of distillation, without results."""
+    monkeypatch.setattr(queue, "RESULTS", tmp_path / "results")
+    (tmp_path / "results").mkdir()
+    return Trainings(load_scale("tiny"), tmp_path).missing(["report_distillation"])
+
+
+def script(monkeypatch: pytest.MonkeyPatch, source: Callable[[Job], str]) -> list[str]:
+    """Let every job run a line of Python in its folder instead of a training; returns the rows as they are started."""
+    started: list[str] = []
+
+    def start(self: Shift, job: Job) -> Running:
+        job.folder.mkdir(parents=True, exist_ok=True)
+        started.append(job.row.name)
+        with (job.folder / "log.txt").open("ab") as log:
+            process = subprocess.Popen([sys.executable, "-S", "-c", source(job)], cwd=job.folder, stderr=log)
+        return Running(job, process, time.time(), alone=not self.running)
+
+    monkeypatch.setattr(Shift, "_start", start)
+    return started
+
+
+def finishing(job: Job) -> str:
+    line = {key: 0 for key in queue.COLUMNS} | {
+        "table": job.table.name, "row": job.row.name, "scale": "tiny", "data": job.data, "recipe": job.recipe,
+    }  # fmt: skip
+    return DONE.format(line=line)
+
+
+def test_students_wait_for_their_teacher(jobs: list[Job], monkeypatch: pytest.MonkeyPatch) -> None:
+    started = script(monkeypatch, finishing)
+    shift = Shift(at_once=2)
+    shift.work(jobs, 60)
+    assert (shift.finished, shift.failed) == (5, 0) and started[0] == "M, MAE-CSP"
+    assert started.index("AlignedOTA") == 1 and set(started[2:]) == {"mimic", "MGD", "CWD"}
+    assert [line["row"] for line in read_results("report_backbone")] == ["M, MAE-CSP"]
+
+
+def test_a_failed_teacher_ends_the_shift_and_is_told(
+    jobs: list[Job], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    script(monkeypatch, lambda job: "raise SystemExit(3)" if job.row.name == "M, MAE-CSP" else finishing(job))
+    shift = Shift()
+    shift.work(jobs, 60)
+    assert (shift.finished, shift.failed) == (1, 1)
+    assert "failed: report_backbone, M, MAE-CSP, seed 0: see" in capsys.readouterr().out
+
+
+def test_a_run_without_memory_beside_others_is_tried_again(jobs: list[Job], monkeypatch: pytest.MonkeyPatch) -> None:
+    short = "import os, sys\nif not os.path.exists('again'): open('again', 'w'); sys.exit('CUDA out of memory')\n"
+    started = script(
+        monkeypatch,
+        lambda job: ("import time; time.sleep(0.5); " if job.row.name == "M, MAE-CSP" else short) + finishing(job),
+    )
+    shift = Shift(at_once=2)
+    shift.work(jobs[:2], 60)
+    assert (shift.finished, shift.failed, shift.at_once) == (2, 0, 1)
+    assert started == ["M, MAE-CSP", "AlignedOTA", "AlignedOTA"]
+
+
+def test_a_result_that_nobody_noted_is_taken_and_a_taken_folder_is_left_alone(
+    jobs: list[Job], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started = script(monkeypatch, finishing)
+    jobs[0].folder.mkdir(parents=True)
+    subprocess.run([sys.executable, "-S", "-c", finishing(jobs[0])], cwd=jobs[0].folder, check=True)
+    jobs[1].folder.mkdir(parents=True)
+    shift = Shift()
+    with FileLock(jobs[1].folder / "lock"):
+        shift.work(jobs, 1.5)
+    assert shift.finished == 4 and started == ["mimic", "MGD", "CWD"]
+
+
+def test_a_gpu_takes_what_its_memory_allows(jobs: list[Job], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run_module, "gpu_memory", lambda: (60, 100))
+    gpu = [job for job in Trainings(load_scale("gpu"), jobs[0].output).missing(["report_assigner"]) if job.seed == 0]
+    shift = Shift(at_once=4)
+    assert shift._has_room(gpu[0])
+    process = subprocess.Popen([sys.executable, "-S", "-c", ""])
+    shift.running = [Running(job, process, time.time() - 10, False) for job in gpu[:1]]
+    assert not shift._has_room(gpu[1]), "what the first one needs is not known before its first steps"
+    gpu[0].folder.mkdir(parents=True)
+    (gpu[0].folder / "steps.csv").touch()
+    assert not shift._has_room(gpu[1]), "60 free beside one that holds 40 is just 1.5 times as much, not more"
+    monkeypatch.setattr(run_module, "gpu_memory", lambda: (61, 100))
+    assert shift._has_room(gpu[1])
+    process.wait()
+
+
+@pytest.mark.slow
+def test_a_real_queue_is_cut_and_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(queue, "RESULTS", tmp_path / "results")
+    (tmp_path / "results").mkdir()
+    words = ["report_fusion", "scale=tiny", "jobs=2", f"output={tmp_path}"]
+    main([*words, "minutes=0.005"])
+    assert "4 runs are missing" in capsys.readouterr().out
+    main([*words, "minutes=5"])
+    assert "4 runs finished, 0 are left" in capsys.readouterr().out
+    lines = read_results("report_fusion")
+    assert {line["row"] for line in lines} == {"conv", "CSP", "CSP + reparam", "CSP + reparam + ELAN"}
+    assert all(line["steps"] == "30" and line["data"] == "shapes" and line["device"] for line in lines)
+    assert [line["row"] for line in read_results("report_models")] == ["S"]
+    main(words)
+    assert "0 runs are missing" in capsys.readouterr().out
+
+
+def test_an_unknown_table_is_told_before_anything_runs() -> None:
+    with pytest.raises(UserError, match="no experiment 'report_nothing'"):
+        main(["report_nothing", "scale=tiny"])
