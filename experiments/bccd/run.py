@@ -1,6 +1,6 @@
 """BCCD from scratch on two CPU cores: three seeds of 23 minutes; and distillation against none at equal time.
 
-    python experiments/bccd/run.py train [MINUTES]        seeds 0, 1, 2 -> outputs/bccd/train/seedN, results.json, curves.png
+    python experiments/bccd/run.py train [MINUTES]        seeds 0, 1, 2 -> outputs/bccd/train/seedN, train.json, train.png
     python experiments/bccd/run.py distill [MINUTES]      a wider teacher, then seeds 0, 1, 2 with and without it
     python experiments/bccd/run.py yolo11n                YOLO11n with its own recipe in this trainer, 100 epochs, seed 0
     python experiments/bccd/run.py int8                   exports of the first trained seed: AP and milliseconds of each file

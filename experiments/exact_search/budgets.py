@@ -94,6 +94,7 @@ def main(words: list[str]) -> None:
         lines = [",".join(COLUMNS), *(",".join(row[key] for key in COLUMNS) for row in rows)]
         write_atomic(TARGET, "\n".join(lines) + "\n")
         print("  ".join(f"{key} {value}" for key, value in row.items()), flush=True)
+    print(f"{TARGET.name} has {len(rows)} of {len(every)} budgets; a row that is deleted there is computed anew")
 
 
 if __name__ == "__main__":

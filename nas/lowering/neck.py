@@ -52,29 +52,29 @@ def neck_graph(neck: NeckSpec, channels: tuple[int, int, int]) -> tuple[FusionNo
     below, above = neck.extra_down, neck.extra_up
     top = "P5" if below else "C5"
 
-    def node(name: str, module: str, level: int, width: int, *sources: Source | None) -> FusionNode:
-        return FusionNode(name, module, level, width, tuple(source for source in sources if source))
+    def when(wanted: bool, source: Source) -> tuple[Source, ...]:
+        return (source,) if wanted else ()
 
-    def up(origin: str, width: int, wanted: bool = True) -> Source | None:
-        return Source(origin, width, "up") if wanted else None
+    def up(origin: str, width: int) -> Source:
+        return Source(origin, width, "up")
 
-    def down(origin: str, width: int, module: str, wanted: bool = True) -> Source | None:
-        return Source(origin, width, "down", module) if wanted else None
+    def down(origin: str, width: int, module: str) -> Source:
+        return Source(origin, width, "down", module)
 
-    nodes = [
-        node("P4", "merge_4", 1, c4, Source("C4", c4), down("C3", c3, "bu_conv24", below), up(top, c5),
-             up("C5", c5, above)),
-        node("N3", "merge_5", 0, o3, Source("P3", c3) if above else Source("C3", c3), up("P4", c4)),
-        node("N4", "merge_7", 1, o4, Source("P4", c4), down("N3", o3, "bu_conv57"),
-             down("P3", c3, "bu_conv37", below and above), up(top, c5, above)),
-        node("N5", "merge_6", 2, o5, Source(top, c5), down("P4", c4, "bu_conv46", below), down("N4", o4, "bu_conv76")),
-    ]  # fmt: skip
-    if below:
-        nodes.insert(0, node("P5", "merge_3", 2, c5, Source("C5", c5), down("C4", c4, "bu_conv13")))
-    if above:
-        p3 = node("P3", "merge_8", 0, c3, Source("C3", c3), up("P4", c4), up("C4", c4))
-        nodes.insert(nodes.index(next(n for n in nodes if n.name == "N3")), p3)
-    return tuple(nodes)
+    p5 = FusionNode("P5", "merge_3", 2, c5, (Source("C5", c5), down("C4", c4, "bu_conv13")))
+    p4 = FusionNode("P4", "merge_4", 1, c4, (
+        Source("C4", c4), *when(below, down("C3", c3, "bu_conv24")), up(top, c5), *when(above, up("C5", c5)),
+    ))  # fmt: skip
+    p3 = FusionNode("P3", "merge_8", 0, c3, (Source("C3", c3), up("P4", c4), up("C4", c4)))
+    n3 = FusionNode("N3", "merge_5", 0, o3, (Source("P3" if above else "C3", c3), up("P4", c4)))
+    n4 = FusionNode("N4", "merge_7", 1, o4, (
+        Source("P4", c4), down("N3", o3, "bu_conv57"), *when(below and above, down("P3", c3, "bu_conv37")),
+        *when(above, up(top, c5)),
+    ))  # fmt: skip
+    n5 = FusionNode("N5", "merge_6", 2, o5, (
+        Source(top, c5), *when(below, down("P4", c4, "bu_conv46")), down("N4", o4, "bu_conv76"),
+    ))  # fmt: skip
+    return (*([p5] if below else []), p4, *([p3] if above else []), n3, n4, n5)
 
 
 def branch_widths(out: int) -> tuple[int, int]:

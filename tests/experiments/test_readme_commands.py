@@ -1,0 +1,133 @@
+"""Every command of README that needs neither network nor GPU is run, on settings that take seconds and drawn data.
+
+The five lines of the front door are run by tests/test_docs.py, as printed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+
+from nas.detection.shapes import draw_shapes
+
+ROOT = Path(__file__).resolve().parents[2]
+#: Commands that need the network, a GPU or another project's loader, and those that other tests run.
+ELSEWHERE = {
+    "python -m nas.data data=bccd action=fetch": "network; tests/detection reads what it fetches",
+    "python -m experiments.run all scale=gpu minutes=25": "GPU; its refusal is tested below, the queue in test_queue.py",
+    "python -m experiments.run backbones scale=cpu320 minutes=200": "three hours; the queue runs in test_queue.py",
+    "python -m nas.profile hardware=NAME": "run by the front door",
+    "python experiments/bccd/run.py train": "run before its int8",
+    "python -m experiments.proxy_benchmark tables=PATH": "hours; test_proxy_benchmark.py has its parts, tests/report ranks",
+}
+
+
+def commands() -> list[str]:
+    """The commands in the tables and in the text of README."""
+    text = re.sub(r"^```.*?^```", "", (ROOT / "README.md").read_text(), flags=re.MULTILINE | re.DOTALL)
+    return list(dict.fromkeys(re.findall(r"`(python [^`]+)`", text)))
+
+
+def official_table(folder: Path) -> Path:
+    """A table in the form of the TinyNAS programme's, with made-up milliseconds, where the real one is not at hand."""
+    shared = Path(os.environ.get("MAENAS_SHARED", ROOT.parent / "shared")) / "data/latency/v100_fp16_damoyolo.txt"
+    if shared.is_file():
+        return shared
+    lines = []
+    for kernel, stride, fused in ((k, s, f) for k in (1, 3) for s in (1, 2) for f in (0, 1)):
+        for out in (8, 32, 128, 512, 2048):
+            for height in (5, 10, 20, 40, 80, 160, 320, 640):
+                for inner in (3, out // 4, out // 2, out, 2 * out, 4 * out):
+                    ms = 0.01 + 1e-12 * 64 * inner * out * (kernel * height / stride) ** 2
+                    lines.append(f"{{Regular,32,{inner},{height},{height},{out},{kernel},{stride},{fused}}} {ms:.6f}")
+    path = folder / "drawn_fp16.txt"
+    path.write_text("\n".join(dict.fromkeys(lines)) + "\n")
+    return path
+
+
+@pytest.fixture(scope="module")
+def blood(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Drawn shapes in the place and the form of BCCD."""
+    data = draw_shapes(tmp_path_factory.mktemp("bccd"), counts={"train": 8, "val": 4, "test": 4}, size=96)
+    for path in (data / "annotations").glob("*.json"):
+        content = json.loads(path.read_text())
+        for image in content["images"]:
+            image["file_name"] = f"{path.stem}/{Path(image['file_name']).name}"
+        path.write_text(json.dumps(content))
+    return data
+
+
+def run(words: list[str], folder: Path, blood: Path) -> str:
+    """What a command prints; it runs in `folder` and must end well."""
+    known = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "MAENAS_BCCD": str(blood)}
+    command = [sys.executable, *words[1:]]
+    done = subprocess.run(command, cwd=folder, env=known, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, f"{shlex.join(words)}: {done.stderr[-1500:]}"
+    return done.stdout
+
+
+def short(command: str, folder: Path, blood: Path) -> list[list[str]]:
+    """The command with settings that take seconds, after whatever it needs to have been run before it."""
+    table = f"table={official_table(folder)}"
+    bccd = str(folder / "experiments/bccd/run.py")
+    speed = str(ROOT / "experiments/loader_speed/measure.py")
+    photos, small = str(blood / "images/test"), str(folder / "small.onnx")
+    made: Mapping[str, Callable[[list[str]], list[list[str]]]] = {
+        "experiments.search_speed": lambda words: [[*words, "evaluations=2000"]],
+        "experiments.official_search": lambda words: [[*words[:-1], table, "seconds=1"]],
+        "experiments.exact_search": lambda words: [[*words[:-1], table]],
+        "experiments.exact_search.budgets": lambda words: [words],
+        "experiments.t4_calibration": lambda words: [words],
+        "nas.search": lambda words: [[*words, "evaluations=500"]],
+        "experiments.predict_speed": lambda words: [
+            ["python", "-m", "nas.export", "model=damo-yolo-ns", "image_size=64", f"output={small}", f"images={photos}",
+             "check_images=2"],
+            [*words[:-1], f"source={photos}", f"model={small}", "rounds=1", "pictures=2"],
+        ],
+        "experiments.scorer_truth": lambda words: [
+            [*words, f"folder={folder}", "epochs=6", "image_size=64", "repeated=0", "device=cpu"],
+        ],
+        "experiments/bccd/run.py int8": lambda words: [["python", bccd, "train", "0.03"], ["python", bccd, "int8"]],
+        "experiments/loader_speed/measure.py --peer DIR": lambda words: [
+            ["python", speed, "--data", "bccd", "--images", "16", "--rounds", "1", "--size", "96", "--workers", "0"]
+        ],
+    }  # fmt: skip
+    words = shlex.split(command)
+    name = words[2] if words[1] == "-m" else " ".join(words[1:])
+    assert name in made, f"README prints `{command}`, which no test runs"
+    return made[name](words)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", [command for command in commands() if command not in ELSEWHERE])
+def test_runs(command: str, tmp_path: Path, blood: Path) -> None:
+    shutil.copytree(ROOT / "experiments/bccd", tmp_path / "experiments/bccd")
+    networks = (ROOT / "experiments/scorer_truth/networks.csv").read_text().splitlines(keepends=True)
+    (tmp_path / "networks.csv").write_text("".join(networks[:2]))
+    for words in short(command, tmp_path, blood):
+        assert run(words, tmp_path, blood)
+
+
+def test_what_is_left_out_is_still_printed() -> None:
+    assert set(ELSEWHERE) <= set(commands())
+
+
+def test_a_scale_that_needs_a_gpu_says_so() -> None:
+    import torch
+
+    from experiments.run import main
+    from nas.errors import UserError
+
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    with pytest.raises(UserError, match="scale gpu needs a GPU and torch sees none; its runs wait in the queue"):
+        main(["all", "scale=gpu", "minutes=25"])
