@@ -1,7 +1,8 @@
-"""python -m experiments.predict_speed source=PICTURES [model=FILE.onnx] [rounds=7] [pictures=24]
+"""python -m experiments.predict_speed source=PICTURES [model=FILE.onnx] [rounds=7] [pictures=24] [save=false]
 
 A whole prediction run (reading, resizing, network, NMS, drawing, writing) against the bare runtime on the same graph:
 median milliseconds a picture, in rounds that alternate. Without a model, DAMO-YOLO-S is exported at 640 pixels.
+save=true: also into result.json.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from experiments.command import options_of, run
+from experiments.evidence import save_result
 from nas.detection.frames import open_frames
 from nas.detection.prediction_run import predict_into
 from nas.detector import Detector
@@ -47,7 +49,7 @@ def measure(model: str, source: Path, scratch: Path, rounds: int) -> tuple[list[
 
 def main(words: list[str]) -> None:
     """Measure and print; UserError without pictures."""
-    given = options_of(words, {"source": "", "model": "", "rounds": 7, "pictures": 24})
+    given = options_of(words, {"source": "", "model": "", "rounds": 7, "pictures": 24, "save": False})
     if not given["source"]:
         raise UserError("give a folder of pictures: source=PATH")
     with tempfile.TemporaryDirectory() as folder:
@@ -63,6 +65,10 @@ def main(words: list[str]) -> None:
             subprocess.run([sys.executable, *export], check=True)
         bare, whole = (statistics.median(values) for values in measure(model, source, scratch, given["rounds"]))
     print(f"medians: bare {bare:.1f} ms, whole {whole:.1f} ms: {whole / bare:.3f} x; {cpu_name()}, {commit()[:7]}")
+    if given["save"]:
+        case = given["model"] or "damo-yolo-s, 640 pixels, ONNX Runtime"
+        numbers = {"bare_ms": round(bare, 1), "whole_ms": round(whole, 1), "ratio": round(whole / bare, 3)}
+        print(save_result(Path(__file__).with_name("result.json"), case, numbers | {"rounds": given["rounds"]}))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""python -m experiments.search_speed [evaluations=1000000] [space=tinynas_k1kx] [budget=3.0] [hardware=NAME]
+"""python -m experiments.search_speed [evaluations=1000000] [space=tinynas_k1kx] [budget=3.0] [hardware=NAME] [save=false]
 
 Distinct candidates per CPU second on one core, each scored, costed (latency, parameters, MACs, activations, layers,
-rho) and checked against the budget as a whole detector, and the memory that they take.
+rho) and checked against the budget as a whole detector, and the memory that they take. save=true: also into result.json.
 """
 
 from __future__ import annotations
@@ -9,8 +9,10 @@ from __future__ import annotations
 import platform
 import resource
 import time
+from pathlib import Path
 
 from experiments.command import options_of, run
+from experiments.evidence import save_result
 from nas.cost.budget import Budget
 from nas.cost.latency import LatencyTable
 from nas.frame import Frame
@@ -33,6 +35,7 @@ def main(words: list[str]) -> None:
             "budget": 3.0,
             "hardware": "t4_tensorrt_fp16",
             "seed": 0,
+            "save": False,
         },
     )
     count = given["evaluations"]
@@ -50,6 +53,16 @@ def main(words: list[str]) -> None:
         f"peak memory {after:.0f} MiB ({after - before:.0f} MiB above start); best score {outcome.front[0].score:.3f}"
     )
     print(f"machine: {cpu_name()}, Python {platform.python_version()}; commit {commit()[:7] or 'unknown'}")
+    if given["save"]:
+        numbers = {
+            "distinct_candidates": outcome.evaluated,
+            "cpu_seconds": round(spent, 2),
+            "candidates_per_second": round(outcome.evaluated / spent),
+            "peak_memory_mib": round(after),
+            "best_score": round(outcome.front[0].score, 3),
+        }
+        case = f"{given['space']}, {given['budget']} ms on {given['hardware']}, seed {given['seed']}"
+        print(save_result(Path(__file__).with_name("result.json"), case, numbers))
 
 
 if __name__ == "__main__":
