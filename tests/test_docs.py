@@ -62,7 +62,7 @@ def commands(text: str) -> Iterator[list[str]]:
 
 
 def all_commands() -> list[Any]:
-    found = {" ".join(words): words for page in PAGES for words in commands(page.read_text())}
+    found = {" ".join(words): words for page in LINKED for words in commands(page.read_text())}
     return [pytest.param(words, id=text[:70]) for text, words in found.items()]
 
 
