@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from experiments import queue, report
+from experiments import queue, report, tables
 from experiments.costs import cost_rows
 from experiments.queue import Trainings, add_results, read_results
 from experiments.report import cost_errors, draw, markdown
@@ -188,6 +188,17 @@ def test_a_row_becomes_a_training_with_its_own_options() -> None:
     task, test = training_task(table, table.row("ATSS"), 3, load_scale("cpu"), None, "shapes")
     assert task.options.loss.assigner == "atss" and task.seed == 3 and task.options.optimizer.lr == 0.002
     assert task.model.image_size == 128 and len(test) > 0
+
+
+def test_the_table_of_the_documentation_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (text,) = re.findall(r"^```yaml\n(.*?)^```", (FOLDER.parent / "docs/reproducing.md").read_text(), re.M | re.S)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/table.yaml").write_text(text)
+    monkeypatch.setattr(tables, "FOLDER", tmp_path)
+    table = load_table("mine")
+    assert table.row("depth 1").name in markdown(table) and abs(cost_rows(table)[0]["error"]["flops_g"]) < 0.01
+    recipes = {training_recipe(table, row, load_scale(scale)) for row in table.rows for scale in ("cpu", "coco")}
+    assert len(recipes) == 8
 
 
 def test_unknown_names_are_told(tmp_path: Path) -> None:
