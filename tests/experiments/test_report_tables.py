@@ -186,8 +186,8 @@ def test_intervals_are_students() -> None:
 def test_a_row_becomes_a_training_with_its_own_options() -> None:
     table = load_table("report_assigner")
     task, test = training_task(table, table.row("ATSS"), 3, load_scale("cpu"), None, "shapes")
-    assert task.options.loss.assigner == "atss" and task.seed == 3 and task.options.optimizer.lr == 0.002
-    assert task.model.image_size == 128 and len(test) > 0
+    assert task.options.loss.assigner == "atss" and task.seed == 3 and task.options.optimizer.lr == 0.02
+    assert task.model.image_size == 160 and len(test) > 0
 
 
 def test_the_table_of_the_documentation_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
