@@ -47,11 +47,11 @@ def columns(table: Table) -> list[tuple[str, str, dict[str, list[float]]]]:
 
 
 def draw(table: Table) -> list[Path]:
-    """A picture for every column in which some row has several seeds."""
+    """A picture for every column in which rows with several seeds can be compared."""
     return [
         draw_table(table, f"ours, {scale} ({data})", found, _picture(table, scale, data))
         for scale, data, found in columns(table)
-        if any(len(values) > 1 for values in found.values())
+        if sum(len(values) > 1 for values in found.values()) > 1
     ]
 
 

@@ -221,6 +221,9 @@ def test_a_table_with_several_seeds_has_a_picture(trainings: Trainings, tmp_path
     finish(trainings, "report_assigner", "ATSS", ap=0.4)
     assert draw(table) == []
     finish(trainings, "report_assigner", "ATSS", ap=0.5, seed=1)
+    assert draw(table) == [], "there is nothing to compare with"
+    for seed in (0, 1):
+        finish(trainings, "report_assigner", "TOOD", ap=0.5, seed=seed)
     (picture,) = draw(table)
     assert picture.read_bytes()[:4] == b"\x89PNG"
     assert f"](plots/{picture.name})" in markdown(table) and "| 45.0 ± 63.5 (n=2) |" in markdown(table)
