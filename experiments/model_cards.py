@@ -39,24 +39,19 @@ def write_cards(
         runs[path.parent if seed_of_a_row else path].append(path)
     if not runs:
         raise UserError(f"{folder} holds no best.safetensors: give the folder of a training")
-    if output is None:
-        return [write_card(seeds, place / CARD, place / CURVES, measure, hardware) for place, seeds in runs.items()]
-    cards = []
-    for place, seeds in runs.items():
-        record = run_record(seeds[0])
-        row = load_table(record["table"]).row(record["row"]) if "table" in record else None
-        name = f"{record['scale']}-{record['table']}-{row.key}" if row else place.name
-        cards.append(write_card(seeds, output / f"{name}.md", output / f"{name}.png", measure, hardware))
-    return cards
+    return [write_card(place, seeds, measure, hardware, output) for place, seeds in runs.items()]
 
 
-def write_card(runs: Sequence[Path], card: Path, curves: Path, measure: bool, hardware: str) -> Path:
-    """The card of one training with one or more seeds; the network's facts are those of the first."""
+def write_card(place: Path, runs: Sequence[Path], measure: bool, hardware: str, output: Path | None) -> Path:
+    """The card of one training with one or more seeds, in `place` or `output`; the network's facts are those of the first."""
     from nas.models.checkpoint import load_checkpoint, read_header
 
     path = runs[0] / "best.safetensors"
     headers, records = [read_header(folder / "best.safetensors") for folder in runs], [run_record(folder) for folder in runs]
     header, record, model = headers[0], records[0], load_checkpoint(path)
+    name = card_name(record["scale"], record["table"], record["row"]) if "table" in record else place.name
+    card = place / CARD if output is None else output / f"{name}.md"
+    curves = place / CURVES if output is None else output / f"{name}.png"
     draw_curves(runs, curves)
     lines = [f"# {title(header, record)}", ""]
     lines += _table(dict(_facts(path, header, model, hardware)) | (_measured(model) if measure else {}))
@@ -73,6 +68,11 @@ def write_card(runs: Sequence[Path], card: Path, curves: Path, measure: bool, ha
         "",
     ]
     return write_atomic(card, "\n".join(lines))
+
+
+def card_name(scale: str, table: str, row: str) -> str:
+    """What the card of a row is called among others."""
+    return f"{scale}-{table}-{load_table(table).row(row).key}"
 
 
 def title(header: Mapping[str, Any], record: Mapping[str, Any]) -> str:
@@ -148,8 +148,12 @@ def _facts(path: Path, header: Mapping[str, Any], model: Any, hardware: str) -> 
         )
     yield (
         "file",
-        f"{path.name}, {path.stat().st_size / 1e6:.1f} MB, sha256 {hashlib.sha256(path.read_bytes()).hexdigest()[:16]}",
+        f"{path.name}, {path.stat().st_size / 1e6:.1f} MB, sha256 {_sha256(path)}",
     )
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
 
 
 def _measured(model: Any) -> dict[str, str]:
@@ -190,10 +194,9 @@ def _seeds(runs: Sequence[Path], headers: Sequence[Mapping[str, Any]], records: 
     lines = ["| seed | validation AP | chosen epoch | test AP | test AP50 | sha256 |", "|---|---|---|---|---|---|"]
     for folder, header, record in zip(runs, headers, records, strict=True):
         extra = header.get("extra", {})
-        digest = hashlib.sha256((folder / "best.safetensors").read_bytes()).hexdigest()[:16]
         lines.append(
             f"| {record['seed']} | {extra.get('validation', {}).get('ap', math.nan):.4f} | {extra.get('epoch', '')} "
-            f"| {float(record['ap']):.4f} | {float(record['ap50']):.4f} | {digest} |"
+            f"| {float(record['ap']):.4f} | {float(record['ap50']):.4f} | {_sha256(folder / 'best.safetensors')} |"
         )
     means = (interval([float(record[name]) for record in records]) for name in ("ap", "ap50"))
     cells = " | ".join(f"{mean:.4f} ± {half:.4f}" for mean, half in means)

@@ -108,7 +108,7 @@ class Trainings:
 
         A teacher with a result but no checkpoint under `output` (a fresh clone) is trained again for its students.
         """
-        known = (line for name in {table for table, _ in self.recipes} for line in self.results(name))
+        known = (line for name in table_names() for line in self.results(name))
         done = {(line["recipe"], int(line["seed"])) for line in known if line["data"] == self.data}
         jobs: dict[tuple[str, int], Job] = {}
 
@@ -119,19 +119,18 @@ class Trainings:
 
         for seed in self.scale.seeds:
             for name in tables:
-                for row in load_table(name).rows:
-                    recipe = self.recipes[name, row.name]
-                    if (recipe, seed) not in done:
+                for (table, _), recipe in self.recipes.items():
+                    if table == name and (recipe, seed) not in done:
                         want(self.job(recipe, seed))
         return list(jobs.values())
 
     def share(self) -> None:
         """Give every row the lines of the rows that are the same training."""
-        lines = {recipe: [] for recipe in self.rows}  # type: dict[str, list[dict[str, str]]]
-        for name in dict.fromkeys(table for table, _ in self.recipes):
+        lines: dict[str, list[dict[str, str]]] = {recipe: [] for recipe in self.rows}
+        for name in table_names():
             for line in self.results(name):
                 lines[line["recipe"]].append(line)
-        for name in dict.fromkeys(table for table, _ in self.recipes):
+        for name in table_names():
             rows = [(row, recipe) for (table, row), recipe in self.recipes.items() if table == name]
             add_results(name, (line | {"table": name, "row": row} for row, recipe in rows for line in lines[recipe]))
 

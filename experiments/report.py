@@ -10,6 +10,7 @@ from typing import Any
 
 from experiments.command import run
 from experiments.costs import HARDWARE, cost_rows
+from experiments.model_cards import card_name
 from experiments.queue import RESULTS, Trainings, read_results
 from experiments.result_plots import draw_table, interval
 from experiments.scales import load_scale, scale_names
@@ -105,7 +106,7 @@ def _cell(table: Table, row: str, scale: str, values: list[float]) -> str:
     text = f"{mean:.1f}" if math.isnan(half) else f"{mean:.1f} ± {half:.1f} (n={len(values)})"
     trainings = _trainings(scale)
     for other, same in trainings.rows[trainings.recipes[table.name, row]]:
-        card = RESULTS / "cards" / f"{scale}-{other.name}-{same.key}.md"
+        card = RESULTS / "cards" / f"{card_name(scale, other.name, same.name)}.md"
         if card.is_file():
             return f"[{text}](cards/{card.name})"
     return text

@@ -88,11 +88,12 @@ class Shift:
                 taught = [job for job in waiting if job.teacher is None or job.teacher.finished]
                 if not taught and not self.running:
                     break  # what is left waits for a teacher that failed
-                ready = next((job for job in taught if job.finished or not job.taken), None)
+                place = len(self.running) < self.at_once
+                ready = next((job for job in taught if job.finished or place and not job.taken), None)
                 if ready is not None and ready.finished:
                     self._record(ready)
                     waiting.remove(ready)
-                elif ready is not None and len(self.running) < self.at_once and self._has_room(ready):
+                elif ready is not None and self._has_room(ready):
                     waiting.remove(ready)
                     self.running.append(self._start(ready))
                 else:

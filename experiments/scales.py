@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from experiments.tables import FOLDER, Row, Table, detector_of, narrowed
 from nas.config.launch import one_line
 from nas.detection.augment import Augmentation
-from nas.detection.training_options import FREE_OPTIONS, DistillOptions, TrainerOptions
+from nas.detection.training_options import DistillOptions, TrainerOptions
 from nas.errors import UserError
 from nas.files import read_yaml
 from nas.spec import DetectorSpec, to_dict
@@ -115,8 +115,7 @@ def options_at(row: Row, scale: Scale) -> tuple[TrainerOptions, DistillOptions, 
 def training_recipe(table: Table, row: Row, scale: Scale) -> str:
     """Digest of what a row is at a scale: rows of equal digests are the same training for the same seed and data."""
     options, distill, augmentation = options_at(row, scale)
-    trainer = {name: value for name, value in dataclasses.asdict(options).items() if name not in FREE_OPTIONS}
-    parts: list[Any] = [to_dict(spec_at(table, row, scale)), trainer, dataclasses.asdict(augmentation)]
+    parts: list[Any] = [to_dict(spec_at(table, row, scale)), options.decisive(), dataclasses.asdict(augmentation)]
     if row.teacher:
         parts += [dataclasses.asdict(distill), training_recipe(table, table.row(row.teacher), scale)]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:8]

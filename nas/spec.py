@@ -98,8 +98,8 @@ class Backbone:
 class NeckSpec:
     """Efficient RepGFPN (DAMO-YOLO section 2.2): fusion depth, output widths O3..O5 and hidden ratio per level.
 
-    `extra_down` are the queen-fusion down-sampling edges (C4->P5, C3->P4, P4->N5), `extra_up` the
-    GFPN up-sampling edges that DAMO-YOLO dropped; `fusion` is the style of report table 4.
+    `extra_down` are the queen-fusion down-sampling edges (C4->P5, C3->P4, P4->N5), `extra_up` the GFPN
+    up-sampling edges that DAMO-YOLO dropped (C5->P4, C4->P3, P4->N3, P5->N4); `fusion` is the style of report table 4.
     """
 
     out: tuple[int, int, int]

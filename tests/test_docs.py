@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import functools
 import importlib.util
-import json
 import os
 import re
 import runpy
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,6 @@ import pytest
 import yaml
 
 import nas
-from nas.detection.shapes import draw_shapes
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
@@ -178,15 +176,10 @@ SHORT = {
 
 
 @pytest.mark.slow
-def test_front_door(tmp_path: Path) -> None:
+def test_front_door(tmp_path: Path, drawn_bccd: Callable[[Path], Path]) -> None:
     """The five lines from a budget to a deployed detector, as printed, on drawn data in place of BCCD."""
     (block,) = [b for b in fenced((ROOT / "README.md").read_text(), "bash") if "nas.train" in b]
-    data = draw_shapes(tmp_path / "data/bccd", counts={"train": 8, "val": 4, "test": 4}, size=96)
-    for path in (data / "annotations").glob("*.json"):
-        content = json.loads(path.read_text())
-        for image in content["images"]:
-            image["file_name"] = f"{path.stem}/{Path(image['file_name']).name}"
-        path.write_text(json.dumps(content))
+    data = drawn_bccd(tmp_path / "data/bccd")
     (tmp_path / "photos").symlink_to(data / "images/test")
     known = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     environment = {name: value for name, value in known.items() if name != "MAENAS_BCCD"}

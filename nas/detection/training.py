@@ -23,7 +23,7 @@ from nas.detection.optimizer import make_optimizer
 from nas.detection.schedule import Schedule
 from nas.detection.trainer import Trainer
 from nas.detection.training_network import TrainingNetwork, neck_channels
-from nas.detection.training_options import FREE_OPTIONS, DistillOptions, TrainerOptions
+from nas.detection.training_options import DistillOptions, TrainerOptions
 from nas.detection.training_setup import load_teacher, make_fabric, prepare_detector
 from nas.detection.training_state import Position, TrainingParts, read_state
 from nas.detection.validation import Validator
@@ -193,7 +193,6 @@ def _fingerprint(task: TrainingTask, detector: Any) -> dict[str, Any]:
 
 def _recipe(task: TrainingTask) -> str:
     """Digest of everything else that decides the result: losses, optimiser, augmentation, the network's description."""
-    options = {key: value for key, value in asdict(task.options).items() if key not in FREE_OPTIONS}
     network = digest(task.model) if isinstance(task.model, DetectorSpec) else ""
-    facts = [options, asdict(task.augmentation), asdict(task.distill), network]
+    facts = [task.options.decisive(), asdict(task.augmentation), asdict(task.distill), network]
     return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:16]

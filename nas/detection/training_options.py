@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 from nas.detection.detection_loss import LossOptions
 from nas.detection.optimizer import OptimizerOptions
@@ -95,6 +96,10 @@ class TrainerOptions:
     schedule: ScheduleOptions = field(default_factory=ScheduleOptions)
     loss: LossOptions = field(default_factory=LossOptions)
     ema: EmaOptions = field(default_factory=EmaOptions)
+
+    def decisive(self) -> dict[str, Any]:
+        """The values that decide what comes out, as plain data."""
+        return {name: value for name, value in asdict(self).items() if name not in FREE_OPTIONS}
 
     def checked(self) -> TrainerOptions:
         """Itself; UserError for a value that cannot be used."""

@@ -5,7 +5,6 @@ The five lines of the front door are run by tests/test_docs.py, as printed.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shlex
@@ -16,8 +15,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
-
-from nas.detection.shapes import draw_shapes
 
 ROOT = Path(__file__).resolve().parents[2]
 #: Commands that need the network, a GPU or another project's loader, and those that other tests run.
@@ -56,15 +53,9 @@ def official_table(folder: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def blood(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def blood(tmp_path_factory: pytest.TempPathFactory, drawn_bccd: Callable[[Path], Path]) -> Path:
     """Drawn shapes in the place and the form of BCCD."""
-    data = draw_shapes(tmp_path_factory.mktemp("bccd"), counts={"train": 8, "val": 4, "test": 4}, size=96)
-    for path in (data / "annotations").glob("*.json"):
-        content = json.loads(path.read_text())
-        for image in content["images"]:
-            image["file_name"] = f"{path.stem}/{Path(image['file_name']).name}"
-        path.write_text(json.dumps(content))
-    return data
+    return drawn_bccd(tmp_path_factory.mktemp("bccd"))
 
 
 def run(words: list[str], folder: Path, blood: Path) -> str:
