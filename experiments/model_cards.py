@@ -47,7 +47,10 @@ def write_card(place: Path, runs: Sequence[Path], measure: bool, hardware: str, 
     from nas.models.checkpoint import load_checkpoint, read_header
 
     path = runs[0] / "best.safetensors"
-    headers, records = [read_header(folder / "best.safetensors") for folder in runs], [run_record(folder) for folder in runs]
+    headers, records = (
+        [read_header(folder / "best.safetensors") for folder in runs],
+        [run_record(folder) for folder in runs],
+    )
     header, record, model = headers[0], records[0], load_checkpoint(path)
     name = card_name(record["scale"], record["table"], record["row"]) if "table" in record else place.name
     card = place / CARD if output is None else output / f"{name}.md"
@@ -189,7 +192,9 @@ def _accuracy(run: Path, header: Mapping[str, Any], record: Mapping[str, Any]) -
     return found | {f"test {name}": f"{float(test[name]):.4f}" for name in ("ap", "ap50", "ap75") if name in test}
 
 
-def _seeds(runs: Sequence[Path], headers: Sequence[Mapping[str, Any]], records: Sequence[Mapping[str, Any]]) -> list[str]:
+def _seeds(
+    runs: Sequence[Path], headers: Sequence[Mapping[str, Any]], records: Sequence[Mapping[str, Any]]
+) -> list[str]:
     """A line a seed, and the means of the test split with their 95 % intervals."""
     lines = ["| seed | validation AP | chosen epoch | test AP | test AP50 | sha256 |", "|---|---|---|---|---|---|"]
     for folder, header, record in zip(runs, headers, records, strict=True):
@@ -247,7 +252,9 @@ def main(words: list[str]) -> None:
     """Write the cards and print their paths; UserError for anything unknown."""
     folders, options = split_words(words, {"measure": False, "hardware": "t4_tensorrt_fp16", "output": ""})
     if len(folders) != 1:
-        raise UserError("usage: python -m experiments.model_cards FOLDER [measure=true|false] [hardware=TABLE] [output=CARDS]")
+        raise UserError(
+            "usage: python -m experiments.model_cards FOLDER [measure=true|false] [hardware=TABLE] [output=CARDS]"
+        )
     output = Path(options["output"]) if options["output"] else None
     for path in write_cards(Path(folders[0]), options["measure"], options["hardware"], output):
         print(path)

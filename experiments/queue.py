@@ -75,7 +75,11 @@ class Job:
         """Its overrides of `experiments.train_row`."""
         values = {"table": self.table.name, "row": self.row.name, "data": self.data, "hydra.run.dir": self.folder}
         values |= {"teacher": self.teacher.checkpoint} if self.teacher else {}
-        return [f"scale={self.scale.name}", f"seed={self.seed}", *(f"{name}='{value}'" for name, value in values.items())]
+        return [
+            f"scale={self.scale.name}",
+            f"seed={self.seed}",
+            *(f"{name}='{value}'" for name, value in values.items()),
+        ]
 
 
 class Trainings:

@@ -30,7 +30,9 @@ def draw_table(table: Table, title: str, found: Mapping[str, Sequence[float]], p
         values = found[row.name]
         mean, half = interval(values)
         panels[0].plot(values, [height] * len(values), "o", color=PALE, ms=4)
-        panels[0].errorbar(mean, height, xerr=None if math.isnan(half) else half, fmt="o", color=ACCENT, ms=6, capsize=3)
+        panels[0].errorbar(
+            mean, height, xerr=None if math.isnan(half) else half, fmt="o", color=ACCENT, ms=6, capsize=3
+        )
         if "ap" in row.published:
             panels[1].plot(row.published["ap"], height, "D", color=WARM, ms=6)
     for axes, heading in zip(panels, (title, "published, COCO"), strict=False):

@@ -47,7 +47,9 @@ def main(words: list[str]) -> None:
     finally:
         trainings.share()
     left = len(trainings.missing(tables))
-    print(f"{shift.finished} runs finished, {left} are left; the same command goes on; python -m experiments.report tells")
+    print(
+        f"{shift.finished} runs finished, {left} are left; the same command goes on; python -m experiments.report tells"
+    )
     if shift.failed:
         raise UserError(f"{shift.failed} runs failed; the log.txt named above tells why")
 
@@ -140,7 +142,10 @@ class Shift:
     def _start(self, job: Job) -> Running:
         job.folder.mkdir(parents=True, exist_ok=True)
         others = ", ".join(f"{table.name}: {row.name}" for table, row in job.rows[1:])
-        print(f"running {job.table.name}: {job.row.name}, seed {job.seed}{f' (also {others})' if others else ''}", flush=True)
+        print(
+            f"running {job.table.name}: {job.row.name}, seed {job.seed}{f' (also {others})' if others else ''}",
+            flush=True,
+        )
         several = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={self.processes}"]
         threads = max(1, (os.cpu_count() or 1) // (self.at_once * self.processes))
         with (job.folder / "log.txt").open("ab") as log:

@@ -102,7 +102,9 @@ def options_at(row: Row, scale: Scale) -> tuple[TrainerOptions, DistillOptions, 
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
-    groups = OmegaConf.create({"trainer": scale.trainer, "distill": DistillOptions(), "augmentation": scale.augmentation})
+    groups = OmegaConf.create(
+        {"trainer": scale.trainer, "distill": DistillOptions(), "augmentation": scale.augmentation}
+    )
     OmegaConf.set_struct(groups, True)
     for key, value in {**row.training, **row.at.get(scale.name, {})}.items():
         try:

@@ -37,7 +37,9 @@ def train_row(config: RowConfig, folder: Path) -> dict[str, Any] | None:
     row, data = table.row(config.row), config.data or data_of(scale)
     require_device(scale)
     if row.teacher and config.teacher is None:
-        raise UserError(f"row {row.name!r} is taught by {row.teacher!r}: train that first and give teacher=ITS_CHECKPOINT")
+        raise UserError(
+            f"row {row.name!r} is taught by {row.teacher!r}: train that first and give teacher=ITS_CHECKPOINT"
+        )
     teacher = Path(config.teacher) if config.teacher else None
     task, test = training_task(table, row, config.seed, scale, teacher, data)
     result = run_training(task, folder, resume=(folder / "last.state").exists(), progress=False)
@@ -59,7 +61,9 @@ def train_row(config: RowConfig, folder: Path) -> dict[str, Any] | None:
         "steps": result.steps,
         "train_seconds": result.seconds,
         "seconds": round(result.seconds + time.perf_counter() - started, 1),  # of all sittings
-        "device": torch.cuda.get_device_name() if device == "cuda" else f"{cpu_name()}, {torch.get_num_threads()} threads",
+        "device": torch.cuda.get_device_name()
+        if device == "cuda"
+        else f"{cpu_name()}, {torch.get_num_threads()} threads",
         "torch": torch.__version__,
         "commit": commit()[:12],
         "date": time.strftime("%Y-%m-%d"),

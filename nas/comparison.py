@@ -66,7 +66,9 @@ def run_comparison(settings: CompareSettings) -> str:
         check_model(model)
     gatherer = Gatherer(settings)
     entries = [gatherer.entry(model) for model in settings.models]
-    entries = [replace(entry, name=name) for entry, name in zip(entries, distinct(entries, settings.models), strict=True)]
+    entries = [
+        replace(entry, name=name) for entry, name in zip(entries, distinct(entries, settings.models), strict=True)
+    ]
     if settings.group == "seeds":
         entries += [gatherer.published_entry(row) for row in published_rows()]
     title = "Published detectors beside our counts and predictions" if settings.group else "Comparison of detectors"

@@ -156,7 +156,9 @@ def test_an_exact_search_shows_its_proof(tmp_path: Path) -> None:
     channels, depths, stem = ((8, 24), (64, 72), (64, 72), (128, 136), (256, 264)), (1, 2, 1, 2, 1), (16, 16)
     limits = {"channels": channels, "depths": depths, "stem_channels": stem}
     overrides = [f"space.{key}={str(value).replace('(', '[').replace(')', ']')}" for key, value in limits.items()]
-    result = search("+budget=latency_3ms", "searcher=exact", *overrides, "progress=false", f"hydra.run.dir={tmp_path}/run")
+    result = search(
+        "+budget=latency_3ms", "searcher=exact", *overrides, "progress=false", f"hydra.run.dir={tmp_path}/run"
+    )
     assert result.returncode == 0, result.stderr
     assert "proof     no member of space tinynas_k1kx" in result.stdout
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())

@@ -140,7 +140,9 @@ def run_distill(minutes: float) -> None:
     there: every student in the same time."""
     base = ROOT / "outputs/bccd"
     wide, long = base / "distill/teacher", base / "train/seed0"
-    teachers = {"wide teacher": train(wide, f"model={HERE / 'teacher.yaml'}", "seed=0", f"trainer.minutes={2 * minutes}")}
+    teachers = {
+        "wide teacher": train(wide, f"model={HERE / 'teacher.yaml'}", "seed=0", f"trainer.minutes={2 * minutes}")
+    }
     kinds: dict[str, tuple[str, list[str]]] = {
         "alone": ("alone", []),
         "wide teacher": ("distilled", [f"distill.teacher={wide / 'best.safetensors'}"]),
@@ -162,7 +164,10 @@ def run_distill(minutes: float) -> None:
 def run_int8() -> None:
     """The first seed's detector in two runtimes and two precisions: test AP and milliseconds of the same file."""
     base = ROOT / "outputs/bccd"
-    model, root = base / "train/seed0/best.safetensors", data_root(DataConfig("bccd", root=os.environ.get("MAENAS_BCCD")))
+    model, root = (
+        base / "train/seed0/best.safetensors",
+        data_root(DataConfig("bccd", root=os.environ.get("MAENAS_BCCD"))),
+    )
     images = json.loads((root / "annotations/train.json").read_text())["images"]
     calibration = base / "int8/calibration"
     calibration.mkdir(parents=True, exist_ok=True)

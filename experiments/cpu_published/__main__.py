@@ -65,7 +65,9 @@ def main(arguments: list[str]) -> None:
     points = compare(table)
     common, spread, rank = ratios(points)
     for model, _, published, predicted in points:
-        print(f"{model:10s} published {published:7.1f} ms  predicted {predicted:7.1f} ms  ratio {published / predicted:.2f}")
+        print(
+            f"{model:10s} published {published:7.1f} ms  predicted {predicted:7.1f} ms  ratio {published / predicted:.2f}"
+        )
     line = f"common ratio {common:.2f}, mean distance from it {spread:.1f} %, Spearman {rank:.3f}"
     print(line)
     draw(folder / "cpu_published.png", points, f"{table.header.device}: {line}")

@@ -48,7 +48,9 @@ class ResultIds:
             return self.images[name]
         listed = self._bare.get(Path(name).name, [])
         if len(listed) > 1:
-            raise UserError(f"{name} may be {' or '.join(listed[:2])} of the annotations: predict from their common folder")
+            raise UserError(
+                f"{name} may be {' or '.join(listed[:2])} of the annotations: predict from their common folder"
+            )
         return self.images[listed[0]] if listed else None
 
 

@@ -28,7 +28,12 @@ from search_spaces.base import SearchSpace
 from search_spaces.chain import TinyNASSpace
 
 #: Searchers that are asked and told; the keywords of their constructors are their options. `auto` is proved afterwards.
-ASKED: dict[str, Callable[..., Searcher]] = {"auto": Evolution, "random": RandomSearch, "evolution": Evolution, "nsga2": Nsga2}
+ASKED: dict[str, Callable[..., Searcher]] = {
+    "auto": Evolution,
+    "random": RandomSearch,
+    "evolution": Evolution,
+    "nsga2": Nsga2,
+}
 
 
 def searcher_names() -> tuple[str, ...]:

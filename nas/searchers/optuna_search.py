@@ -103,9 +103,7 @@ class NumberedSampler(BaseSampler):
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:
         self._for(trial).before_trial(study, trial)
 
-    def after_trial(
-        self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None
-    ) -> None:
+    def after_trial(self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None) -> None:
         self._for(trial).after_trial(study, trial, state, values)
 
 
@@ -163,9 +161,7 @@ def search_with_optuna(
     directions = [StudyDirection.MAXIMIZE, *[StudyDirection.MINIMIZE] * costs]
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     numbered = NumberedSampler(lambda own: make_sampler(sampler, own, population), seed)
-    shared = SharedStudy(
-        _study(storage, study, numbered, directions, identity), evaluations, lease
-    )
+    shared = SharedStudy(_study(storage, study, numbered, directions, identity), evaluations, lease)
     archive, columns = Archive(problem), [problem.metrics.index(metric) for metric in problem.budget.metrics]
     best: dict[str, float] = {}
 

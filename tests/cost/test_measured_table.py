@@ -22,7 +22,8 @@ HEADER = Header("desk", "measured", "a desk", "onnxruntime", "fp32", 1, "ms", {"
 
 
 @pytest.mark.parametrize(
-    "change", [{"fused_activations": "relu"}, {"fused_activations": [1]}, {"fuses_sum": "false"}, {"fused_activations": 5}]
+    "change",
+    [{"fused_activations": "relu"}, {"fused_activations": [1]}, {"fuses_sum": "false"}, {"fused_activations": 5}],
 )
 def test_kernels_of_another_type_are_refused(change: dict[str, object]) -> None:
     good = {"channel_block": 16, "fused_activations": ["none", "relu"], "fuses_sum": True}

@@ -76,7 +76,9 @@ def test_an_image_of_another_size(tmp_path: Path) -> None:
     exif[0x0112] = 6
     Image.new("RGB", (40, 60)).save(tmp_path / "side.jpg", exif=exif)
     for width, height in ((60, 40), (40, 60)):  # upright, and the camera's orientation
-        side = replace(data, records=(replace(data.records[0], path=tmp_path / "side.jpg", width=width, height=height),))
+        side = replace(
+            data, records=(replace(data.records[0], path=tmp_path / "side.jpg", width=width, height=height),)
+        )
         assert not inspect_data({"train": side}).errors
         assert decode(side.records[0]).shape == (height, width, 3)
     other = replace(data, records=(replace(data.records[0], width=64),))

@@ -81,7 +81,15 @@ def test_card_of_an_experiment_measured(tmp_path: Path) -> None:
 def test_seeds_of_a_row_share_a_card(tmp_path: Path) -> None:
     for seed, ap in enumerate((0.3, 0.32, 0.34)):
         run = fake_run(tmp_path / f"cpu/shapes/report_assigner/tood/seed{seed}")
-        line = {"table": "report_assigner", "row": "TOOD", "scale": "cpu", "seed": seed, "data": "shapes", "ap": ap, "ap50": 0.6}
+        line = {
+            "table": "report_assigner",
+            "row": "TOOD",
+            "scale": "cpu",
+            "seed": seed,
+            "data": "shapes",
+            "ap": ap,
+            "ap50": 0.6,
+        }
         (run / "result.json").write_text(json.dumps(line))
     (card,) = write_cards(tmp_path / "cpu", output=tmp_path / "cards")
     assert card == tmp_path / "cards/cpu-report_assigner-tood.md" and card.with_suffix(".png").is_file()

@@ -114,7 +114,11 @@ def test_an_edited_row_is_missing_again(trainings: Trainings) -> None:
     assert [line["ap"] for line in read_results("report_assigner")] == ["0.5"]
     table = load_table("report_models")
     job = trainings.job(trainings.recipes["report_models", "S distilled"], 0)
-    assert job.recipe in job.folder.parent.name and job.teacher and job.teacher.checkpoint.parent.parent != job.folder.parent
+    assert (
+        job.recipe in job.folder.parent.name
+        and job.teacher
+        and job.teacher.checkpoint.parent.parent != job.folder.parent
+    )
     faster = load_scale("cpu")
     faster.trainer.optimizer.lr *= 2
     assert training_recipe(table, table.rows[0], faster) != trainings.recipes["report_models", "T"]
@@ -234,4 +238,6 @@ def test_a_table_with_several_seeds_has_a_picture(trainings: Trainings, tmp_path
 
 
 def test_published_and_predicted_costs_are_compared_in_words() -> None:
-    assert re.match(r"Mean distance .* milliseconds 2\.9 % over 25 clear rows .*; FLOPs 0\.4 % over 21 clear", cost_errors())
+    assert re.match(
+        r"Mean distance .* milliseconds 2\.9 % over 25 clear rows .*; FLOPs 0\.4 % over 21 clear", cost_errors()
+    )

@@ -111,7 +111,10 @@ def test_the_committed_results_say_what_their_report_says(tmp_path: Path) -> Non
     networks = read_networks(FOLDER / "networks.csv")
     assert len({row.name for row in results}) >= 40 and measured_noise(results).networks == 5
     assert np.median([row.ap50 for row in results if row.seed == 0]) >= 0.5
-    text, committed = write_report(networks, results, tmp_path, recipe, resamples=2), (FOLDER / "results.md").read_text()
+    text, committed = (
+        write_report(networks, results, tmp_path, recipe, resamples=2),
+        (FOLDER / "results.md").read_text(),
+    )
     assert text.splitlines()[:2] == committed.splitlines()[:2]
     rows_of = [[line.split(" [")[0] for line in t.splitlines() if line.startswith("| ")] for t in (text, committed)]
     assert rows_of[0] == rows_of[1] and rows_of[0][1] == "| effective_rank | 0.752"

@@ -22,7 +22,11 @@ def test_parts_add_up_to_the_network(result: SearchResult) -> None:
     counts = nas.count(result.best.spec)
     assert sum(part.macs for part in parts) == counts.macs
     assert sum(part.ms for part in parts) == pytest.approx(float(nas.latency(result.best.spec)))
-    assert [part.name for part in parts][0] == "stem" and [part.name for part in parts][-3:] == ["neck", "head", "network"]
+    assert [part.name for part in parts][0] == "stem" and [part.name for part in parts][-3:] == [
+        "neck",
+        "head",
+        "network",
+    ]
 
 
 def test_the_record_marks_the_published_networks(result: SearchResult) -> None:

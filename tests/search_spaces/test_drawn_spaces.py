@@ -66,7 +66,9 @@ def test_searches_can_start_and_move(name: str) -> None:
     assert len({mae(spec) for spec in mutants}) > 50
 
 
-@pytest.mark.parametrize(("name", "stem"), [("gelan", (48, 64)), ("gelan", (32, 64)), ("c3k2", (96, 96)), ("c3k2", (64, 96))])
+@pytest.mark.parametrize(
+    ("name", "stem"), [("gelan", (48, 64)), ("gelan", (32, 64)), ("c3k2", (96, 96)), ("c3k2", (64, 96))]
+)
 def test_a_wider_stem_widens_what_follows(name: str, stem: tuple[int, int]) -> None:
     space = find_space(name, stem_channels=stem)
     members = [space.initial(), space.smallest(), *(space.sample(random.Random(seed)) for seed in range(20))]

@@ -175,7 +175,12 @@ def test_a_continued_study_is_the_straight_one(sampler: str, tmp_path: Path) -> 
 
 def test_storages_that_cannot_be_opened_give_one_line(tmp_path: Path) -> None:
     (tmp_path / "text.md").write_text("# no journal\n\nat all\n")
-    for url in (f"journal:{tmp_path}/text.md", "nonsense", "sqlite:////no/such/folder/x.db", "postgresql://nobody@127.0.0.1:1/none"):
+    for url in (
+        f"journal:{tmp_path}/text.md",
+        "nonsense",
+        "sqlite:////no/such/folder/x.db",
+        "postgresql://nobody@127.0.0.1:1/none",
+    ):
         with pytest.raises(UserError) as error:
             open_storage(url)
         assert "\n" not in str(error.value)
