@@ -10,6 +10,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -22,6 +23,15 @@ def test_every_package_is_listed() -> None:
         for path in (ROOT / folder).rglob("__init__.py")
     }
     assert listed == found | {"nas.conf"}
+
+
+def test_hooks_and_ci_format_with_one_ruff() -> None:
+    pinned = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if line.startswith("ruff==")]
+    hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
+    (hook,) = [repository for repository in hooks if repository["repo"].endswith("/ruff-pre-commit")]
+    assert pinned == [f"ruff=={hook['rev'].removeprefix('v')}"]
+    assert {"ruff-check", "ruff-format"} <= {each["id"] for each in hook["hooks"]}
+    assert {"ruff check .", "ruff format --check ."} <= set((ROOT / ".ci" / "run").read_text().splitlines())
 
 
 @pytest.fixture(scope="module")
