@@ -12,28 +12,31 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 
+#: What every package but the innermost may import: errors, and the check of options.
+CHECKED = {"nas.errors", "nas.options"}
 #: What each package may import of the project, beside itself.
 MAY_IMPORT = {
     "nas.errors": set(),
     "nas.blocks": {"nas.errors"},
+    "nas.options": {"nas.errors"},
     "nas.spec": {"nas.errors", "nas.blocks"},
     "nas.files": {"nas.errors", "nas.spec"},
-    "nas.frame": {"nas.errors", "nas.spec"},
+    "nas.frame": CHECKED | {"nas.spec"},
     "nas.lowering": {"nas.errors", "nas.spec"},
-    "nas.cost": {"nas.errors", "nas.spec", "nas.files", "nas.lowering"},
-    "search_spaces": {"nas.errors", "nas.spec", "nas.files", "nas.frame", "nas.lowering"},
-    "nas.scorers": {"nas.errors", "nas.spec", "nas.files", "nas.lowering", "nas.cost", "nas.models", "search_spaces"},
-    "nas.searchers": {"nas.errors", "nas.spec", "nas.files", "nas.frame", "nas.lowering", "nas.cost", "nas.scorers",
+    "nas.cost": CHECKED | {"nas.spec", "nas.files", "nas.lowering"},
+    "search_spaces": CHECKED | {"nas.spec", "nas.files", "nas.frame", "nas.lowering"},
+    "nas.scorers": CHECKED | {"nas.spec", "nas.files", "nas.lowering", "nas.cost", "nas.models", "search_spaces"},
+    "nas.searchers": CHECKED | {"nas.spec", "nas.files", "nas.frame", "nas.lowering", "nas.cost", "nas.scorers",
                       "search_spaces"},
-    "nas.models": {"nas.errors", "nas.spec", "nas.files", "nas.lowering", "search_spaces"},
-    "nas.detection": {"nas.errors", "nas.spec", "nas.files", "nas.lowering", "nas.cost", "nas.models", "nas.report"},
-    "nas.deploy": {"nas.errors", "nas.spec", "nas.files", "nas.lowering", "nas.cost", "nas.models", "nas.detection"},
-    "nas.measure": {"nas.errors", "nas.spec", "nas.files", "nas.frame", "nas.lowering", "nas.cost", "nas.models", "nas.deploy",
+    "nas.models": CHECKED | {"nas.spec", "nas.files", "nas.lowering", "search_spaces"},
+    "nas.detection": CHECKED | {"nas.spec", "nas.files", "nas.lowering", "nas.cost", "nas.models", "nas.report"},
+    "nas.deploy": CHECKED | {"nas.spec", "nas.files", "nas.lowering", "nas.cost", "nas.models", "nas.detection"},
+    "nas.measure": CHECKED | {"nas.spec", "nas.files", "nas.frame", "nas.lowering", "nas.cost", "nas.models", "nas.deploy",
                     "nas.report", "search_spaces"},
     "nas.report": {"nas.errors", "nas.spec", "nas.files", "nas.lowering", "nas.cost", "nas.scorers"},
 }  # fmt: skip
 
-TORCH_FREE = ("nas.errors", "nas.spec", "nas.files", "nas.frame", "nas.lowering", "nas.cost", "search_spaces",
+TORCH_FREE = ("nas.errors", "nas.options", "nas.spec", "nas.files", "nas.frame", "nas.lowering", "nas.cost", "search_spaces",
               "nas.searchers", "nas.report", "nas.api", "nas.searching", "nas.search", "nas.config")  # fmt: skip
 TORCH_SCORERS = ("activation", "gradient", "aznas", "probe", "ensemble", "inputs", "subjects", "measuring")
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from nas.config.launch import config_folder
+from nas.config.launch import check_config, config_folder
 from nas.errors import UserError
 
 
@@ -26,7 +26,9 @@ def compose_config(name: str, schema: type, options: Mapping[str, Any]) -> Any:
     overrides = [f"{key}={json.dumps(value)}" for key, value in _flat(options)]
     try:
         with hydra.initialize_config_dir(config_folder(), version_base="1.3"):
-            return OmegaConf.to_object(hydra.compose(name, overrides=overrides))
+            config = hydra.compose(name, overrides=overrides)
+        check_config(schema, config)
+        return OmegaConf.to_object(config)
     except (HydraException, OmegaConfBaseException) as error:
         cause = error.__cause__ or error
         raise UserError(str(cause).strip().splitlines()[0]) from None

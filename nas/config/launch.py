@@ -6,9 +6,10 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from nas.errors import UserError
+from nas.options import check_fields
 
 
 def config_folder() -> str:
@@ -24,7 +25,8 @@ def launch(name: str, schema: type, run: Callable[[Any], Any], folder: str | Non
     """Compose `folder`/`name`.yaml on `schema` with the command line, call run(config), exit 1 with one line on failure.
 
     `folder` None is conf/. `schema` is a dataclass; the file lists it first in its defaults as `<name>_schema`, so that a
-    misspelt key or a wrong type is an error before anything runs. In a sweep the jobs after a failed one still run.
+    misspelt key, a wrong type or a value outside its annotated range (`nas.options`) is an error before anything runs.
+    In a sweep the jobs after a failed one still run.
     """
     os.environ["HYDRA_FULL_ERROR"] = "1"
     import hydra
@@ -42,6 +44,7 @@ def launch(name: str, schema: type, run: Callable[[Any], Any], folder: str | Non
     def task(config: Any) -> None:
         """A single run keeps its failure to itself, as Hydra would print a second line; a sweep's launcher needs it."""
         try:
+            check_config(schema, config)
             run(config)
         except (UserError, OmegaConfBaseException, OSError) as error:
             if HydraConfig.get().mode != RunMode.RUN:
@@ -56,6 +59,17 @@ def launch(name: str, schema: type, run: Callable[[Any], Any], folder: str | Non
         sys.exit(130)
     if failures:
         sys.exit(f"error: {one_line(failures[0])}")
+
+
+def check_config(schema: type, config: Any) -> None:
+    """Raise UserError for the first setting that the annotations of `schema` refuse, that it lacks, or that it does not
+    have (Hydra lets `+name=value` add anything)."""
+    from omegaconf import OmegaConf
+
+    missing = sorted(OmegaConf.missing_keys(config))
+    if missing:
+        raise UserError(f"{missing[0]} is not given: add {missing[0]}=...")
+    check_fields(schema, cast(dict[str, Any], OmegaConf.to_container(config, resolve=True)))
 
 
 def one_line(error: BaseException) -> str:
