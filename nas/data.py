@@ -5,9 +5,11 @@
     python -m nas.data data=coco action=fetch [output=data/coco]                downloads and checks
 
 Sources (in conf/data/*.yaml under `download`; from a mirror or a local copy with
-'data.download=[{url: file:///..., checksum: null}]'): COCO 2017, 19 GB, annotations CC BY 4.0, https://cocodataset.org;
-BCCD, 8 MB, MIT, https://github.com/Shenggan/BCCD_Dataset at commit d272fb1, 12 label errors corrected on the way
-(annotations_raw has none of the corrections); shapes is drawn, not fetched.
+'data.download=[{url: file:///..., checksum: null}]'): COCO 2017, 19 GB, annotations CC BY 4.0, https://cocodataset.org.
+Three small sets whose corrected annotations and splits come with maenas (annotations_raw has none of the corrections):
+bccd, 8 MB, MIT, https://github.com/Shenggan/BCCD_Dataset; cards, Apache-2.0, the playing cards of
+https://github.com/EdjeElectronics/TensorFlow-Object-Detection-API-Tutorial-Train-Multiple-Objects-Windows-10; aquarium,
+CC BY 4.0, Roboflow, as kept by https://github.com/sumit2011/underwater-object-detection. shapes is drawn, not fetched.
 """
 
 from __future__ import annotations

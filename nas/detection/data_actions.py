@@ -22,8 +22,8 @@ def run_data_action(command: DataCommand, output: Path | None) -> list[str]:
     if command.action == "check":
         return _check(command, output)
     if command.action == "fetch":
-        folder = fetch_data(command.data, output or Path("data") / command.data.name)
-        return [f"{command.data.name} is in {folder}"]
+        folder = output or Path("data") / command.data.name
+        return [*fetch_data(command.data, folder), f"{command.data.name} is in {folder}"]
     if command.action == "convert":
         if output is None:
             raise UserError("action=convert needs output=FOLDER")

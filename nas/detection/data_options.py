@@ -37,7 +37,7 @@ class DataConfig:
     mode: str = "strict"  # strict: a broken label or image stops; repair: it is dropped or clipped, and reported
     check: str = "full"  # full: every image is decoded and hashed before training; labels: annotations only
     download: list[Download] = field(default_factory=list)  # what `python -m nas.data action=fetch` gets
-    layout: str = "as_is"  # of the archives: as_is, or bccd (VOC files to be converted)
+    layout: str = "as_is"  # of the archives: as_is, or a set of nas/detection/annotated, whose annotations are ours
 
 
 @dataclass

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
-from nas.detection.bccd import convert_bccd
+from nas.detection.annotated import load_annotated, place_annotated
 from nas.detection.data_options import DataConfig
 from nas.errors import UserError
 
@@ -22,21 +22,23 @@ CHUNK = 1 << 20
 Progress = Callable[[str, int, int], None]
 
 
-def fetch_data(config: DataConfig, output: Path, progress: Progress | None = None) -> Path:
-    """Download, check and unpack the archives of data.download into the folder `output`.
+def fetch_data(config: DataConfig, output: Path, progress: Progress | None = None) -> list[str]:
+    """Download and check the archives of data.download into the folder `output`, and lay their data out there.
 
     An archive that is already there with the right checksum is not downloaded again. `progress(name, done, total)`
-    counts bytes. UserError for an unreachable URL, a wrong checksum or a broken archive; nothing is unpacked then.
+    counts bytes. Returns what there is to say about the data. UserError for an unknown layout, an unreachable URL, a
+    wrong checksum or a broken archive; nothing is unpacked then.
     """
     if not config.download:
         raise UserError(f"data {config.name} names nothing to download (data.download); get it by hand into {output}")
+    document = None if config.layout == "as_is" else load_annotated(config.layout)
     output.mkdir(parents=True, exist_ok=True)
     archives = [download(item.url, item.checksum, output, progress) for item in config.download]
+    if document is not None:
+        return place_annotated(document, archives, output)
     for archive in archives:
         unpack(archive, output)
-    if config.layout == "bccd":
-        convert_bccd(output)
-    return output
+    return []
 
 
 def download(url: str, checksum: str | None, folder: Path, progress: Progress | None = None) -> Path:
@@ -46,6 +48,8 @@ def download(url: str, checksum: str | None, folder: Path, progress: Progress | 
     if address.scheme not in ("http", "https", "file") or not name:
         raise UserError(f"cannot fetch {url!r}: an http, https or file URL of an archive is needed")
     target = folder / name
+    if checksum:
+        _checksum_kind(checksum)
     if checksum and target.is_file() and file_checksum(target, checksum) == checksum:
         return target
     partial = target.with_name(name + ".part")
@@ -67,11 +71,16 @@ def download(url: str, checksum: str | None, folder: Path, progress: Progress | 
 
 def file_checksum(path: Path, like: str) -> str:
     """The checksum of a file, written as `like` is: `md5:...` or `sha256:...`."""
+    kind = _checksum_kind(like)
+    with path.open("rb") as stream:
+        return f"{kind}:{hashlib.file_digest(stream, kind).hexdigest()}"
+
+
+def _checksum_kind(like: str) -> str:
     kind = like.partition(":")[0]
     if kind not in ("md5", "sha256"):
         raise UserError(f"checksum {like!r}: md5:HEX or sha256:HEX")
-    with path.open("rb") as stream:
-        return f"{kind}:{hashlib.file_digest(stream, kind).hexdigest()}"
+    return kind
 
 
 def unpack(archive: Path, folder: Path) -> None:

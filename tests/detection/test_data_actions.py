@@ -1,4 +1,4 @@
-"""Fetching from a file URL, converting VOC, drawing shapes."""
+"""Fetching from a file URL, converting, drawing shapes."""
 
 from __future__ import annotations
 
@@ -9,12 +9,10 @@ import zipfile
 from dataclasses import replace
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 
 from nas.config.data import DataCommand, DataConfig, Download, Split
-from nas.detection.bccd import convert_bccd
 from nas.detection.data_actions import convert_splits, run_data_action
 from nas.detection.fetch import fetch_data, unpack
 from nas.detection.shapes import CLASSES, draw_picture, draw_shapes
@@ -22,49 +20,22 @@ from nas.detection.sources import load_splits
 from nas.errors import UserError
 
 
-def voc(name: str, objects: list[tuple[str, list[int]]]) -> str:
-    sides = ("xmin", "ymin", "xmax", "ymax")
-    items = "".join(
-        f"<object><name>{label}</name><bndbox>"
-        + "".join(f"<{s}>{v}</{s}>" for s, v in zip(sides, box, strict=True))
-        + "</bndbox></object>"
-        for label, box in objects
-    )
-    return f"<annotation><filename>{name}</filename><size><width>640</width><height>480</height></size>{items}</annotation>"
-
-
 @pytest.fixture
 def archive(tmp_path: Path) -> Path:
-    """A zip like BCCD's, of three images; one is known to need a correction."""
-    path = tmp_path / "source" / "bccd.zip"
+    """A small zip."""
+    path = tmp_path / "source" / "data.zip"
     path.parent.mkdir()
-    _, jpeg = cv2.imencode(".jpg", np.zeros((480, 640, 3), np.uint8))
     with zipfile.ZipFile(path, "w") as contents:
-        for split, name in (("train", "BloodImage_00133"), ("val", "BloodImage_00338"), ("test", "BloodImage_00002")):
-            objects = {
-                "BloodImage_00133": [("Platelets", [135, 1, 302, 117])],
-                "BloodImage_00338": [("RBC", [504, 337, 504, 337]), ("RBC", [1, 1, 100, 50])],
-                "BloodImage_00002": [],
-            }[name]
-            base = "BCCD_Dataset-x/BCCD"
-            contents.writestr(f"{base}/ImageSets/Main/{split}.txt", name + "\n")
-            contents.writestr(f"{base}/Annotations/{name}.xml", voc(name, objects))
-            contents.writestr(f"{base}/JPEGImages/{name}.jpg", jpeg.tobytes())
+        contents.writestr("data-x/images/a.txt", "a")
     return path
 
 
-def test_fetch_checks_unpacks_and_converts(archive: Path, tmp_path: Path) -> None:
+def test_fetch_checks_unpacks_and_does_not_load_again(archive: Path, tmp_path: Path) -> None:
     checksum = "sha256:" + hashlib.sha256(archive.read_bytes()).hexdigest()
-    config = DataConfig(name="bccd", layout="bccd", download=[Download(archive.as_uri(), checksum)])
-    output = fetch_data(config, tmp_path / "bccd")
-    train = json.loads((output / "annotations/train.json").read_text())
-    raw = json.loads((output / "annotations_raw/train.json").read_text())
-    assert train["annotations"][0]["bbox"] == [134, 0, 168, 117]  # 1-based and inclusive
-    assert (train["annotations"][0]["category_id"], raw["annotations"][0]["category_id"]) == (2, 3)
-    val = json.loads((output / "annotations/val.json").read_text())
-    assert [a["bbox"] for a in val["annotations"]] == [[0, 0, 100, 50]]
-    assert len(json.loads((output / "annotations_raw/val.json").read_text())["annotations"]) == 2
-    seen: list[int] = []
+    config = DataConfig(name="mine", download=[Download(archive.as_uri(), checksum)])
+    output, seen = tmp_path / "mine", list[int]()
+    fetch_data(config, output)
+    assert (output / "data-x/images/a.txt").read_text() == "a"
     fetch_data(config, output, progress=lambda name, done, total: seen.append(done))
     assert not seen  # already there
 
@@ -82,7 +53,7 @@ def test_fetch_refuses(archive: Path, tmp_path: Path, url: str, checksum: str | 
     config = DataConfig(download=[Download(url.format(archive.as_uri()), checksum)])
     with pytest.raises(UserError, match=message):
         fetch_data(config, tmp_path / "out")
-    assert not list((tmp_path / "out").glob("BCCD*"))
+    assert not list((tmp_path / "out").glob("data*"))
 
 
 def test_a_broken_transfer_is_told_and_leaves_nothing(
@@ -116,36 +87,6 @@ def test_no_entry_leaves_the_folder(tmp_path: Path) -> None:
     (tmp_path / "bad.zip").write_bytes(b"no zip")
     with pytest.raises(UserError, match="cannot be unpacked"):
         unpack(tmp_path / "bad.zip", tmp_path / "in")
-
-
-def test_bccd_converted_equals_the_shared_files(shared: Path, tmp_path: Path) -> None:
-    source = shared / "data/bccd"
-    base = tmp_path / "BCCD"
-    for folder in ("ImageSets/Main", "Annotations", "JPEGImages"):
-        (base / folder).mkdir(parents=True)
-    names = {1: "RBC", 2: "WBC", 3: "Platelets"}
-    for split in ("train", "val", "test"):
-        document = json.loads((source / f"annotations_raw/{split}.json").read_text())
-        (base / f"ImageSets/Main/{split}.txt").write_text("\n".join(i["file_name"][:-4] for i in document["images"]))
-        for image in document["images"]:
-            objects = []
-            for entry in document["annotations"]:
-                if entry["image_id"] == image["id"]:
-                    x, y, w, h = (int(v) for v in entry["bbox"])
-                    box = [x + 1, y + 1, x + w, y + h] if w else [x + 1, y + 1, x + 1, y + 1]
-                    objects.append((names[entry["category_id"]], box))
-            (base / f"Annotations/{image['file_name'][:-4]}.xml").write_text(voc(image["file_name"], objects))
-            (base / f"JPEGImages/{image['file_name']}").write_bytes(b"")
-    convert_bccd(tmp_path)
-
-    def rows(path: Path) -> list[tuple[str, int, tuple[float, ...]]]:
-        document = json.loads(path.read_text())
-        files = {i["id"]: i["file_name"] for i in document["images"]}
-        found = [(files[a["image_id"]], a["category_id"], tuple(a["bbox"])) for a in document["annotations"]]
-        return sorted(found)
-
-    for split in ("train", "val", "test"):
-        assert rows(tmp_path / f"annotations/{split}.json") == rows(source / f"annotations/{split}.json")
 
 
 def test_shapes_are_drawn_once_and_the_same(tmp_path: Path) -> None:
