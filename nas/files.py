@@ -66,6 +66,8 @@ def read_json(path: str | Path) -> Any:
         return json.loads(read_text(path))
     except json.JSONDecodeError as error:
         raise UserError(f"{path} is not valid JSON at line {error.lineno}: {error.msg}") from None
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits, or thousands of brackets
+        raise UserError(f"{path} is not JSON that can be read: {str(error).split(';')[0]}") from None
 
 
 def dump_yaml(data: Any) -> str:

@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import json
-from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
+from pydantic import ValidationError
 
+from nas.detection.annotation_schema import (
+    ANNOTATION,
+    CATEGORY,
+    IMAGE,
+    OUTLINE,
+    CocoAnnotation,
+    fault,
+    read_entries,
+    require_names,
+)
 from nas.detection.dataset import DetectionData, Polygons, Record
 from nas.detection.problems import Problem
 from nas.errors import UserError
@@ -22,36 +32,51 @@ def read_coco(
 ) -> tuple[DetectionData, list[Problem]]:
     """The images and boxes of a COCO file, labels numbered by ascending category id, and the entries left out.
 
-    Left out, as problems: annotations of an unknown image or category, or without four numbers as box, and images
-    listed without a readable size. UserError if the file is not a COCO detection file or a category is ambiguous.
+    Left out, as problems: entries with a value that cannot be used, annotations of an unknown image or category, and
+    images listed without a readable size. A file without `annotations` has none. UserError if the file is not a COCO
+    detection file, a category cannot be used, or an id stands for two things.
     """
-    document = read_json(annotations)
-    if not isinstance(document, dict) or not all(isinstance(document.get(k), list) for k in ("images", "categories")):
-        raise UserError(f"{annotations} is no COCO detection file: lists `images`, `annotations`, `categories`")
-    classes = _classes(document["categories"], annotations)
+    document = coco_document(annotations)
+    classes = coco_classes(document, annotations)
     labels = {category: label for label, category in enumerate(classes)}
-    problems: list[Problem] = []
-    grouped: dict[Any, list[Mapping[str, Any]]] = defaultdict(list)
-    known = {image.get("id") for image in document["images"]}
-    if len(known) != len(document["images"]):
+    pictures, problems = read_entries(IMAGE, document["images"], "images", annotations)
+    entries, broken = read_entries(ANNOTATION, document["annotations"], "annotations", annotations)
+    problems += broken
+    grouped: dict[int | str, list[tuple[CocoAnnotation, Polygons]]] = {image.id: [] for _, image in pictures}
+    if len(grouped) != len(pictures):
         raise UserError(f"{annotations}: two images have the same id")
-    for entry in document.get("annotations", []):
-        if entry.get("image_id") not in known:
-            problems.append(Problem("annotation of an unknown image", f"id {entry.get('image_id')}"))
-        elif entry.get("category_id") not in labels:
-            problems.append(Problem("annotation of an unknown category", f"id {entry.get('category_id')}"))
-        elif not _is_box(entry.get("bbox")):
-            problems.append(Problem("annotation without a box", f"annotation {entry.get('id')}"))
+    for position, entry in entries:
+        where = f"{annotations} annotations[{position}]"
+        if entry.image_id not in grouped:
+            problems.append(Problem("annotation of an unknown image", f"{where} has image {entry.image_id!r}"))
+        elif entry.category_id not in labels:
+            problems.append(Problem("annotation of an unknown category", f"{where} has category {entry.category_id}"))
         else:
-            grouped[entry["image_id"]].append(entry)
+            try:
+                grouped[entry.image_id].append((entry, _polygons(entry.segmentation, where)))
+            except UserError as error:
+                problems.append(Problem("outline that is not numbers", str(error)))
     records = []
-    for image in document["images"]:
-        record = _record(image, grouped[image.get("id")], images, labels, annotations)
-        if isinstance(record, Problem):
-            problems.append(record)
+    for _, image in pictures:
+        path = images / image.file_name
+        size = image.size or image_size(path)
+        if size is None:
+            problems.append(Problem("image without a size", str(path)))
         else:
-            records.append(record)
+            records.append(_record(path, image.id, size, grouped[image.id], labels))
     return DetectionData(name, split, tuple(classes.values()), tuple(classes), tuple(records)), problems
+
+
+def coco_document(path: str | Path) -> dict[str, list[Any]]:
+    """The three lists of a COCO file, their entries unread; UserError naming the file and what it lacks."""
+    document = read_json(path)
+    if not isinstance(document, dict):
+        raise UserError(f"{path} is no COCO detection file: a map with `images`, `annotations` and `categories`")
+    document = {"annotations": []} | document
+    for key in ("images", "annotations", "categories"):
+        if not isinstance(document.get(key), list):
+            raise UserError(f"{path} is no COCO detection file: `{key}` is not a list")
+    return document
 
 
 def write_coco(data: DetectionData, path: Path, images: Path | None = None) -> Path:
@@ -89,71 +114,57 @@ def _entry(
     }
 
 
-def _classes(categories: list[Mapping[str, Any]], path: Path) -> dict[int, str]:
-    """Category id -> name, ascending."""
-    try:
-        classes = {int(c["id"]): str(c["name"]) for c in sorted(categories, key=lambda c: int(c["id"]))}
-    except (KeyError, TypeError, ValueError):
-        raise UserError(f"{path}: every category needs an integer `id` and a `name`") from None
+def coco_classes(document: Mapping[str, list[Any]], path: str | Path) -> dict[int, str]:
+    """Category id -> name, ascending; UserError for a category without either, and for one that is there twice."""
+    categories, broken = read_entries(CATEGORY, document["categories"], "categories", path)
+    if broken:
+        raise UserError(broken[0].where)
+    classes = {category.id: category.name for _, category in sorted(categories, key=lambda c: c[1].id)}
     if len(classes) != len(categories):
         raise UserError(f"{path}: two categories have the same id")
-    names = list(classes.values())
-    double = next((name for name in names if names.count(name) > 1), None)
-    if double is not None:
-        raise UserError(f"{path}: two categories are called {double!r}; rename one")
-    if not classes:
-        raise UserError(f"{path}: no categories; list the classes even if no image has boxes")
+    require_names(classes.values(), path)
     return classes
 
 
-def _is_box(box: Any) -> bool:
-    return isinstance(box, list) and len(box) == 4 and all(isinstance(v, int | float) for v in box)
-
-
 def _record(
-    image: Mapping[str, Any],
-    entries: list[Mapping[str, Any]],
-    folder: Path,
+    path: Path,
+    number: int | str,
+    size: tuple[int, int],
+    outlined: list[tuple[CocoAnnotation, Polygons]],
     labels: Mapping[int, int],
-    annotations: Path,
-) -> Record | Problem:
-    if "id" not in image or "file_name" not in image:
-        raise UserError(f"{annotations}: every image needs `id` and `file_name`")
-    path = folder / str(image["file_name"])
-    width, height = image.get("width"), image.get("height")
-    if not (isinstance(width, int) and isinstance(height, int) and width > 0 and height > 0):
-        size = image_size(path)
-        if size is None:
-            return Problem("image without a size", str(path))
-        width, height = size
-    crowd = np.array([bool(e.get("iscrowd", 0)) for e in entries], bool)
-    boxes = np.array([e["bbox"] for e in entries], np.float64).reshape(-1, 4)
-    areas = np.array([e.get("area", b[2] * b[3]) for e, b in zip(entries, boxes, strict=True)], np.float64)
+) -> Record:
+    entries = [entry for entry, _ in outlined]
+    crowd = np.array([bool(e.iscrowd) for e in entries], bool)
+    boxes = np.array([e.bbox for e in entries], np.float64).reshape(-1, 4)
+    areas = np.array([b[2] * b[3] if e.area is None else e.area for e, b in zip(entries, boxes, strict=True)])
     boxes[:, 2:] += boxes[:, :2]
     corners = boxes.astype(np.float32)
-    numbers = np.array([labels[e["category_id"]] for e in entries], np.int64)
-    outlines = tuple(_polygons(e.get("segmentation")) for e, c in zip(entries, crowd, strict=True) if not c)
+    numbers = np.array([labels[e.category_id] for e in entries], np.int64)
+    polygons = tuple(outline for entry, outline in outlined if not entry.iscrowd)
     return Record(
         path,
-        image["id"],
-        width,
-        height,
+        number,
+        *size,
         corners[~crowd],
         numbers[~crowd],
-        areas[~crowd],
-        outlines if any(outlines) else (),
+        areas[~crowd].astype(np.float64),
+        polygons if any(polygons) else (),
         corners[crowd],
         numbers[crowd],
-        areas[crowd],
+        areas[crowd].astype(np.float64),
     )
 
 
-def _polygons(segmentation: Any) -> Polygons:
+def _polygons(segmentation: Any, where: str) -> Polygons:
     """Outlines (P, 2) of at least three points; run-length masks have none."""
-    if not isinstance(segmentation, list):
-        return ()
-    usable = [p for p in segmentation if isinstance(p, list) and len(p) >= 6 and len(p) % 2 == 0]
-    return tuple(np.array(p, np.float32).reshape(-1, 2) for p in usable)
+    outlines = []
+    for number, points in enumerate(segmentation if isinstance(segmentation, list) else ()):
+        if isinstance(points, list) and len(points) >= 6 and len(points) % 2 == 0:
+            try:
+                outlines.append(np.array(OUTLINE.validate_python(points), np.float32).reshape(-1, 2))
+            except ValidationError as error:
+                raise UserError(fault(error, f"{where}.segmentation[{number}]")) from None
+    return tuple(outlines)
 
 
 def image_size(path: Path) -> tuple[int, int] | None:

@@ -6,9 +6,10 @@ import re
 from pathlib import Path
 from typing import Any
 
+from nas.detection.annotation_schema import IMAGE, read_entries
+from nas.detection.coco_format import coco_classes, coco_document
 from nas.detection.predictor import Prediction
 from nas.errors import UserError
-from nas.files import read_json
 
 
 class ResultIds:
@@ -23,12 +24,12 @@ class ResultIds:
         self.images: dict[str, Any] | None = None
         if annotations is None:
             return
-        data = read_json(annotations)
-        try:
-            ids = {str(category["name"]): category["id"] for category in data["categories"]}
-            self.images = {str(image["file_name"]): image["id"] for image in data["images"]}
-        except (KeyError, TypeError):
-            raise UserError(f"{annotations} is no COCO annotation file: it needs images and categories") from None
+        document = coco_document(annotations)
+        ids = {name: number for number, name in coco_classes(document, annotations).items()}
+        pictures, broken = read_entries(IMAGE, document["images"], "images", annotations)
+        if broken:
+            raise UserError(broken[0].where)
+        self.images = {image.file_name: image.id for _, image in pictures}
         unknown = [name for name in classes if name not in ids]
         if unknown:
             raise UserError(f"{annotations} has no category {unknown[0]!r}; it has {', '.join(ids)}")

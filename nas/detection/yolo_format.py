@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from pydantic import TypeAdapter, ValidationError
 
+from nas.detection.annotation_schema import CLASS_NAME_LIST, CLASS_NAME_MAP, LARGEST, fault, require_names
 from nas.detection.coco_format import image_size
 from nas.detection.dataset import DetectionData, Polygons, Record
 from nas.detection.images import IMAGE_SUFFIXES
@@ -49,17 +52,30 @@ def yolo_classes(root: Path, otherwise: Sequence[str] | None = None) -> list[str
     """
     for file in (root / "data.yaml", root / "dataset.yaml"):
         if file.is_file():
-            names = (read_yaml(file) or {}).get("names")
-            if isinstance(names, dict) and sorted(names) == list(range(len(names))):
-                return [str(names[i]) for i in range(len(names))]
-            if isinstance(names, list) and names:
-                return [str(n) for n in names]
-            raise UserError(f"{file}: `names` must be a list of classes, or a map from 0, 1, 2, ...")
+            document = read_yaml(file)
+            if not isinstance(document, dict):
+                raise UserError(f"{file}: a map with `names` is needed")
+            return require_names(_names(document.get("names"), file), file)
     if (root / "classes.txt").is_file():
-        return [line.strip() for line in read_text(root / "classes.txt").splitlines() if line.strip()]
+        lines = read_text(root / "classes.txt").splitlines()
+        return require_names((line.strip() for line in lines if line.strip()), root / "classes.txt")
     if otherwise:
-        return list(otherwise)
+        return require_names(otherwise, "data.classes")
     raise UserError(f"{root}: neither data.yaml nor classes.txt names the classes; give data.classes=[...]")
+
+
+def _names(value: Any, file: Path) -> list[str]:
+    """The names in the order of their numbers."""
+    adapter: TypeAdapter[Any] = CLASS_NAME_MAP if isinstance(value, dict) else CLASS_NAME_LIST
+    try:
+        names = adapter.validate_python(value)
+    except ValidationError as error:
+        raise UserError(f"{file}: {fault(error, 'names')}") from None
+    if isinstance(names, list):
+        return names
+    if sorted(names) != list(range(len(names))):
+        raise UserError(f"{file}: `names` must be a list of classes, or a map from 0, 1, 2, ...")
+    return [names[i] for i in range(len(names))]
 
 
 def write_yolo(data: DetectionData, labels: Path) -> None:
@@ -93,8 +109,11 @@ def _record(
         except ValueError:
             problems.append(Problem("label line that is not numbers", f"{text}:{row}"))
             continue
-        if label != int(label) or not 0 <= label < count:
+        if not (0 <= label < count and label == int(label)):
             problems.append(Problem("annotation of an unknown category", f"{text}:{row} has {label:g} of {count}"))
+            continue
+        if not all(abs(v) <= LARGEST for v in numbers):
+            problems.append(Problem("box that is not finite", f"{text}:{row}"))
             continue
         if len(numbers) == 4:
             centre, side = np.array(numbers[:2]) * scale, np.array(numbers[2:]) * scale

@@ -147,7 +147,7 @@ def test_one_clear_line(make: Any, spoil: Any, message: str) -> None:
 
 @pytest.mark.parametrize(
     ("categories", "message"),
-    [([(1, "a"), (1, "b")], "same id"), ([(1, "a"), (2, "a")], "called 'a'"), ([], "no categories")],
+    [([(1, "a"), (1, "b")], "same id"), ([(1, "a"), (2, "a")], "called 'a'"), ([], "no classes")],
 )
 def test_ambiguous_categories(make: Any, categories: Any, message: str) -> None:
     with pytest.raises(UserError, match=message):
