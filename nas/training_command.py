@@ -33,6 +33,7 @@ def train_from_config(config: TrainConfig, folder: Path, plain: Any) -> Training
     """Train in `folder`, whose config.yaml keeps the composed settings `plain`; print what came out."""
     from nas.detection.evaluator import evaluate
     from nas.detection.training import run_training
+    from nas.detection.training_setup import device_kind
     from nas.models.checkpoint import load_checkpoint
 
     first = int(os.environ.get("RANK", 0)) == 0
@@ -49,7 +50,7 @@ def train_from_config(config: TrainConfig, folder: Path, plain: Any) -> Training
         f"{result.steps} steps in {result.seconds / 60:.1f} min; best val AP {result.score:.3f} (epoch {result.epoch})"
     )
     if test is not None:
-        model = load_checkpoint(result.best)
+        model = load_checkpoint(result.best).to(device_kind(config.device))
         scores = evaluate(model.fuse(), test, model.image_size)
         write_atomic(folder / "test.json", json.dumps(scores.as_dict(), indent=1) + "\n")
         print(f"test AP {scores.ap:.3f}  AP50 {scores.ap50:.3f}  AP75 {scores.ap75:.3f}  ({scores.images} images)")

@@ -79,6 +79,23 @@ def test_train_from_python(model, home, monkeypatch, capsys):
     assert "test AP" in capsys.readouterr().out
 
 
+def test_the_final_test_runs_where_the_training_ran(model, home, monkeypatch):
+    from nas.detection import evaluator, training_setup
+
+    monkeypatch.setenv("MAENAS_SHAPES", str(home / "shapes"))
+    kinds, seen = iter(["cpu", "meta"]), []  # the training's processes ask first, then the test
+
+    def watched(network, data, size):
+        seen.append({parameter.device.type for parameter in network.parameters()})
+        raise UserError("seen")
+
+    monkeypatch.setattr(training_setup, "device_kind", lambda device: next(kinds))
+    monkeypatch.setattr(evaluator, "evaluate", watched)
+    with pytest.raises(UserError, match="seen"):
+        train(model, "shapes", home / "device", **SHORT)
+    assert seen == [{"meta"}]
+
+
 def command(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     environment = os.environ | {
         "OMP_NUM_THREADS": "1",

@@ -49,7 +49,8 @@ class LossOptions:
     box_weighting: positives weigh their highest class probability ("score", DAMO-YOLO) or quality ("quality", TAL);
     distance_margin keeps a distance target below the last bin; auxiliary_weight multiplies a training-only branch;
     end_to_end: the main branch learns one prior per object and the auxiliary many (YOLO26), their weights exchanged
-    over the training: the many-branch falls from 0.8 to 0.1; scale_by_batch: multiply the total by the batch size.
+    over the training: the many-branch falls from 0.8 to 0.1; scale_by_batch: multiply the total by the batch of the whole
+    optimiser step, over all micro-batches and processes.
     """
 
     assigner: str = "align_ota"
@@ -78,13 +79,15 @@ class DetectionLoss:
     """Weighted terms of a raw prediction against targets, always in float32 (or float64).
 
     Calling it gives {"class", "box", "dfl"} (and "aux_*" for an auxiliary branch) as scalars whose sum is the loss.
-    Normalisers are averaged over processes and at least 1 over all of them, so that DDP's mean of gradients equals one
-    process with the whole batch (the official code has that floor of 1 in every process).
+    Normalisers are averaged over processes and at least 1 over the whole optimiser step, so that DDP's mean of gradients
+    equals one process with the whole batch (the official code has that floor of 1 in every process).
+    `micro_batches` are those of a step in one process; the caller takes the mean over them.
     `image_size` scales the L1 term of detectors that predict distances directly (one bin).
     """
 
     options: LossOptions = field(default_factory=LossOptions)
     image_size: int = 640
+    micro_batches: int = 1
 
     def __post_init__(self) -> None:
         for name, choices in (
@@ -99,17 +102,23 @@ class DetectionLoss:
         if self.options.end_to_end:
             self.main_assigner = TAL(topk=7, keep=1)
 
+    @property
+    def parts(self) -> int:
+        """Into how many pieces, of which the step takes the mean, its batch is cut."""
+        return self.micro_batches * world_size()
+
     def __call__(self, raw: RawPrediction, targets: Targets, progress: float = 0.0) -> dict[str, Tensor]:
-        """Terms for one batch; `progress` in [0, 1] is the fraction of the training that is done."""
+        """Terms for one micro-batch; `progress` in [0, 1] is the fraction of the training that is done."""
         options = self.options
+        whole = raw.class_logits.shape[0] * self.parts if options.scale_by_batch else 1
         with torch.autocast(raw.class_logits.device.type, enabled=False):
             main, many = 1.0, options.auxiliary_weight
             if options.end_to_end:
                 many = 0.8 + (0.1 - 0.8) * progress
                 main = 1 - many
-            losses = self._branch(raw, targets, self.main_assigner, main)
+            losses = self._branch(raw, targets, self.main_assigner, main * whole)
             if raw.auxiliary is not None:
-                extra = self._branch(raw.auxiliary, targets, self.auxiliary_assigner, many)
+                extra = self._branch(raw.auxiliary, targets, self.auxiliary_assigner, many * whole)
                 losses |= {f"aux_{name}": value for name, value in extra.items()}
         return losses
 
@@ -121,7 +130,7 @@ class DetectionLoss:
         return (assigner or self.main_assigner)(scores, boxes, points, strides, targets)
 
     def _branch(
-        self, raw: RawPrediction, targets: Targets, assigner: OTA | TAL | ATSS, weight: float
+        self, raw: RawPrediction, targets: Targets, assigner: OTA | TAL | ATSS, scale: float
     ) -> dict[str, Tensor]:
         options = self.options
         assignment = self.assign(raw, targets, assigner)
@@ -137,7 +146,7 @@ class DetectionLoss:
         else:
             weights = quality
         counts = torch.stack([positive.sum().to(weights.dtype), weights.sum(), quality.sum()])
-        positives, weight_sum, quality_sum = mean_over_processes(counts).clamp(min=1 / world_size())
+        positives, weight_sum, quality_sum = mean_over_processes(counts).clamp(min=1 / self.parts)
         if options.classification == "qfl":
             class_loss = quality_focal_loss(logits, labels, assignment.quality) / positives
         else:
@@ -151,7 +160,6 @@ class DetectionLoss:
             side_loss = (self._sides(raw, image, prior, truth) * weights).sum() / weight_sum
         else:
             box_loss, side_loss = boxes.sum() * 0.0, at_least_float32(raw.box_logits).sum() * 0.0
-        scale = weight * (raw.boxes.shape[0] if options.scale_by_batch else 1)
         return {
             "class": class_loss * (options.class_weight * scale),
             "box": box_loss * (options.box_weight * scale),

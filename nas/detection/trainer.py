@@ -168,20 +168,26 @@ class Trainer:
         for i, batch in enumerate(group):
             with self.fabric.no_backward_sync(self.forward, enabled=i + 1 < len(group)):
                 losses = self._losses(batch, place, fraction)
-                whole = torch.stack(list(losses.values())).sum() / self.options.accumulate
+                whole = torch.stack(list(losses.values())).sum() / len(group)  # the epoch's last may be short
                 self.fabric.backward(whole)
             for name, value in losses.items():
                 totals[name] = totals.get(name, 0.0) + value.detach() / len(group)
         if self.clip:
-            self.fabric.clip_gradients(
-                self.network.detector, self.parts.optimizer, max_norm=self.clip, error_if_nonfinite=False
-            )
+            self._clip_gradients()
         self.parts.precision.optimizer_step(self.parts.optimizer)
         self.parts.optimizer.zero_grad(set_to_none=True)
         self.parts.ema.update(self.network.detector)
         self.position.step += 1
         files = [str(self.loader.data.records[i].path) for batch in group for i in batch.indices]
         self.guard.add(self.position.step, rate, totals, files)
+
+    def _clip_gradients(self) -> None:
+        """Clip the detector's gradient alone: Fabric would count whatever else the optimiser holds, the adapters too."""
+        precision, optimizer = self.parts.precision, self.parts.optimizer
+        precision.unscale_gradients(optimizer)
+        own = set(self.network.detector.parameters())
+        parameters = [parameter for parameter in precision.main_params(optimizer) if parameter in own]
+        torch.nn.utils.clip_grad_norm_(parameters, self.clip)
 
     def _losses(self, batch: Batch, place: float, fraction: float) -> dict[str, Tensor]:
         """Weighted loss terms of one micro-batch, "distill" among them where there is a teacher."""

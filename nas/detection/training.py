@@ -126,7 +126,7 @@ def run_training(task: TrainingTask, folder: str | Path, resume: bool = False, p
         network,
         forward,
         parts,
-        DetectionLoss(loss_options, detector.image_size),
+        DetectionLoss(loss_options, detector.image_size, options.accumulate),
         schedule,
         options,
         task.distill,

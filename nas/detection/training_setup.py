@@ -32,20 +32,27 @@ class WholeDouble(DoublePrecision):
         return data
 
 
+def device_kind(device: str) -> str:
+    """cpu or cuda, for device=auto, cpu or cuda; UserError for another name or a GPU that is not there."""
+    if device not in ("auto", "cpu", "cuda"):
+        raise UserError(f"device must be auto, cpu or cuda, got {device!r}")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UserError("device=cuda: no usable GPU is found; check the driver and the torch build, or use device=cpu")
+    return "cuda" if device != "cpu" and torch.cuda.is_available() else "cpu"
+
+
 def make_fabric(device: str = "auto", precision: str = "auto", shared_norms: bool = True) -> Fabric:
     """Fabric for one process, or for all that torchrun started (its environment tells).
 
     device: auto, cpu or cuda; precision: see `TrainerOptions`. Several processes use nccl on GPUs and gloo on the CPU.
     """
-    if device not in ("auto", "cpu", "cuda"):
-        raise UserError(f"device must be auto, cpu or cuda, got {device!r}")
-    if device == "cuda" and not torch.cuda.is_available():
-        raise UserError("device=cuda: no usable GPU is found; check the driver and the torch build, or use device=cpu")
-    kind = "cuda" if device != "cpu" and torch.cuda.is_available() else "cpu"
+    kind = device_kind(device)
     if precision == "fp16" and kind == "cpu":
         raise UserError("trainer.precision=fp16 needs a GPU; use bf16 or fp32 on the CPU")
     if precision == "auto":
-        precision = "fp32" if kind == "cpu" else "bf16" if torch.cuda.is_bf16_supported() else "fp16"
+        # Older cards only emulate bf16, slowly, and torch.cuda.is_bf16_supported() counts that as well.
+        native = kind == "cuda" and torch.cuda.get_device_capability() >= (8, 0)
+        precision = "fp32" if kind == "cpu" else "bf16" if native else "fp16"
     arithmetic: dict[str, dict[str, Any]] = {
         "fp32": {"precision": "32-true"},
         "bf16": {"precision": "bf16-mixed"},

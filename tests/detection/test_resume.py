@@ -89,6 +89,30 @@ def test_in_double_precision_two_processes_are_one_all_along(runs, tiny, tmp_pat
             assert float(one[term]) == pytest.approx(float(two[term]), rel=1e-6)
 
 
+@pytest.mark.parametrize("recipe", [{}, {"assigner": "tal", "classification": "bce", "scale_by_batch": True}])
+def test_micro_batches_and_processes_share_one_gradient(runs, tiny, tmp_path, recipe):
+    """One picture over and over: every micro-batch has the same loss, so any way to cut a step must train alike.
+
+    With six pictures of two steps an epoch the second step is cut into fewer micro-batches than the first.
+    """
+    root = str(runs / "shapes")
+
+    def settings(accumulate: int) -> dict:
+        changes = {"epochs": 4, "precision": "fp64", "accumulate": accumulate}
+        return {"root": root, "copies": 6, "loss": recipe, "changes": changes}
+
+    for accumulate in (1, 2, 4):
+        tiny.train_tiny(tmp_path / f"1x{accumulate}", **settings(accumulate) | {"root": runs / "shapes"})
+    assert start(tmp_path / "2x1", settings(1), processes=2) == 0
+    assert start(tmp_path / "2x2", settings(2), processes=2) == 0
+    rows = {path.name: list(csv.DictReader((path / "steps.csv").open())) for path in tmp_path.iterdir()}
+    whole = [float(row["total"]) for row in rows.pop("1x1")]
+    assert len(whole) == 8 and abs(whole[-1] / whole[0] - 1) > 0.02
+    assert len(rows) == 4
+    for name, cut in rows.items():
+        assert [float(row["total"]) for row in cut] == pytest.approx(whole, rel=1e-6), name
+
+
 def test_what_cannot_be_resumed_is_told(tmp_path):
     with pytest.raises(UserError, match="nothing to resume"):
         read_state(tmp_path)

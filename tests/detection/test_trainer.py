@@ -7,12 +7,13 @@ import json
 import os
 import signal
 from dataclasses import replace
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 import torch
 
-from nas.detection import training_state
+from nas.detection import training_setup, training_state
 from nas.detection.augment import Augmentation
 from nas.detection.dataset import DetectionData, relabel
 from nas.detection.loader import build_loader
@@ -176,6 +177,38 @@ def test_distillation_logs_its_loss_and_trains_adapters(tiny, root, tmp_path):
     assert [float(row["distill"]) > 0 for row in steps(tmp_path / "report")] == [True] * 6 + [False] * 6
     with pytest.raises(UserError, match="distill.teacher must be a checkpoint"):
         run(tiny, root, tmp_path / "no", distill=DistillOptions("damo-yolo-s"))
+
+
+def test_clipping_measures_the_detector_alone(tiny, root, tmp_path, monkeypatch):
+    from nas.models.checkpoint import save_checkpoint
+
+    teacher = save_checkpoint(tmp_path / "teacher.safetensors", build_detector(tiny.tiny_spec(16), 5))
+    clipped = []
+    original = Trainer._clip_gradients
+
+    def norm(module) -> float:
+        return float(torch.stack([p.grad.norm() for p in module.parameters()]).norm())
+
+    def watched(self):
+        detector, adapters = norm(self.network.detector), norm(self.network.distiller)
+        self.clip = 0.5 * detector
+        original(self)
+        clipped.append((norm(self.network.detector) / detector, norm(self.network.distiller) / adapters))
+
+    monkeypatch.setattr(Trainer, "_clip_gradients", watched)
+    run(tiny, root, tmp_path / "run", {"epochs": 2, "clip": 1.0}, distill=DistillOptions(str(teacher)))
+    assert clipped == [(pytest.approx(0.5, rel=1e-4), pytest.approx(1.0))] * 12
+
+
+def test_half_precision_is_chosen_by_the_card(monkeypatch):
+    chosen = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda *_, **__: True)  # as torch says of a T4: by emulation
+    monkeypatch.setattr(training_setup, "Fabric", lambda **settings: chosen.append(settings["precision"]) or Mock())
+    for capability in ((7, 0), (7, 5), (8, 0), (8, 9), (12, 0)):
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None, c=capability: c)
+        training_setup.make_fabric("cuda")
+    assert chosen == ["16-mixed", "16-mixed", "bf16-mixed", "bf16-mixed", "bf16-mixed"]
 
 
 def test_fine_tuning_to_other_classes_with_a_frozen_backbone(tiny, root, tmp_path):

@@ -11,6 +11,7 @@ from typing import Any
 
 from nas.detection.augment import Augmentation
 from nas.detection.coco_format import read_coco
+from nas.detection.detection_loss import LossOptions
 from nas.detection.optimizer import OptimizerOptions
 from nas.detection.shapes import draw_shapes
 from nas.detection.training import TrainingResult, TrainingTask, run_training
@@ -47,9 +48,16 @@ def tiny_task(root: Path, changes: dict[str, Any] | None = None, augment: bool =
     return TrainingTask(tiny_spec(), train, val, options(**(changes or {})), augmentation, device="cpu", **others)
 
 
-def train_tiny(folder: Path, resume: bool = False, **settings: Any) -> TrainingResult:
-    root = settings.pop("root", folder.parent / "shapes")
-    return run_training(tiny_task(root, **settings), folder, resume, progress=False)
+def train_tiny(
+    folder: Path, resume: bool = False, copies: int = 0, loss: dict[str, Any] | None = None, **settings: Any
+) -> TrainingResult:
+    """copies: train on one picture, that many times over, as it is; loss: changes to the defaults."""
+    task = tiny_task(settings.pop("root", folder.parent / "shapes"), **settings)
+    if copies:
+        task.train = task.train.subset([0] * copies)
+        task.augmentation, task.val = Augmentation.plain(), None
+    task.options.loss = LossOptions(**(loss or {}))
+    return run_training(task, folder, resume, progress=False)
 
 
 def main() -> None:
