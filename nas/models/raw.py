@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 class RawPrediction(NamedTuple):
     """Outputs before the sigmoid and decoded boxes, N priors in level order (8, 16, 32), row-major inside a level.
 
+    All in float32 (or float64) whatever precision the layers computed in.
     class_logits (B, N, C); box_logits (B, N, 4, bins): the distance distribution's logits, bins = 1 for direct distances;
     boxes (B, N, 4) decoded corners in pixels; points (N, 2) prior x, y in pixels; strides (N,);
     neck: the three neck maps (distillation reads them); auxiliary: the same of a training-only branch, or None.
@@ -28,3 +30,10 @@ class RawPrediction(NamedTuple):
 def at_least_float32(x: Tensor) -> Tensor:
     """The tensor in float32; in float64 if it is so already."""
     return x if x.dtype is torch.float64 else x.float()
+
+
+def outside_autocast(device: torch.device) -> AbstractContextManager:
+    """A context in which float32 stays float32; where autocast is off it is none at all, so that exports do not see it."""
+    if torch.is_autocast_enabled(device.type):
+        return torch.autocast(device.type, enabled=False)
+    return nullcontext()

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from nas.errors import UserError
 from nas.models.baselines.conv import batch_norm, biased, folded
 from nas.models.baselines.dfl_head import STRIDES
-from nas.models.raw import RawPrediction
+from nas.models.raw import RawPrediction, at_least_float32
 
 #: Width and height in pixels, three per level.
 ANCHORS = (
@@ -94,12 +94,12 @@ class AnchorHead(nn.Module):
                 bias[:, 5:] += math.log(0.6 / (num_classes - 0.99))
 
     def level_outputs(self, maps: Sequence[Tensor]) -> list[Tensor]:
-        """Raw outputs per level, (B, 3, H, W, 5 + classes): x, y, w, h, objectness, classes."""
+        """Raw outputs per level, at least in float32, (B, 3, H, W, 5 + classes): x, y, w, h, objectness, classes."""
         result = []
         for level, (conv, add, multiply) in enumerate(zip(self.m, self.ia, self.im, strict=True)):
             assert isinstance(add, Implicit) and isinstance(multiply, Implicit)
             x = maps[level]
-            y = conv(x) if self.fused else multiply.implicit * conv(add.implicit + x)
+            y = at_least_float32(conv(x) if self.fused else multiply.implicit * conv(add.implicit + x))
             batch, _, height, width = y.shape
             result.append(y.view(batch, 3, self.outputs, height, width).permute(0, 1, 3, 4, 2))
         return result

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from nas.models.baselines.conv import Conv, DWConv
-from nas.models.raw import RawPrediction
+from nas.models.raw import RawPrediction, at_least_float32, outside_autocast
 
 STRIDES = (8, 16, 32)
 BINS = 16
@@ -28,8 +28,9 @@ class DFL(nn.Module):
     def forward(self, logits: Tensor) -> Tensor:
         """(B, 4 * bins, A) -> distances (B, 4, A) in stride units."""
         batch, channels, anchors = logits.shape
-        bins = logits.view(batch, 4, channels // 4, anchors).transpose(1, 2).softmax(1)
-        return self.conv(bins).view(batch, 4, anchors)
+        with outside_autocast(logits.device):
+            bins = logits.view(batch, 4, channels // 4, anchors).transpose(1, 2).softmax(1)
+            return self.conv(bins.to(self.conv.weight.dtype)).view(batch, 4, anchors)
 
 
 def box_branch(channels: Sequence[int], bins: int, groups: int = 1) -> nn.ModuleList:
@@ -77,17 +78,18 @@ def prior_points(maps: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     points, strides = [], []
     for level, stride in zip(maps, STRIDES, strict=True):
         height, width = level.shape[-2:]
-        xs = (torch.arange(width, device=level.device, dtype=level.dtype) + 0.5) * stride
-        ys = (torch.arange(height, device=level.device, dtype=level.dtype) + 0.5) * stride
+        kind = torch.promote_types(level.dtype, torch.float32)  # half precision has no centres above 128 px
+        xs = (torch.arange(width, device=level.device, dtype=kind) + 0.5) * stride
+        ys = (torch.arange(height, device=level.device, dtype=kind) + 0.5) * stride
         grid_y, grid_x = torch.meshgrid(ys, xs, indexing="ij")
         points.append(torch.stack((grid_x, grid_y), -1).view(-1, 2))
-        strides.append(torch.full((height * width,), float(stride), device=level.device, dtype=level.dtype))
+        strides.append(torch.full((height * width,), float(stride), device=level.device, dtype=kind))
     return torch.cat(points), torch.cat(strides)
 
 
 def flat(branch: nn.ModuleList, maps: Sequence[Tensor]) -> Tensor:
-    """A branch's outputs of all levels: (B, channels, A)."""
-    return torch.cat([layer(level).flatten(2) for layer, level in zip(branch, maps, strict=True)], 2)
+    """A branch's outputs of all levels, at least in float32: (B, channels, A)."""
+    return at_least_float32(torch.cat([layer(level).flatten(2) for layer, level in zip(branch, maps, strict=True)], 2))
 
 
 def corner_boxes(distances: Tensor, points: Tensor, strides: Tensor) -> Tensor:

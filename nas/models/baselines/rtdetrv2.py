@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from nas.errors import UserError
 from nas.models.baselines.conv import biased
-from nas.models.raw import RawPrediction
+from nas.models.raw import RawPrediction, at_least_float32
 
 QUERIES = 300
 
@@ -126,8 +126,8 @@ class RTDETRv2(nn.Module):
         for index in range(self.size.run_layers):
             position = body.decoder.query_pos_head(references)
             queries = decoder_layer(body.decoder.layers[index], queries, position, memory, shapes, references)
-            references = (self.bbox_embed[index](queries) + inverse_sigmoid(references)).sigmoid()
-        return self.class_embed[self.size.run_layers - 1](queries), references
+            references = (at_least_float32(self.bbox_embed[index](queries)) + inverse_sigmoid(references)).sigmoid()
+        return at_least_float32(self.class_embed[self.size.run_layers - 1](queries)), references
 
     def _select(self, memory: Tensor, shapes: list[tuple[int, int]]) -> tuple[Tensor, Tensor]:
         """Embeddings and boxes of the 300 tokens with the best class logit."""
@@ -135,7 +135,7 @@ class RTDETRv2(nn.Module):
         anchors, valid = anchor_logits(shapes, memory)
         embedded = body.enc_output(valid.to(memory.dtype) * memory)
         scores = body.enc_score_head(embedded).amax(-1)
-        boxes = body.enc_bbox_head(embedded) + anchors
+        boxes = at_least_float32(body.enc_bbox_head(embedded)) + anchors
         chosen = scores.topk(min(QUERIES, scores.shape[1]), dim=1).indices[..., None]
         queries = embedded.gather(1, chosen.expand(-1, -1, embedded.shape[-1]))
         return queries, boxes.gather(1, chosen.expand(-1, -1, 4)).sigmoid()
@@ -195,17 +195,18 @@ def deformable_attention(attention: Any, queries: Tensor, memory: Tensor, shapes
 
 def anchor_logits(shapes: Sequence[tuple[int, int]], like: Tensor) -> tuple[Tensor, Tensor]:
     """Logits of the anchor boxes (1, A, 4), huge where they touch the outer 1 %, and their validity (1, A, 1)."""
+    kind = torch.promote_types(like.dtype, torch.float32)
     anchors = []
     for level, (height, width) in enumerate(shapes):
-        xs = (torch.arange(width, device=like.device, dtype=like.dtype) + 0.5) / width
-        ys = (torch.arange(height, device=like.device, dtype=like.dtype) + 0.5) / height
+        xs = (torch.arange(width, device=like.device, dtype=kind) + 0.5) / width
+        ys = (torch.arange(height, device=like.device, dtype=kind) + 0.5) / height
         grid_y, grid_x = torch.meshgrid(ys, xs, indexing="ij")
         side = torch.full_like(grid_x, 0.05 * 2.0**level)
         anchors.append(torch.stack((grid_x, grid_y, side, side), -1).view(1, -1, 4))
     boxes = torch.cat(anchors, 1)
     valid = ((boxes > 0.01) & (boxes < 0.99)).all(-1, keepdim=True)
     logits = torch.log(boxes / (1 - boxes))
-    return torch.where(valid, logits, torch.full_like(logits, torch.finfo(like.dtype).max)), valid
+    return torch.where(valid, logits, torch.full_like(logits, torch.finfo(kind).max)), valid
 
 
 def inverse_sigmoid(x: Tensor, eps: float = 1e-5) -> Tensor:

@@ -13,6 +13,7 @@ import torch
 
 from nas.errors import UserError
 from nas.models.baselines import build_baseline
+from nas.models.build import build_model
 
 GOLDEN = Path(__file__).resolve().parents[2] / "golden" / "baselines"
 #: Pixels and scores: the goldens' own tolerances.
@@ -160,3 +161,63 @@ def test_bad_requests_say_what_to_do() -> None:
         build_baseline("yolo11n", num_classes=3, classes=["a", "b"])
     with torch.device("meta"), pytest.raises(UserError, match="anchor"):
         build_baseline("yolov7")(torch.zeros(1, 3, 64, 64))
+
+
+def exact_corners(sides: torch.Tensor, points: torch.Tensor, strides: torch.Tensor) -> torch.Tensor:
+    """Boxes in float64 from left, top, right, bottom distances (B, A, 4) in stride units."""
+    reach = sides.double() * strides.double()[:, None]
+    return torch.cat((points.double() - reach[..., :2], points.double() + reach[..., 2:]), -1)
+
+
+@pytest.mark.parametrize("name", ["yolov5n", "yolov8n", "yolov9t", "yolov9t-pgi", "yolo11n", "yolo26n", "damo-yolo-ns"])
+def test_autocast_leaves_decoding_in_float32(name: str, golden_model: Callable[[str], Any]) -> None:
+    torch.manual_seed(0)
+    model = build_model(name).eval() if name.startswith("damo") else golden_model(name)
+    cells = [torch.randn(1, channels, 40 >> i % 3, 80 >> i % 3) for i, channels in enumerate(head_widths(model))]
+    head = model.head
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        raw = head.raw(cells) if hasattr(head, "raw") else head.predict_raw(cells)
+        scores, _ = model(torch.rand(1, 3, 64, 64) * 255)
+    assert scores.dtype is torch.float32
+    for branch in filter(None, (raw, raw.auxiliary)):
+        kinds = {item.dtype for item in (branch.class_logits, branch.box_logits, branch.boxes, branch.points)}
+        assert kinds == {torch.float32} == {branch.strides.dtype}
+        assert len(branch.points.unique(dim=0)) >= 40 * 80, "priors far from the origin stay apart"
+        bins = branch.box_logits.shape[-1]
+        spread = branch.box_logits.double()
+        sides = spread[..., 0] if bins == 1 else (spread.softmax(-1) * torch.arange(bins)).sum(-1)
+        exact = exact_corners(sides, branch.points, branch.strides)
+        torch.testing.assert_close(branch.boxes.double(), exact, rtol=0, atol=ABSOLUTE)
+
+
+def head_widths(model: Any) -> list[int]:
+    """Channels of the maps that a detector's head reads, the auxiliary branch's first."""
+    if hasattr(model.head, "gfl_cls"):
+        return [layer.in_channels for layer in model.head.gfl_cls]
+    branches = [model.head.cv2, *([model.head.cv4] if hasattr(model.head, "cv4") else [])]
+    return [level[0].conv.in_channels for branch in branches for level in branch]
+
+
+def test_autocast_leaves_the_anchors_of_yolov7_in_float32(golden_model: Callable[[str], Any]) -> None:
+    head = golden_model("yolov7").head
+    maps = [torch.randn(1, layer.in_channels, 40 >> i, 80 >> i) for i, layer in enumerate(head.m)]
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        levels, rows = head.level_outputs(maps), head.decoded(maps)
+        head.level_outputs = lambda _: [level.double() for level in levels]
+        exact = head.decoded(maps)
+    assert rows.dtype is torch.float32 and exact.dtype is torch.float64
+    torch.testing.assert_close(rows.double(), exact, rtol=0, atol=ABSOLUTE)
+
+
+def test_autocast_leaves_the_boxes_of_rtdetr_in_float32(golden_model: Callable[[str], Any], golden_image) -> None:
+    model = golden_model("rtdetrv2-s")
+    seen: dict[str, torch.Tensor] = {}
+    model.body.decoder.query_pos_head.register_forward_pre_hook(lambda _, given: seen.update(before=given[0]))
+    model.bbox_embed[2].register_forward_hook(lambda _, given, result: seen.update(moved=result))
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        scores, boxes = model(golden_image)
+    assert seen["moved"].dtype is torch.bfloat16
+    assert {item.dtype for item in (scores, boxes, seen["before"])} == {torch.float32}
+    centre, size = (seen["moved"].double() + torch.logit(seen["before"].double(), 1e-5)).sigmoid().split(2, -1)
+    exact = torch.cat((centre - size / 2, centre + size / 2), -1) * 320
+    torch.testing.assert_close(boxes.double(), exact, rtol=0, atol=ABSOLUTE)
