@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from experiments.tables import FOLDER
 from nas.config.launch import config_folder
 from nas.errors import UserError
 from nas.files import read_yaml
 
 if TYPE_CHECKING:
     from experiments.scales import Scale
+
+#: Where the lines, cards and pictures of trainings on real data lie.
+RESULTS = FOLDER / "results"
 
 
 def data_config(name: str) -> Any:
@@ -24,15 +29,32 @@ def data_config(name: str) -> Any:
     return OmegaConf.to_object(merged)
 
 
+def is_drawn(name: str) -> bool:
+    """Whether a data set is drawn, and so stands for no result; False for one that conf/data does not know."""
+    return Path(config_folder(), "data", f"{name}.yaml").is_file() and data_config(name).format == "shapes"
+
+
+def keep_drawn_out(name: str, folder: Path) -> None:
+    """Raise UserError if results on drawn data would be written among those on real data."""
+    if is_drawn(name) and folder.resolve().is_relative_to(RESULTS):
+        raise UserError(f"{folder} is for results on real data and {name} is drawn: give output= another folder")
+
+
+def results_place(name: str, output: Path) -> Path:
+    """The folder of the lines of trainings on a data set: experiments/results, or one in `output` where it is drawn."""
+    place = output / "results" if is_drawn(name) else RESULTS
+    keep_drawn_out(name, place)
+    return place
+
+
 def available(name: str) -> bool:
     """Whether the data set lies where its configuration looks for it (the drawn one always does)."""
     from nas.detection.sources import data_root
 
-    config = data_config(name)
-    if config.format == "shapes":
+    if is_drawn(name):
         return True
     try:
-        return data_root(config).is_dir()
+        return data_root(data_config(name)).is_dir()
     except UserError:
         return False
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.command import run, split_words
+from experiments.data import keep_drawn_out
 from experiments.result_plots import interval
 from experiments.tables import load_table
 from nas.config.launch import config_folder
@@ -54,6 +55,7 @@ def write_card(place: Path, runs: Sequence[Path], measure: bool, hardware: str, 
     header, record, model = headers[0], records[0], load_checkpoint(path)
     name = card_name(record["scale"], record["table"], record["row"]) if "table" in record else place.name
     card = place / CARD if output is None else output / f"{name}.md"
+    keep_drawn_out(str(record.get("data")), card)
     curves = place / CURVES if output is None else output / f"{name}.png"
     draw_curves(runs, curves)
     lines = [f"# {title(header, record)}", ""]

@@ -15,12 +15,11 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from experiments.data import data_of
-from experiments.scales import Scale, training_recipe
-from experiments.tables import FOLDER, Row, Table, load_table, table_names
+from experiments.data import data_of, keep_drawn_out, results_place
+from experiments.scales import Scale, load_scale, scale_names, training_recipe
+from experiments.tables import Row, Table, load_table, table_names
 from nas.files import read_text, write_atomic
 
-RESULTS = FOLDER / "results"
 COLUMNS = ("table", "row", "scale", "seed", "data", "recipe", "ap", "ap50", "steps", "train_seconds", "seconds", "device",
            "torch", "commit", "date")  # fmt: skip
 
@@ -83,10 +82,15 @@ class Job:
 
 
 class Trainings:
-    """The trainings that the rows of all tables stand for at one scale; `output` is the folder of their checkpoints."""
+    """The trainings that the rows of all tables stand for at one scale; `output` is the folder of their checkpoints.
+
+    `place` is the folder of their lines: experiments/results, or a folder of `output` where the data is drawn. Raises
+    UserError if that lies in experiments/results.
+    """
 
     def __init__(self, scale: Scale, output: Path = Path("outputs/experiments")) -> None:
         self.scale, self.output, self.data = scale, output.resolve(), data_of(scale)
+        self.place = results_place(self.data, self.output)
         self.recipes: dict[tuple[str, str], str] = {}
         self.rows: dict[str, list[tuple[Table, Row]]] = {}
         for table in map(load_table, table_names()):
@@ -102,9 +106,9 @@ class Trainings:
         teacher = self.job(self.recipes[table.name, row.teacher], seed) if row.teacher else None
         return Job(recipe, tuple(rows), seed, self.scale, self.data, self.output, teacher)
 
-    def results(self, table: str) -> list[dict[str, str]]:
-        """The lines of a table at this scale that belong to its rows as they are now."""
-        lines = (line for line in read_results(table) if line["scale"] == self.scale.name)
+    def results(self, table: str, place: Path | None = None) -> list[dict[str, str]]:
+        """The lines of a table (in another folder's file) at this scale that belong to its rows as they are now."""
+        lines = (line for line in read_results(table, place or self.place) if line["scale"] == self.scale.name)
         return [line for line in lines if self.recipes.get((table, line["row"])) == line["recipe"]]
 
     def missing(self, tables: Sequence[str]) -> list[Job]:
@@ -136,27 +140,41 @@ class Trainings:
                 lines[line["recipe"]].append(line)
         for name in table_names():
             rows = [(row, recipe) for (table, row), recipe in self.recipes.items() if table == name]
-            add_results(name, (line | {"table": name, "row": row} for row, recipe in rows for line in lines[recipe]))
+            shared = (line | {"table": name, "row": row} for row, recipe in rows for line in lines[recipe])
+            add_results(name, shared, self.place)
 
 
-def results_file(table: str) -> Path:
-    """Where the lines of a table lie."""
-    return RESULTS / f"{table}.csv"
+def overview(output: Path) -> str:
+    """What there is: the tables with their rows, and how many trainings each of them lacks at every scale."""
+    scales = [load_scale(name) for name in scale_names()]
+    every = [Trainings(scale, output) for scale in scales]
+    lines = [f"{'trainings that are missing':28}" + "".join(f"{scale.name:>8}" for scale in scales)]
+    for table in map(load_table, table_names()):
+        lines.append(f"{table.name:28}" + "".join(f"{len(each.missing([table.name])):8}" for each in every))
+        lines.append(f"  {'; '.join(row.name for row in table.rows)}")
+    lines += ["", "scales"]
+    lines += [f"  {each.scale.name:8}{each.scale.note}; data: {each.data}" for each in every]
+    return "\n".join(lines)
 
 
-def read_results(table: str) -> list[dict[str, str]]:
-    """All lines of a table so far, whatever their recipe."""
-    path = results_file(table)
+def read_results(table: str, place: Path) -> list[dict[str, str]]:
+    """All lines of a table so far, whatever their recipe; `place` is the folder of the tables' files."""
+    path = place / f"{table}.csv"
     return list(csv.DictReader(io.StringIO(read_text(path)))) if path.exists() else []
 
 
-def add_results(table: str, lines: Iterable[Mapping[str, Any]]) -> None:
-    """Add lines to a table's file, all or none. A training keeps the line that it has; another recipe's line is replaced."""
-    with FileLock(RESULTS / ".lock"):
-        before = {_training(line): line for line in read_results(table)}
+def add_results(table: str, lines: Iterable[Mapping[str, Any]], place: Path) -> None:
+    """Add lines to a table's file, all or none. A training keeps the line that it has; another recipe's line is replaced.
+
+    Raises UserError for a line on drawn data that would come to stand in experiments/results.
+    """
+    place.mkdir(parents=True, exist_ok=True)
+    with FileLock(place / ".lock"):
+        before = {_training(line): line for line in read_results(table, place)}
         after = dict(before)
         for line in lines:
             added = {key: str(line[key]) for key in COLUMNS}
+            keep_drawn_out(added["data"], place)
             if after.get(_training(added), {}).get("recipe") != added["recipe"]:
                 after[_training(added)] = added
         if after != before:
@@ -164,7 +182,7 @@ def add_results(table: str, lines: Iterable[Mapping[str, Any]]) -> None:
             writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
             writer.writeheader()
             writer.writerows(after.values())
-            write_atomic(results_file(table), text.getvalue())
+            write_atomic(place / f"{table}.csv", text.getvalue())
 
 
 def _training(line: Mapping[str, str]) -> tuple[str, str, int, str]:

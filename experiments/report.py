@@ -10,8 +10,9 @@ from typing import Any
 
 from experiments.command import run
 from experiments.costs import HARDWARE, cost_rows
+from experiments.data import RESULTS
 from experiments.model_cards import card_name
-from experiments.queue import RESULTS, Trainings, read_results
+from experiments.queue import Trainings, read_results
 from experiments.result_plots import draw_table, interval
 from experiments.scales import load_scale, scale_names
 from experiments.tables import Table, load_table, table_names
@@ -23,11 +24,11 @@ COSTS = (("latency_ms", "ms", 2), ("flops_g", "G", 1), ("params_m", "M", 1))
 
 def found_by_scale(table: Table) -> dict[str, dict[tuple[str, str], list[float]]]:
     """AP in percent of every seed: scale -> (row, data) -> values, of lines that belong to the rows as they are now."""
-    scales = {line["scale"] for line in read_results(table.name)}
+    scales = {line["scale"] for line in read_results(table.name, RESULTS)}
     found = {}
     for name in (name for name in scale_names() if name in scales):
         values: dict[tuple[str, str], list[float]] = defaultdict(list)
-        for line in _trainings(name).results(table.name):
+        for line in _trainings(name).results(table.name, RESULTS):
             values[line["row"], line["data"]].append(100 * float(line["ap"]))
         found[name] = dict(values)
     return found

@@ -1,9 +1,11 @@
 """python -m experiments.run all scale=cpu minutes=20: train what the tables still lack, within a time limit.
 
-Names are folders of experiments/ that hold a table.yaml, or `all`. Options: scale (a file of experiments/scale), minutes (of
+Names are folders of experiments/ that hold a table.yaml, or `all`; without one the tables, their rows, the scales and what is
+missing are listed and nothing starts. Options: scale (a file of experiments/scale), minutes (of
 wall time), jobs (runs side by side; on a GPU no more than its memory allows), processes (of one run, by torchrun: one a GPU),
 output (folder of the checkpoints). A run that the limit or Ctrl-C cuts is resumed by the next call; finished ones are lines
-of experiments/results/*.csv and are not repeated.
+of experiments/results/*.csv and are not repeated. Where drawn shapes stand in for data that is not at hand, the lines go to
+results/ in the output folder.
 """
 
 from __future__ import annotations
@@ -18,7 +20,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from experiments.command import run, split_words
-from experiments.queue import Job, Trainings, add_results
+from experiments.data import results_place
+from experiments.queue import Job, Trainings, add_results, overview
 from experiments.scales import load_scale, require_device
 from experiments.tables import FOLDER, load_table, table_names
 from nas.errors import UserError
@@ -27,17 +30,27 @@ DEFAULTS = {"scale": "cpu", "minutes": 20.0, "jobs": 1, "processes": 1, "output"
 
 
 def main(words: list[str]) -> None:
-    """Run what is missing and tell what is left; UserError for an unknown option, table or scale, and for failed runs."""
+    """Run what is missing and tell what is left; without a name list what there is.
+
+    Raises UserError for an unknown option, table or scale, and for failed runs.
+    """
     names, options = split_words(words, DEFAULTS)
     if min(options["jobs"], options["processes"]) < 1 or not 0 < options["minutes"] < float("inf"):
         raise UserError(
             f"jobs and processes must be at least 1 and minutes positive, got {options['jobs']}, {options['processes']} "
             f"and {options['minutes']}"
         )
-    tables = list(table_names()) if not names or "all" in names else [load_table(name).name for name in names]
-    scale = load_scale(options["scale"])
+    scale, output = load_scale(options["scale"]), Path(options["output"])
+    if not names:
+        print(
+            f"{overview(output)}\n\npython -m experiments.run TABLE ... scale=SCALE trains what is missing; all: every table"
+        )
+        return
+    tables = list(table_names()) if "all" in names else [load_table(name).name for name in names]
     require_device(scale)
-    trainings = Trainings(scale, Path(options["output"]))
+    trainings = Trainings(scale, output)
+    if trainings.data != scale.data:
+        print(f"{scale.data} is not at hand and drawn shapes stand in for it; the results go to {trainings.place}")
     trainings.share()
     jobs = trainings.missing(tables)
     print(f"{len(jobs)} runs are missing at scale {scale.name} ({scale.note})")
@@ -127,7 +140,8 @@ class Shift:
         return again
 
     def _record(self, job: Job) -> None:
-        add_results(job.table.name, [json.loads((job.folder / "result.json").read_text())])
+        line = json.loads((job.folder / "result.json").read_text())
+        add_results(job.table.name, [line], results_place(job.data, job.output))
         self.finished += 1
 
     def _has_room(self, job: Job) -> bool:

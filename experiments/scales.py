@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import hashlib
 import json
@@ -102,11 +103,14 @@ def options_at(row: Row, scale: Scale) -> tuple[TrainerOptions, DistillOptions, 
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
+    overrides = {**row.training, **row.at.get(scale.name, {})}
+    if not overrides:
+        return copy.deepcopy((scale.trainer, DistillOptions(), scale.augmentation))
     groups = OmegaConf.create(
         {"trainer": scale.trainer, "distill": DistillOptions(), "augmentation": scale.augmentation}
     )
     OmegaConf.set_struct(groups, True)
-    for key, value in {**row.training, **row.at.get(scale.name, {})}.items():
+    for key, value in overrides.items():
         try:
             OmegaConf.update(groups, key, value)
         except OmegaConfBaseException as error:

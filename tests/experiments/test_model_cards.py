@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from experiments.data import RESULTS
 from experiments.model_cards import main, write_cards
 from nas.errors import UserError
 from nas.files import dump_yaml
@@ -117,3 +118,9 @@ def test_errors_are_one_line(tmp_path: Path) -> None:
     ):
         with pytest.raises(UserError, match=words):
             main(arguments)
+
+
+def test_cards_of_drawn_data_stay_out_of_the_results(tmp_path: Path) -> None:
+    (fake_run(tmp_path / "run") / "config.yaml").write_text(dump_yaml(CONFIG))
+    with pytest.raises(UserError, match="is for results on real data and shapes is drawn"):
+        write_cards(tmp_path, output=RESULTS / "cards")

@@ -13,19 +13,19 @@ from filelock import FileLock
 
 from experiments import queue
 from experiments import run as run_module
-from experiments.queue import Job, Trainings, read_results
+from experiments.data import RESULTS
+from experiments.queue import Job, Trainings, add_results, read_results
 from experiments.run import Running, Shift, main
-from experiments.scales import load_scale
+from experiments.scales import load_scale, scale_names
+from experiments.tables import load_table, table_names
 from nas.errors import UserError
 
 DONE = "import json, sys; json.dump({line}, open('result.json', 'w'))"
 
 
 @pytest.fixture
-def jobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Job]:
+def jobs(tmp_path: Path) -> list[Job]:
     """The five trainings of the table of distillation, without results."""
-    monkeypatch.setattr(queue, "RESULTS", tmp_path / "results")
-    (tmp_path / "results").mkdir()
     return Trainings(load_scale("tiny"), tmp_path).missing(["report_distillation"])
 
 
@@ -57,7 +57,7 @@ def test_students_wait_for_their_teacher(jobs: list[Job], monkeypatch: pytest.Mo
     shift.work(jobs, 60)
     assert (shift.finished, shift.failed) == (5, 0) and started[0] == "M, MAE-CSP"
     assert started.index("AlignedOTA") == 1 and set(started[2:]) == {"mimic", "MGD", "CWD"}
-    assert [line["row"] for line in read_results("report_backbone")] == ["M, MAE-CSP"]
+    assert [line["row"] for line in read_results("report_backbone", jobs[0].output / "results")] == ["M, MAE-CSP"]
 
 
 def test_a_failed_teacher_ends_the_shift_and_is_told(
@@ -112,20 +112,16 @@ def test_a_gpu_takes_what_its_memory_allows(jobs: list[Job], monkeypatch: pytest
 
 
 @pytest.mark.slow
-def test_a_real_queue_is_cut_and_goes_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(queue, "RESULTS", tmp_path / "results")
-    (tmp_path / "results").mkdir()
+def test_a_real_queue_is_cut_and_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["report_fusion", "scale=tiny", "jobs=2", f"output={tmp_path}"]
     main([*words, "minutes=0.005"])
     assert "4 runs are missing" in capsys.readouterr().out
     main([*words, "minutes=5"])
     assert "4 runs finished, 0 are left" in capsys.readouterr().out
-    lines = read_results("report_fusion")
+    lines = read_results("report_fusion", tmp_path / "results")
     assert {line["row"] for line in lines} == {"conv", "CSP", "CSP + reparam", "CSP + reparam + ELAN"}
     assert all(line["steps"] == "30" and line["data"] == "shapes" and line["device"] for line in lines)
-    assert [line["row"] for line in read_results("report_models")] == ["S"]
+    assert [line["row"] for line in read_results("report_models", tmp_path / "results")] == ["S"]
     main(words)
     assert "0 runs are missing" in capsys.readouterr().out
 
@@ -133,3 +129,43 @@ def test_a_real_queue_is_cut_and_goes_on(
 def test_an_unknown_table_is_told_before_anything_runs() -> None:
     with pytest.raises(UserError, match="no experiment 'report_nothing'"):
         main(["report_nothing", "scale=tiny"])
+
+
+def test_without_a_name_everything_is_listed_and_nothing_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(Shift, "work", lambda *_: pytest.fail("a training was started"))
+    before = {path: path.read_bytes() for path in RESULTS.glob("*.csv")}
+    main(["scale=tiny", f"output={tmp_path / 'out'}"])
+    printed = capsys.readouterr().out
+    lines = printed.splitlines()
+    assert lines[0].split()[-6:] == list(scale_names())
+    tiny = Trainings(load_scale("tiny"), tmp_path)
+    for table in map(load_table, table_names()):
+        (place,) = [i for i, line in enumerate(lines) if line.split()[:1] == [table.name]]
+        assert lines[place + 1].strip() == "; ".join(row.name for row in table.rows)
+        assert lines[place].split()[1 + scale_names().index("tiny")] == str(len(tiny.missing([table.name]))) != "0"
+    assert all(load_scale(name).note in printed for name in scale_names())
+    assert not (tmp_path / "out").exists() and before == {path: path.read_bytes() for path in RESULTS.glob("*.csv")}
+
+
+def test_drawn_shapes_stay_out_of_the_results(
+    jobs: list[Job], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MAENAS_BCCD", str(tmp_path / "nowhere"))
+    scale = load_scale("cpu")
+    assert scale.data == "bccd"
+    trainings = Trainings(scale, tmp_path)
+    assert trainings.data == "shapes" and trainings.place == tmp_path / "results"
+    script(monkeypatch, finishing)
+    before = {path: path.read_bytes() for path in RESULTS.rglob("*.csv")}
+    main(["report_assigner", f"output={tmp_path}"])
+    assert "bccd is not at hand and drawn shapes stand in for it; the results go to" in capsys.readouterr().out
+    assert {line["data"] for line in read_results("report_assigner", tmp_path / "results")} == {"shapes"}
+    with pytest.raises(UserError, match="is for results on real data and shapes is drawn: give output= another folder"):
+        main(["report_assigner", f"output={RESULTS}"])
+    line = read_results("report_assigner", tmp_path / "results")[0]
+    for words in (line, line | {"row": "new", "seed": "7"}):
+        with pytest.raises(UserError, match="shapes is drawn"):
+            add_results("report_assigner", [words], RESULTS)
+    assert before == {path: path.read_bytes() for path in RESULTS.rglob("*.csv")}

@@ -69,9 +69,9 @@ def recipes() -> Trainings:
 @pytest.fixture
 def trainings(recipes: Trainings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Trainings:
     """The trainings of the smoke scale without results."""
-    monkeypatch.setattr(queue, "RESULTS", tmp_path)
     monkeypatch.setattr(report, "RESULTS", tmp_path)
     monkeypatch.setattr(recipes, "output", tmp_path)
+    monkeypatch.setattr(recipes, "place", tmp_path)
     return recipes
 
 
@@ -79,7 +79,7 @@ def finish(trainings: Trainings, table: str, row: str, **values: object) -> None
     """Add a line of results as the queue does."""
     fixed = {"table": table, "row": row, "scale": "cpu", "seed": 0, "data": trainings.data}
     recipe = {"recipe": trainings.recipes[table, row]}
-    add_results(table, [{key: "0" for key in queue.COLUMNS} | fixed | recipe | values])
+    add_results(table, [{key: "0" for key in queue.COLUMNS} | fixed | recipe | values], trainings.place)
 
 
 def missing(trainings: Trainings, table: str) -> list[str]:
@@ -90,7 +90,7 @@ def test_the_queue_lists_teachers_first_and_forgets_what_is_done(trainings: Trai
     assert missing(trainings, "report_distillation") == ["M, MAE-CSP", "AlignedOTA", "mimic", "MGD", "CWD"]
     finish(trainings, "report_distillation", "CWD", ap=0.25)
     assert missing(trainings, "report_distillation") == ["M, MAE-CSP", "AlignedOTA", "mimic", "MGD"]
-    assert read_results("report_distillation")[0]["ap"] == "0.25"
+    assert read_results("report_distillation", trainings.place)[0]["ap"] == "0.25"
     assert "25.0" in markdown(load_table("report_distillation"))
 
 
@@ -104,14 +104,14 @@ def test_a_teacher_whose_checkpoint_is_gone_is_trained_again_for_its_students(tr
     (teacher.folder / "result.json").write_text("{}")
     assert missing(trainings, "report_models") == ["T distilled", "M, MAE-CSP", "CWD"]
     finish(trainings, "report_models", "M", ap=9)
-    assert [line["ap"] for line in read_results("report_models") if line["row"] == "M"] == ["2"]
+    assert [line["ap"] for line in read_results("report_models", trainings.place) if line["row"] == "M"] == ["2"]
 
 
 def test_an_edited_row_is_missing_again(trainings: Trainings) -> None:
     finish(trainings, "report_assigner", "ATSS", ap=0.4, recipe="01234567")
     assert "ATSS" in missing(trainings, "report_assigner") and "40.0" not in markdown(load_table("report_assigner"))
     finish(trainings, "report_assigner", "ATSS", ap=0.5)
-    assert [line["ap"] for line in read_results("report_assigner")] == ["0.5"]
+    assert [line["ap"] for line in read_results("report_assigner", trainings.place)] == ["0.5"]
     table = load_table("report_models")
     job = trainings.job(trainings.recipes["report_models", "S distilled"], 0)
     assert (
@@ -139,9 +139,11 @@ def test_rows_that_are_one_training_share_its_line(trainings: Trainings) -> None
     finish(trainings, "report_distillation", "none", ap=0.4, seed=1)
     trainings.share()
     for table, row in names:
-        lines = sorted((line for line in read_results(table) if line["row"] == row), key=lambda line: line["seed"])
+        lines = sorted(
+            (line for line in read_results(table, trainings.place) if line["row"] == row), key=lambda line: line["seed"]
+        )
         assert [(line["seed"], line["ap"]) for line in lines] == [("0", "0.5"), ("1", "0.4")]
-    assert lines[0]["commit"] == "abc" and len(read_results("report_assigner")) == 2
+    assert lines[0]["commit"] == "abc" and len(read_results("report_assigner", trainings.place)) == 2
     assert missing(trainings, "report_queen_fusion") == ["none", "up", "up and down"]
 
 
