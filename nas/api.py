@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from nas.cost.count import Counts, count_operations, count_spec
 from nas.errors import UserError
 from nas.lowering import Form, Operation, operations
-from nas.spec import Backbone, DetectorSpec, Spec
+from nas.lowering.primitives import FORMS, in_form
+from nas.spec import Backbone, DetectorSpec, Spec, image_side
 
 if TYPE_CHECKING:
     from torch import nn
@@ -44,28 +45,34 @@ def build(source: str | Path | Spec, num_classes: int | None = None, classes: Se
     return build_model(source, num_classes, classes)
 
 
-def count(source: str | Path | Spec | nn.Module, form: Form = "merged", image_size: int | None = None) -> Counts:
+def count(source: str | Path | Spec | nn.Module, form: Form | None = None, image_size: int | None = None) -> Counts:
     """Parameters, MACs, activations, layers and rho of a spec, a name, a file, or any torch module.
 
-    form: "train", "merged" (as published) or "folded"; of a baseline or checkpoint "train" or the deployed form with BN
-    folded; a module is counted as it stands. A bare backbone is counted at `image_size` pixels (640 unless told).
+    form: "train", "merged" (branches summed, as published) or "folded" (BN too). Unless told a spec is merged, a baseline
+    or checkpoint folded, and a module counted as it stands. image_size: pixels, the network's own or 640 unless told.
+    Raises UserError for another form, one that the module does not have, or an image size that it cannot have.
     """
-    spec = _resolve(source)
-    if isinstance(spec, Backbone | DetectorSpec):
-        return count_spec(spec, form, image_size)
-    if isinstance(source, str | Path):
-        from nas.measure.module_counts import count_module
+    if form is not None and form not in FORMS:
+        raise UserError(f"unknown form {form!r}; known: {', '.join(FORMS)}")
+    network = _resolve(source)
+    if isinstance(network, Backbone | DetectorSpec):
+        return count_spec(network, form or "merged", image_size)
+    if form is None and not isinstance(source, str | Path):
+        return count_operations(_traced(network, image_size, fuse=False))
+    if form in (None, "folded") and not hasattr(network, "fuse"):
+        return count_operations(in_form(_traced(network, image_size, fuse=False), "folded"))
+    from nas.measure.module_counts import count_module
 
-        return count_module(spec, "train" if form == "train" else "deployed", image_size)
-    return count_operations(_traced(spec, image_size, fuse=False))
+    return count_module(network, form or "folded", image_size)
 
 
 def latency(
     source: str | Path | Spec | nn.Module, hardware: str | Path = DEFAULT_HARDWARE, image_size: int | None = None
 ) -> Latency:
-    """Predicted latency of the deployed form: `.ms`, `float(...)`, and `.explain()` operation by operation.
+    """Predicted latency of the deployed form: `.ms` of an image, `float(...)`, and `.explain()` operation by operation.
 
-    hardware: the name of a shipped table or the path of one. NMS is not included.
+    hardware: the name of a shipped table or the path of one; a table of larger batches gives an image's share of them.
+    NMS is not included.
     """
     from nas.cost.latency import LatencyTable
 
@@ -97,8 +104,7 @@ def deployed_operations(source: str | Path | Spec | nn.Module, image_size: int |
     """What an inference engine runs for a spec, a name, a file or a module."""
     spec = _resolve(source)
     if isinstance(spec, Backbone | DetectorSpec):
-        side = image_size or (640 if isinstance(spec, Backbone) else None)
-        return operations(spec, "folded", side)
+        return operations(spec, "folded", image_size)
     return _traced(spec, image_size, fuse=True)
 
 
@@ -116,5 +122,4 @@ def _resolve(source: Any) -> Any:
 def _traced(module: Any, image_size: int | None, fuse: bool) -> tuple[Operation, ...]:
     from nas.measure.trace import trace_operations
 
-    side = image_size if image_size is not None else int(getattr(module, "image_size", 640))
-    return trace_operations(module, side, fuse=fuse)
+    return trace_operations(module, image_side(module, image_size), fuse=fuse)

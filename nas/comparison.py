@@ -15,7 +15,7 @@ from nas.errors import UserError
 from nas.lowering import Operation
 from nas.report.compare import DIFFERENCES, Entry, Figure, write_comparison
 from nas.report.published import PublishedRow, published_rows
-from nas.spec import DetectorSpec, Spec
+from nas.spec import Spec, image_side
 
 GROUPS = ("seeds",)
 DEFAULT_HARDWARE = "t4_tensorrt_fp16"
@@ -156,7 +156,7 @@ class Gatherer:
             from nas.api import load
 
             loaded = load(model)
-            side = self.settings.image_size or (loaded.image_size if isinstance(loaded, DetectorSpec) else 640)
+            side = image_side(loaded, self.settings.image_size)
             name = Path(model).stem if model.endswith((".yaml", ".yml")) else model
             return Entry(name, family_of(name), side, self._spec_figures(loaded, side, model))
         if model.endswith(".safetensors"):
@@ -165,7 +165,7 @@ class Gatherer:
         else:
             module, name = weightless(model), model
         spec = getattr(module, "spec", None)
-        side = self.settings.image_size or module.image_size
+        side = image_side(module, self.settings.image_size)
         figures = (
             self._spec_figures(spec, side, model) if spec is not None else self._module_figures(module, side, model)
         )
@@ -190,7 +190,7 @@ class Gatherer:
 
             figures["measured_ms"] = self._measured(build_model(spec), side)
         if self.settings.scorer:
-            value = score(spec, self.settings.scorer)
+            value = score(spec, self.settings.scorer, image_size=side)
             figures["score"] = Figure(value, f"training-free score {self.settings.scorer} of the backbone")
         return figures
 
@@ -198,7 +198,7 @@ class Gatherer:
         from nas.measure.module_counts import count_module
         from nas.measure.trace import trace_operations
 
-        deployed, train = count_module(module, "deployed", side), count_module(module, "train", side)
+        deployed, train = count_module(module, "folded", side), count_module(module, "train", side)
         self._operations[model] = trace_operations(module, side)
         figures = {
             "params_m": Figure(deployed.params / 1e6, DEPLOYED),
@@ -214,7 +214,7 @@ class Gatherer:
         if self.settings.scorer and backbone is not None:
             from nas.api import score
 
-            value = score(backbone, self.settings.scorer)
+            value = score(backbone, self.settings.scorer, image_size=side)
             figures["score"] = Figure(value, f"training-free score {self.settings.scorer} of the backbone")
         return figures
 
@@ -233,7 +233,7 @@ class Gatherer:
 
     def _predicted(self, operations: Sequence[Operation], table: LatencyTable) -> dict[str, Figure]:
         latency = table.total(operations)
-        percent, ms = latency.error_percent, latency.ms / table.header.batch
+        percent, ms = latency.error_percent, latency.ms
         error = None if percent is None else ms * percent / 100
         batch = f", an image in a batch of {table.header.batch}" if table.header.batch > 1 else ""
         return {"predicted_ms": Figure(ms, f"predicted by table {table.name}{batch}", error)}

@@ -14,12 +14,13 @@ from nas.config.rank import RankConfig
 from nas.errors import UserError
 from nas.files import load_spec, read_yaml
 from nas.report.rank import RankTable, Row, write_rank_report
-from nas.scorers import SCORERS
+from nas.scorers import SCORERS, score_spec
 from nas.scorers.agreement import Spread, agreement, spread
 from nas.scorers.ensemble import log_rank, vote
 from nas.scorers.score_log import ScoreLog, read_scores
 from nas.scorers.subjects import Subject, benchmark_rows, benchmark_subjects, spec_subject
 from nas.scorers.zero_cost import ENSEMBLES, Pass, passes_for
+from nas.spec import image_side
 from search_spaces.published import is_published, load_published
 
 _COUNTS = ("params", "macs", "layers", "depth", "mae_path")
@@ -86,8 +87,10 @@ def _named(name: str, image_size: int) -> Subject:
         return spec_subject(name, spec, image_size or None)
     from nas.api import build, count
 
-    counts = count(name, image_size=image_size or None)
-    return Subject(name, {"params": counts.params, "macs": counts.macs}, lambda: build(name), image_size or 640)
+    module = build(name)
+    side = image_side(module, image_size or None)
+    counts = count(module, "folded", side)
+    return Subject(name, {"params": counts.params, "macs": counts.macs}, lambda: build(name), side)
 
 
 def _entries(networks: str) -> list[dict[str, Any]]:
@@ -175,7 +178,7 @@ def _known(settings: RankConfig, analytic: list[str], count: int) -> tuple[list[
             truth.setdefault(key, np.full(count, np.nan))[index] = value
         for name in analytic:
             if subject.spec is not None:
-                columns[name][index] = SCORERS[name].function(subject.spec)
+                columns[name][index] = score_spec(subject.spec, name, subject.image_size)
     return names, keys, {name: column for name, column in columns.items() if not np.isnan(column).all()}, truth
 
 

@@ -21,7 +21,6 @@ from nas.report.plots import draw_search
 from nas.report.search_record import Mark, SearchRecord, network_parts
 from nas.searchers.candidate import Candidate
 from nas.searching import SearchResult, backbone_of, published_marks
-from nas.spec import DetectorSpec
 
 #: Evaluations that trace.csv and the pictures show.
 SAMPLE = 4000
@@ -138,21 +137,20 @@ def _front_row(candidate: Candidate) -> dict[str, Any]:
 
 def _prices(result: SearchResult) -> tuple[dict[str, Any], ...]:
     """The winner's milliseconds per image, operation by operation, and what the whole network costs beside them."""
-    batch = result.table.header.batch
     latency = result.table.total(_deployed(result))
     rows: list[dict[str, Any]] = [
         {
             "operation": f"{row.operation.role} {row.operation.kind} k{row.operation.kernel} s{row.operation.stride}",
             "channels": f"{row.operation.in_channels} -> {row.operation.out_channels}",
             "map": f"{row.operation.height}x{row.operation.width}",
-            "ms": row.price.ms / batch,
+            "ms": row.price.ms,
             "how": row.price.how,
             "bound": row.price.bound,
         }
         for row in latency.explain()
     ]
     if latency.offset_ms:
-        fixed = {"operation": "whole network, fixed cost", "channels": "", "map": "", "ms": latency.offset_ms / batch}
+        fixed = {"operation": "whole network, fixed cost", "channels": "", "map": "", "ms": latency.offset_ms}
         rows.append(fixed | {"how": "calibrated", "bound": "launch"})
     return tuple(rows)
 
@@ -160,9 +158,7 @@ def _prices(result: SearchResult) -> tuple[dict[str, Any], ...]:
 def _deployed(result: SearchResult) -> Any:
     from nas.lowering import operations
 
-    spec = result.best.spec
-    side = None if isinstance(spec, DetectorSpec) else result.settings.frame.image_size
-    return operations(spec, "folded", side)
+    return operations(result.best.spec, "folded", result.settings.frame.image_size)
 
 
 def _front_csv(result: SearchResult) -> str:

@@ -17,7 +17,7 @@ from nas.frame import Frame
 from nas.searchers.candidate import Candidate
 from nas.searchers.loop import Progress, SearchOutcome
 from nas.searchers.problem import Problem
-from nas.spec import Backbone, DetectorSpec, Spec, digest, require_side
+from nas.spec import Backbone, DetectorSpec, Spec, digest, image_side, require_side
 from search_spaces import SearchSpace, find_space
 
 SCOPES = ("detector", "backbone")
@@ -65,8 +65,8 @@ class SearchSettings:
             raise UserError(f"scope must be one of {', '.join(SCOPES)}, got {self.scope!r}")
         if self.workers < 1 or self.evaluations < 1 or self.seed < 0:
             raise UserError("workers and evaluations must be at least 1, seed at least 0")
-        require_side(self.frame.image_size)
         first = self.space.initial()
+        image_side(first, self.frame.image_size) if self.scope == "backbone" else require_side(self.frame.image_size)
         if isinstance(first, DetectorSpec):
             if self.scope != "detector":
                 raise UserError(f"space {self.space.name} holds whole detectors: it has no scope=backbone")
@@ -221,31 +221,30 @@ def backbone_of(spec: Spec) -> Backbone:
 
 
 def published_marks(settings: SearchSettings, table: LatencyTable) -> list[tuple[str, float, dict[str, float]]]:
-    """Name, score and costs of published networks of the same kind, to set beside the winner."""
+    """Name, score and costs of published networks of the same kind at the searched image size, to set beside the winner."""
     from nas.scorers import score_spec
     from search_spaces import load_published
 
     names = ("damo-yolo-t", "damo-yolo-s") if settings.scope == "detector" else ("tinynas_l20_k1kx", "tinynas_l25_k1kx")
+    options = {"image_size": settings.frame.image_size, **settings.scorer_options}
     rows = []
     for name in names:
         spec = load_published(name)
         try:
-            rows.append(
-                (name, score_spec(spec, settings.scorer, **settings.scorer_options), costs(spec, settings, table))
-            )
+            rows.append((name, score_spec(spec, settings.scorer, **options), costs(spec, settings, table)))
         except UserError:
             continue  # a published net that this table or scorer cannot judge is left out
     return rows
 
 
 def costs(spec: Spec, settings: SearchSettings, table: LatencyTable) -> dict[str, float]:
-    """Metrics of any network by the settings' table, a detector at its own image size."""
+    """Metrics of any network by the settings' table, at the image size that is searched."""
     from nas.cost.count import count_spec
     from nas.lowering import operations
 
-    side = spec.image_size if isinstance(spec, DetectorSpec) else settings.frame.image_size
+    side = settings.frame.image_size
     total = table.total(operations(spec, "folded", side))
     return count_spec(spec, "merged", side).metrics() | {
-        "latency_ms": total.ms / table.header.batch,
+        "latency_ms": total.ms,
         "peak_memory_mb": peak_memory_mb(spec, side),
     }

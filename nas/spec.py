@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import operator
 import types
 import typing
 from collections.abc import Mapping
@@ -41,7 +42,7 @@ from nas.errors import SpecError
 __all__ = [
     "BLOCK_TYPES", "CSP", "GELAN", "Activation", "Backbone", "Block", "C2PSA", "C3k2", "DetectorSpec", "DownKind",
     "FusionKind", "HeadSpec", "InvertedResidual", "NeckSpec", "Plain", "Residual", "ResidualKind", "Spec", "SppKind",
-    "Stem", "attention_heads", "digest", "from_dict", "require_side", "to_dict",
+    "Stem", "attention_heads", "digest", "from_dict", "image_side", "require_side", "to_dict",
 ]  # fmt: skip
 
 
@@ -159,11 +160,42 @@ class DetectorSpec:
         require_side(self.image_size)
 
 
-def require_side(image_size: int) -> int:
-    """The side of a detector's square input, which its strides must divide; raises SpecError otherwise."""
-    if image_size < 32 or image_size % 32:
-        raise SpecError(f"image_size must be a positive multiple of 32, got {image_size}")
-    return image_size
+#: Pixels at which whatever has no image size of its own is counted, priced and scored.
+USUAL_SIDE = 640
+
+
+def require_side(image_size: Any, multiple: int = 32) -> int:
+    """The side of a square input that strides must divide, a detector's unless told; raises SpecError otherwise."""
+    side = _whole(image_size)
+    if side is None or side < multiple or side % multiple:
+        what = f"multiple of {multiple}" if multiple > 1 else "whole number of pixels"
+        raise SpecError(f"image_size must be a positive {what}, got {image_size!r}")
+    return side
+
+
+def image_side(network: Any, image_size: int | None = None) -> int:
+    """The side, in pixels, of the square image for a network: `image_size` if given, else its own, else 640.
+
+    network: a spec, or a module, whose `image_size` and `strides` are read where it has them. Raises SpecError unless
+    a detector's strides divide the side; a bare backbone, which joins no maps, takes any that its last stride fits in.
+    """
+    side = getattr(network, "image_size", USUAL_SIDE) if image_size is None else image_size
+    if isinstance(network, Backbone):
+        least = network.stem.stride * 2 ** network.levels[-1]
+        if require_side(side, 1) < least:
+            raise SpecError(f"image_size must be at least the backbone's last stride, {least}, got {side}")
+        return require_side(side, 1)
+    strides = getattr(network, "strides", (32,) if isinstance(network, DetectorSpec) else ())
+    multiple = max((stride for stride in strides if type(stride) is int), default=1) if type(strides) is tuple else 1
+    return require_side(side, multiple)
+
+
+def _whole(value: Any) -> int | None:
+    """A whole number as an int (numpy's too), None for anything else."""
+    try:
+        return None if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        return None
 
 
 Spec = Union[Backbone, DetectorSpec]

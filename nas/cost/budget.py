@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from numbers import Real
 
 from nas.errors import UserError
 
@@ -35,7 +36,7 @@ class Budget:
         for metric, limit in pairs:
             if metric not in METRICS:
                 raise UserError(f"unknown budget metric {metric!r}; known: {', '.join(METRICS)}")
-            if isinstance(limit, bool) or not isinstance(limit, int | float) or not math.isfinite(limit) or limit <= 0:
+            if isinstance(limit, bool) or not isinstance(limit, Real) or not math.isfinite(limit) or limit <= 0:
                 raise UserError(f"the limit on {metric} must be a positive number, got {limit!r}")
         return cls(tuple((metric, float(limit)) for metric, limit in pairs))
 

@@ -1,11 +1,14 @@
-"""What a list of operations costs on a device: milliseconds, how each was priced, and what bounds it."""
+"""What a list of operations costs on a device: milliseconds per image, how each was priced, and what bounds it.
+
+A table made with several images at once prices a batch; here, and from here on everywhere, a price is an image's share.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from nas.cost.kernel_model import KernelModel
 from nas.cost.price import Bound, How, Price, Pricer
@@ -25,7 +28,10 @@ class PricedOperation:
 
 @dataclass(frozen=True)
 class Latency:
-    """Whole-network milliseconds, usable as a float; `error_percent` is the table's own mean error, None if unknown."""
+    """Milliseconds per image of a whole network, usable as a float.
+
+    `error_percent` is the table's own mean error, None if unknown.
+    """
 
     ms: float
     offset_ms: float
@@ -45,19 +51,17 @@ class Latency:
 
     def __str__(self) -> str:
         margin = f" ± {self.ms * self.error_percent / 100:.2f}" if self.error_percent is not None else ""
-        return f"{self.ms:.3f}{margin} ms ({self.header.name}, batch {self.header.batch})"
+        unit = "ms" if self.header.batch == 1 else "ms per image"
+        return f"{self.ms:.3f}{margin} {unit} ({self.header.name}, batch {self.header.batch})"
 
 
 class LatencyTable:
-    """Prices operations and remembers them, so that a mutated candidate costs microseconds.
-
-    offset_ms is what a whole network costs beside its operations (a measured calibration line; 0 for models).
-    """
+    """Prices operations per image and remembers them, so that a mutated candidate costs microseconds."""
 
     def __init__(self, header: Header, pricer: Pricer, digest: str, offset_ms: float = 0.0) -> None:
         self.header = header
         self.digest = digest
-        self.offset_ms = offset_ms
+        self._offset_ms = offset_ms
         self._pricer = pricer
         self._prices: dict[Operation, Price] = {}
         self._sums: dict[int, tuple[tuple[Operation, ...], float]] = {}
@@ -91,19 +95,22 @@ class LatencyTable:
     def name(self) -> str:
         return self.header.name
 
+    @property
+    def offset_ms(self) -> float:
+        """What a whole network costs per image beside its operations (a measured calibration line; 0 for models)."""
+        return self._offset_ms / self.header.batch
+
     def price(self, operation: Operation) -> Price:
         """The price of one operation, remembered."""
-        price = self._prices.get(operation)
-        if price is None:
-            (price,) = self._pricer.price_many([operation])
-            self._prices[operation] = price
-        return price
+        return self._prices.get(operation) or self.price_many([operation])[0]
 
     def price_many(self, operations: Sequence[Operation]) -> list[Price]:
         """Prices of many operations at once: new ones are computed together, which makes large spaces cheap."""
         new = [operation for operation in dict.fromkeys(operations) if operation not in self._prices]
         if new:
-            self._prices.update(zip(new, self._pricer.price_many(new), strict=True))
+            batch = self.header.batch
+            prices = (replace(price, ms=price.ms / batch) for price in self._pricer.price_many(new))
+            self._prices.update(zip(new, prices, strict=True))
         return [self._prices[operation] for operation in operations]
 
     def sum_ms(self, operations: tuple[Operation, ...]) -> float:

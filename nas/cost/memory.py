@@ -9,10 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from nas.errors import SpecError
 from nas.lowering.network import backbone_operations, neck_and_head_operations, out_sizes
 from nas.lowering.operation import Operation
-from nas.spec import Backbone, DetectorSpec, Spec
+from nas.spec import Backbone, DetectorSpec, Spec, image_side
 
 
 def local_peak(operations: Sequence[Operation]) -> int:
@@ -71,12 +70,10 @@ def _same_unit(operations: Sequence[Operation], index: int) -> bool:
 def peak_memory_mb(spec: Spec, image_size: int | None = None, value_bytes: int = 2) -> float:
     """Megabytes (10^6) of activations alive at once in the deployed form at batch 1; values of FP16 unless told.
 
-    A backbone alone needs `image_size`; raises SpecError without it.
+    image_size: pixels, a detector's own or 640 unless told.
     """
     backbone = spec.backbone if isinstance(spec, DetectorSpec) else spec
-    side = image_size or (spec.image_size if isinstance(spec, DetectorSpec) else 0)
-    if not side:
-        raise SpecError("the memory of a backbone needs image_size (pixels)")
+    side = image_side(spec, image_size)
     parts = backbone_operations(backbone, side, "folded")
     held, peak = 0, local_peak(parts[0])
     sizes = dict(zip(backbone.out_blocks, out_sizes(backbone, side), strict=True))

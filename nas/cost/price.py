@@ -14,7 +14,7 @@ Bound = Literal["compute", "memory", "launch"]
 
 @dataclass(frozen=True, slots=True)
 class Price:
-    """Milliseconds of one operation at the table's batch.
+    """Milliseconds of one operation: of a pricer for its whole batch, of a `LatencyTable` per image.
 
     how: "exact" a measured row, "interpolated" between measured rows, "roofline" a bound scaled to the measured rows,
         "model" the calibrated kernel model.

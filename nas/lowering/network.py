@@ -30,6 +30,7 @@ from nas.spec import (
     Residual,
     Spec,
     Stem,
+    image_side,
 )
 
 Size = tuple[int, int]
@@ -137,16 +138,14 @@ def operations(spec: Spec, form: Form = "merged", image_size: int | None = None)
     """Every operation of a backbone or a whole detector in execution order.
 
     form: "train" has the parallel branches, "merged" sums them (the published parameter count), "folded" absorbs BN.
-    image_size: required for a backbone; a detector brings its own, which this overrides.
-    Raises SpecError for a backbone without an image size.
+    image_size: pixels; a detector brings its own, which this overrides, a backbone is taken at 640 unless told.
+    Raises SpecError for an image size that the network cannot have.
     """
-    if isinstance(spec, Backbone):
-        if image_size is None:
-            raise SpecError("the operations of a backbone need image_size (pixels)")
-        return tuple(op for group in backbone_operations(spec, image_size, form) for op in group)
-    if not isinstance(spec, DetectorSpec):
+    if not isinstance(spec, Backbone | DetectorSpec):
         raise SpecError(f"expected a Backbone or a DetectorSpec, got {type(spec).__name__}")
-    side = image_size or spec.image_size
+    side = image_side(spec, image_size)
+    if isinstance(spec, Backbone):
+        return tuple(op for group in backbone_operations(spec, side, form) for op in group)
     c3, c4, c5 = spec.backbone.out_channels
     body = operations(spec.backbone, form, side)
     return body + neck_and_head_operations(spec.neck, spec.head, (c3, c4, c5), out_sizes(spec.backbone, side), form)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import Literal
+from typing import Literal, get_args
 
+from nas.errors import SpecError
 from nas.lowering.operation import Operation, Role
 
 Form = Literal["train", "merged", "folded"]
+FORMS: tuple[str, ...] = get_args(Form)
 
 
 def divisible(value: float) -> int:
@@ -86,7 +88,12 @@ def halved(size: tuple[int, int], stride: int) -> tuple[int, int]:
 
 
 def in_form(operations: Iterable[Operation], form: Form) -> tuple[Operation, ...]:
-    """Training-form operations as `train`, `merged` (branches summed into one biased convolution) or `folded` (BN too)."""
+    """Training-form operations as `train`, `merged` (branches summed into one biased convolution) or `folded` (BN too).
+
+    Raises SpecError for another form.
+    """
+    if form not in FORMS:
+        raise SpecError(f"unknown form {form!r}; known: {', '.join(FORMS)}")
     if form == "train":
         return tuple(operations)
     result: list[Operation] = []

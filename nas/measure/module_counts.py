@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import nn
@@ -11,21 +11,27 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from nas.cost.count import Counts
 from nas.errors import UserError
+from nas.lowering import Form
+from nas.spec import image_side
 
-ModuleForm = Literal["train", "deployed"]
 
-
-def count_module(module: nn.Module, form: ModuleForm = "deployed", image_size: int | None = None) -> Counts:
+def count_module(module: nn.Module, form: Form = "folded", image_size: int | None = None) -> Counts:
     """Parameters, MACs and activations on one RGB image of `image_size` pixels (default: the module's own, else 640).
 
     MACs are those of convolutions, linear layers and matrix products; activations the sum of convolution outputs.
-    form: "deployed" counts a copy after its own `fuse()`, "train" the module as it stands, with the branches that only
-    training runs. The module is not changed. Raises UserError if it cannot run without values.
+    form: "folded" counts a copy after its own `fuse()`, "merged" after its own `merge()`, "train" the module as it
+    stands, with the branches that only training runs. The module is not changed. Raises UserError if it cannot run
+    without values, or has no such form.
     """
-    own: Any = getattr(module, "image_size", 640)
-    side = image_size or int(own)
+    side = image_side(module, image_size)
     subject: Any = copy.deepcopy(module).to("meta").eval()
-    if form == "deployed" and callable(getattr(subject, "fuse", None)):
+    if form == "merged":
+        if not callable(getattr(subject, "merge", None)):
+            raise UserError(
+                f"the merged form of {type(module).__name__} is unknown, it has no merge(): ask for train or folded"
+            )
+        subject.merge()
+    elif form == "folded" and callable(getattr(subject, "fuse", None)):
         subject.fuse()
     run = subject.predict_raw if form == "train" and getattr(subject, "auxiliary", None) else subject
     outputs = 0

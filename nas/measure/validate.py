@@ -62,7 +62,8 @@ def validate_table(
     """Time `validation_networks` random networks, none of which made the table, and write the result into its header.
 
     They are spread evenly over the latencies of the space (`spread_over_range`): a uniform draw crowds in the middle,
-    where ranks are decided by the noise of the device, and leaves the ends of the range untested. Beside the table lie
+    where ranks are decided by the noise of the device, and leaves the ends of the range untested. All milliseconds are
+    per image. Beside the table lie
     `<name>_validation.csv` and a scatter plot. Raises UserError for a table of another runtime, batch, precision or
     device.
     """
@@ -75,15 +76,15 @@ def validate_table(
     used = {digest(item.spec) for item in MeasurementStore(settings.folder, runtime, settings.space).measurements}
     pool = settings.random_detectors(POOL * settings.validation_networks, settings.seed + SEED_STEP)
     unseen = [spec for spec in pool if digest(spec) not in used]
-    expected = [table.total(operations(spec, "folded")).ms for spec in unseen]
+    expected = [float(table.total(operations(spec, "folded"))) for spec in unseen]
     specs = [unseen[place] for place in spread_over_range(expected, settings.validation_networks)]
     predicted, measured, lines = [], [], ["digest,predicted_ms,measured_ms,spread_percent"]
     for number, spec in enumerate(specs, 1):
         item = runtime.measure(spec, settings.repetitions, kernels=False)
-        predicted.append(table.total(operations(spec, "folded")).ms)
-        measured.append(item.ms)
-        lines.append(f"{digest(spec)},{predicted[-1]:.4f},{item.ms:.4f},{item.spread_percent:.2f}")
-        progress(f"network {number} of {len(specs)}: predicted {predicted[-1]:.2f}, measured {item.ms:.2f} ms")
+        predicted.append(float(table.total(operations(spec, "folded"))))
+        measured.append(item.ms / runtime.batch)
+        lines.append(f"{digest(spec)},{predicted[-1]:.4f},{measured[-1]:.4f},{item.spread_percent:.2f}")
+        progress(f"network {number} of {len(specs)}: predicted {predicted[-1]:.2f}, measured {measured[-1]:.2f} ms")
     result = Validation.of(predicted, measured)
     write_results(settings, table_path, header, body, result, predicted, measured, lines)
     return result

@@ -99,7 +99,7 @@ def network_parts(spec: Backbone | DetectorSpec, image_size: int, table: Latency
         parts.append(_part("head", "ZeroHead", spec.head.num_classes, 1 + spec.head.stacked, 1, head, table))
     if table is not None and table.offset_ms:
         # what a whole network costs beside its operations, by the table's calibration
-        parts.append(Part("network", "fixed cost", 0, 1, 1, table.offset_ms / table.header.batch, 0, 0))
+        parts.append(Part("network", "fixed cost", 0, 1, 1, table.offset_ms, 0, 0))
     return tuple(parts)
 
 
@@ -112,5 +112,5 @@ def _part(
     group: tuple[Operation, ...],
     table: LatencyTable | None,
 ) -> Part:
-    ms = sum(table.price(op).ms for op in group) / table.header.batch if table else 0.0
+    ms = sum(table.price(op).ms for op in group) if table else 0.0
     return Part(name, shape, out, depth, stride, ms, sum(op.macs for op in group), sum(op.params for op in group))

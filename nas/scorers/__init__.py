@@ -7,7 +7,7 @@ from typing import Any
 from nas.errors import UserError
 from nas.scorers.base import Scorer
 from nas.scorers.zero_cost import ZERO_COST
-from nas.spec import Spec
+from nas.spec import Spec, image_side
 
 _ALL = (
     Scorer("mae", "nas.scorers.entropy:mae", "MAE-DET, arXiv 2111.13336"),
@@ -33,10 +33,24 @@ def find_scorer(name: str) -> Scorer:
     return SCORERS[name]
 
 
-def score_spec(spec: Spec, name: str = "mae", **options: Any) -> float:
-    """The score of a spec by a scorer that reads specs; raises UserError for another scorer or an unknown option."""
+def spec_scorer(name: str) -> Scorer:
+    """The scorer of that name, which reads specs; raises UserError for an unknown one or one that needs a module."""
     scorer = find_scorer(name)
     if scorer.needs != "spec":
         raise UserError(f"scorer {name} needs a {scorer.needs}: rank it with python -m nas.rank")
+    return scorer
+
+
+def score_spec(spec: Spec, name: str = "mae", image_size: int | None = None, **options: Any) -> float:
+    """The score of a spec by a scorer that reads specs, on an image of `image_size` pixels (its own, or 640).
+
+    An option that is None is as good as not given. Raises UserError for another scorer, an unknown option, or an image
+    size that the network cannot have.
+    """
+    scorer = spec_scorer(name)
     scorer.check_options(options)
-    return scorer.function(spec, **options)
+    given = {key: value for key, value in options.items() if value is not None}
+    side = image_side(spec, image_size)
+    if "image_size" in scorer.options:  # the others do not depend on it
+        given["image_size"] = side
+    return scorer.function(spec, **given)

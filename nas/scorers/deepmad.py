@@ -13,7 +13,7 @@ from nas.lowering import Operation, backbone_operations
 from nas.lowering.operation import CONVOLUTIONS
 from nas.lowering.primitives import halved
 from nas.scorers.entropy import backbone_of, checked_weights
-from nas.spec import Backbone, DetectorSpec, Residual, Spec
+from nas.spec import Backbone, Residual, Spec, image_side
 
 LEVEL_WEIGHTS = (1.0, 1.0, 1.0, 1.0, 8.0)
 
@@ -38,7 +38,7 @@ def deepmad(
     """
     backbone = backbone_of(spec)
     weights = checked_weights(backbone, level_weights)
-    side = image_size or (spec.image_size if isinstance(spec, DetectorSpec) else 640)
+    side = image_side(spec, image_size)
     groups = backbone_operations(backbone, side)
     size, squeezed = halved((side, side), backbone.stem.stride), False
     gain = _gain(groups[0], alpha1, alpha2)

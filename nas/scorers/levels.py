@@ -12,7 +12,7 @@ from nas.errors import UserError
 from nas.lowering import Operation, backbone_operations
 from nas.lowering.operation import CONVOLUTIONS
 from nas.scorers.entropy import backbone_of
-from nas.spec import DetectorSpec, Spec
+from nas.spec import Spec, image_side
 
 Array = NDArray[np.float64]
 
@@ -41,7 +41,7 @@ def main_convolutions(operations: Sequence[Operation]) -> list[Operation]:
 def score_by_levels(formula: LevelFormula, spec: Spec, image_size: int | None = None) -> float:
     """The score of one backbone, or of a detector's backbone at the detector's image size (a bare one: 640 pixels)."""
     backbone = backbone_of(spec)
-    side = image_size or (spec.image_size if isinstance(spec, DetectorSpec) else 640)
+    side = image_side(spec, image_size)
     groups = backbone_operations(backbone, side)
     widths = [backbone.stem.out, *(block.out for block in backbone.blocks)]
     levels = (0, *backbone.levels)

@@ -13,6 +13,7 @@ from nas.scorers.inputs import scorer_images
 from nas.scorers.score_log import ScoreLog
 from nas.scorers.subjects import Subject
 from nas.scorers.zero_cost import Pass
+from nas.spec import image_side
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +37,7 @@ def measure(subject: Subject, step: Pass, protocol: Protocol, seed: int) -> dict
 
     Raises UserError that names network and scorer where the network cannot be scored.
     """
-    side = protocol.image_size or subject.image_size
+    side = image_side(subject, protocol.image_size or None)
     torch.manual_seed(seed)
     model = subject.build()
     # Scorers that take only the shape of the images get no pictures drawn for them.

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from nas.cost.count import count_spec
 from nas.errors import UserError
-from nas.spec import Backbone, DetectorSpec, Spec, digest
+from nas.spec import Backbone, Spec, digest, image_side
 from search_spaces import nasbench201, nasbench_macro
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class Subject:
 
 def spec_subject(name: str, spec: Spec, image_size: int | None = None) -> Subject:
     """A backbone or detector as it is deployed: parallel branches, which exist in training alone, are left out."""
-    side = image_size or (spec.image_size if isinstance(spec, DetectorSpec) else 640)
+    side = image_side(spec, image_size)
     counts = count_spec(spec, image_size=side)
 
     def build() -> nn.Module:

@@ -81,8 +81,9 @@ def make_problem(
     formula = formula_of(scorer, options, space.kind) if isinstance(space, TinyNASSpace) and fast else None
     if isinstance(space, TinyNASSpace) and formula is not None:
         return GeneProblem(space, Objective(formula, table, frame, image_size), budget)
-    score = NamedScore(scorer, tuple(sorted(options.items())))
-    return SpecProblem(space, Objective(None, table, frame, image_size), budget, score, workers)
+    objective = Objective(None, table, frame, image_size)
+    score = NamedScore(scorer, tuple(sorted(options.items())), objective.image_size)
+    return SpecProblem(space, objective, budget, score, workers)
 
 
 def search_with(

@@ -183,7 +183,7 @@ class Objective:
             widths = (channels[0], channels[1], channels[2])
             result = self._vector(neck_and_head_operations.__wrapped__(neck, head, widths, sizes), False)
         if self.table is not None:
-            result[LATENCY] += self.table.offset_ms / self.table.header.batch
+            result[LATENCY] += self.table.offset_ms
         return result
 
     def _vector(self, operations: Sequence[Operation], backbone: bool) -> Array:
@@ -213,9 +213,7 @@ class Objective:
         new = [op for op in dict.fromkeys(operations) if op not in known]  # type: ignore[call-overload]
         milliseconds = [0.0] * len(new)
         if self.table is not None and new:
-            batch = self.table.header.batch
-            prices = self.table.price_many(in_form(new, "folded"))
-            milliseconds = [price.ms / batch for price in prices]
+            milliseconds = [price.ms for price in self.table.price_many(in_form(new, "folded"))]
         for op, ms in zip(new, milliseconds, strict=True):
             if not ms < float("inf"):
                 raise UserError(

@@ -29,13 +29,17 @@ MEMORY = "peak_memory_mb"
 
 @dataclass(frozen=True)
 class NamedScore:
-    """A scorer of specs by name, with its options as (key, value) pairs; it can be sent to another process."""
+    """A scorer of specs by name, with its options as (key, value) pairs; it can be sent to another process.
+
+    image_size: pixels at which it looks, unless its options say another side.
+    """
 
     name: str
     options: tuple[tuple[str, Any], ...] = ()
+    image_size: int | None = None
 
     def __call__(self, spec: Spec) -> float:
-        return score_spec(spec, self.name, **dict(self.options))
+        return score_spec(spec, self.name, **{"image_size": self.image_size, **dict(self.options)})
 
 
 class SpecProblem:

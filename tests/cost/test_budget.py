@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 
 from nas.cost.budget import Budget
@@ -38,3 +39,13 @@ def test_binding_limits_are_those_used_up() -> None:
 def test_senseless_budgets_are_refused(limits: dict[str, float], words: str) -> None:
     with pytest.raises(UserError, match=words):
         Budget.of(limits)
+
+
+def test_the_numbers_of_numpy_are_numbers() -> None:
+    limits = {"latency_ms": np.float32(2.5), "layers": np.int64(25), "params_m": np.float64(8)}
+    budget = Budget.of(limits)
+    assert budget == Budget.of({"latency_ms": 2.5, "layers": 25, "params_m": 8})
+    assert all(type(limit) is float for _, limit in budget.limits)
+    for senseless in (np.float64("nan"), np.bool_(True), np.int64(-1), np.array([3.0])):
+        with pytest.raises(UserError, match="positive"):
+            Budget.of({"layers": senseless})

@@ -5,9 +5,12 @@ from __future__ import annotations
 import math
 
 import pytest
+from torch import nn
 
 import nas
 from nas.cost.count import count_spec, effectiveness
+from nas.errors import UserError
+from nas.lowering.primitives import FORMS
 from nas.spec import Backbone, Plain, Residual, Stem
 
 
@@ -41,3 +44,30 @@ def test_published_names_and_values_count_alike() -> None:
     assert nas.count("damo-yolo-s") == nas.count(nas.load("damo-yolo-s"))
     assert nas.count("damo-yolo-s").params == 16_251_631
     assert nas.count("damo-yolo-s").layers == 25
+
+
+def test_an_unknown_form_is_refused_whatever_is_counted() -> None:
+    for source in (tiny(), "damo-yolo-t", "yolo11n", nn.Conv2d(3, 8, 1)):
+        with pytest.raises(UserError, match="unknown form 'foo'; known: train, merged, folded"):
+            nas.count(source, "foo", 32)  # type: ignore[arg-type]
+    with pytest.raises(UserError, match="unknown form 'foo'"):
+        count_spec(tiny(), "foo", 32)  # type: ignore[arg-type]
+
+
+def test_a_module_is_counted_in_the_form_that_is_asked_for() -> None:
+    model, spec = nas.build("damo-yolo-t"), "damo-yolo-t"
+    for form in FORMS:
+        module, own = (nas.count(source, form, 64) for source in (model, spec))  # type: ignore[arg-type]
+        assert (module.params, module.macs, module.activations) == (own.params, own.macs, own.activations)
+    assert nas.count(model, image_size=64).params == nas.count(spec, "train", 64).params, "as it stands"
+    assert (
+        nas.count("yolo11n", image_size=64) == nas.count("yolo11n", "folded", 64) != nas.count("yolo11n", "train", 64)
+    )
+    with pytest.raises(UserError, match="merged form of BaselineDetector is unknown"):
+        nas.count("yolo11n", "merged")
+
+
+def test_a_module_without_a_form_of_its_own_still_folds() -> None:
+    module = nn.Sequential(nn.Conv2d(3, 8, 3, bias=False), nn.BatchNorm2d(8), nn.ReLU())
+    assert nas.count(module, image_size=32).params == 216 + 16 == nas.count(module, "train", 32).params
+    assert nas.count(module, "folded", 32).params == 216 + 8

@@ -7,10 +7,15 @@ from pathlib import Path
 
 import pytest
 
+import nas
+from nas.cost.kernel_model import KernelModel
 from nas.cost.latency import LatencyTable
 from nas.cost.table_file import TABLES, find_table, read_table, shipped, write_table
 from nas.errors import UserError
+from nas.frame import Frame
 from nas.lowering.operation import Operation
+from nas.report.search_record import network_parts
+from nas.searchers.objective import Objective
 
 CONV = Operation("conv", 64, 64, 40, 40, 40, 40, 3)
 
@@ -98,3 +103,19 @@ def test_totals_explain_themselves() -> None:
     assert [row.operation for row in latency.explain()] == [CONV, CONV]
     assert latency.explain()[0].price.how == "model"
     assert latency.error_percent is not None and f"± {latency.ms * latency.error_percent / 100:.2f} ms" in str(latency)
+
+
+def test_a_table_of_batches_gives_milliseconds_per_image_everywhere(tmp_path: Path, content: dict) -> None:
+    path = tmp_path / "t4_batch_8.json"
+    path.write_text(json.dumps(content | {"name": "t4_batch_8", "batch": 8}))
+    pricer = KernelModel.from_body(content, 8, "table")
+    table = LatencyTable.load(path)
+    assert table.price(CONV).ms == pytest.approx(pricer.price_many([CONV])[0].ms / 8)
+    assert table.offset_ms == pytest.approx(pricer.offset_ms / 8)
+    spec = nas.load("damo-yolo-t")
+    latency = nas.latency(spec, path)
+    assert latency.ms == pytest.approx(table.offset_ms + sum(row.price.ms for row in latency.explain()))
+    assert float(latency) < float(nas.latency(spec)) and "ms per image (t4_batch_8, batch 8)" in str(latency)
+    searched = Objective(None, table, Frame(out=spec.neck.out, hidden_ratio=spec.neck.hidden_ratio))
+    assert searched.evaluate(spec.backbone)["latency_ms"] == pytest.approx(latency.ms, rel=1e-12)
+    assert sum(part.ms for part in network_parts(spec, 640, table)) == pytest.approx(latency.ms)

@@ -9,7 +9,6 @@ import torch
 from torch import nn
 
 from nas.cost.memory import peak_memory_mb
-from nas.errors import SpecError
 from nas.measure.trace import trace_peak_memory_mb
 from nas.models.detector import build_detector
 from nas.spec import Backbone, DetectorSpec, Residual, Stem
@@ -54,9 +53,8 @@ def test_exact_liveness_by_hand() -> None:
     assert trace_peak_memory_mb(Two(), 8, value_bytes=1) == pytest.approx((4 + 6 + 10) * cells / 1e6)
 
 
-def test_it_scales_with_pixels_and_bytes_and_needs_a_size() -> None:
+def test_it_scales_with_pixels_and_bytes() -> None:
     spec = detector("damo-yolo-s")
     assert peak_memory_mb(spec, 640) == pytest.approx(4 * peak_memory_mb(spec, 320))
     assert peak_memory_mb(spec, value_bytes=4) == pytest.approx(2 * peak_memory_mb(spec))
-    with pytest.raises(SpecError, match="image_size"):
-        peak_memory_mb(spec.backbone)
+    assert peak_memory_mb(spec.backbone) == peak_memory_mb(spec.backbone, 640)

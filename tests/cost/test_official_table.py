@@ -74,7 +74,7 @@ def test_operations_are_priced_and_the_rest_is_free(small: Path) -> None:
     assert (table.header.batch, table.header.precision) == (32, "fp16")
     conv = Operation("conv", 32, 32, 20, 20, 20, 20, kernel=3)
     pool = Operation("avgpool", 32, 32, 10, 10, 20, 20, kernel=2, stride=2)
-    assert table.total([conv, pool, conv]).ms == pytest.approx(1.28)
+    assert table.total([conv, pool, conv]).ms == pytest.approx(1.28 / 32), "an image of a batch of 32"
     assert table.price(pool).ms == 0
 
 

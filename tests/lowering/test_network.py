@@ -6,12 +6,16 @@ import csv
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from nas.errors import SpecError
+import nas
+from nas.cost.count import count_spec
+from nas.cost.memory import peak_memory_mb
+from nas.errors import SpecError, UserError
 from nas.lowering import backbone_operations, operations
 from nas.lowering.neck import neck_graph
-from nas.spec import DetectorSpec, NeckSpec
+from nas.spec import DetectorSpec, NeckSpec, image_side
 from search_spaces import load_published
 
 MODELS = ("T", "S", "M", "L", "Ns", "Nm", "Nl")
@@ -89,6 +93,33 @@ def test_fusion_styles_cost_what_the_report_prints(fusion: str, published_gflops
     assert 2 * sum(op.macs for op in operations(changed)) / 1e9 == pytest.approx(published_gflops, rel=0.01)
 
 
-def test_a_bare_backbone_needs_an_image_size() -> None:
-    with pytest.raises(SpecError, match="image_size"):
-        operations(detector("T").backbone)
+def test_a_bare_backbone_is_taken_at_640_pixels_unless_told() -> None:
+    backbone = detector("T").backbone
+    assert operations(backbone) == operations(backbone, image_size=640) != operations(backbone, image_size=320)
+
+
+@pytest.mark.parametrize("side", [-64, 0, 33, 20, 320.0, "a", True])
+def test_one_rule_refuses_the_image_sizes_of_detectors_everywhere(side: int) -> None:
+    spec = detector("T")
+    asked = (
+        lambda: operations(spec, image_size=side),
+        lambda: count_spec(spec, image_size=side),
+        lambda: peak_memory_mb(spec, side),
+        lambda: nas.latency(spec, image_size=side),
+        lambda: nas.score(spec, "mae", image_size=side),
+        lambda: nas.score(spec, "deepmad", image_size=side),
+        lambda: nas.count("yolo11n", image_size=side),
+        lambda: nas.latency("yolo11n", image_size=side),
+    )
+    for ask in asked:
+        with pytest.raises(UserError, match="image_size must be a positive multiple of 32"):
+            ask()
+
+
+def test_a_backbone_takes_any_size_that_its_strides_leave_a_map_of() -> None:
+    backbone = detector("T").backbone
+    assert image_side(backbone, np.int64(33)) == 33 and type(image_side(backbone, np.int64(33))) is int
+    assert image_side(replace(detector("T"), image_size=320)) == 320
+    for side in (31, 0, -64, 33.5):
+        with pytest.raises(SpecError, match="image_size must be"):
+            count_spec(backbone, image_size=side)

@@ -7,6 +7,7 @@ import gc
 import gzip
 import json
 import weakref
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from nas.config.rank import RankConfig
 from nas.errors import UserError
 from nas.files import save_spec
 from nas.ranking import run_ranking
+from nas.scorers import SCORERS
 from nas.scorers.inputs import scorer_images
 from nas.scorers.measuring import Protocol, measure, measure_all
 from nas.scorers.score_log import ScoreLog, read_scores
@@ -109,6 +111,21 @@ def test_published_networks_with_accuracies_from_a_list(tmp_path: Path) -> None:
     config = RankConfig(networks=str(path), scorers=["mae"], folder=str(tmp_path), resamples=20, image_size=64)
     text = run_ranking(config)
     assert "## ap: 4 networks" in text and "| mae | 1.000" in text and not (tmp_path / "scores.jsonl").exists()
+
+
+def test_scores_of_specs_are_taken_at_the_size_that_is_asked_for(tmp_path: Path) -> None:
+    config = RankConfig(
+        networks="damo-yolo-t", scorers=["deepmad", "level_balance"], folder=str(tmp_path), image_size=320
+    )
+    run_ranking(config)
+    with (tmp_path / "scores.csv").open(newline="") as file:
+        (row,) = csv.DictReader(file)
+    spec = load_published("damo-yolo-t")
+    for name in config.scorers:
+        assert float(row[name]) == pytest.approx(SCORERS[name].function(spec, image_size=320))
+        assert float(row[name]) != pytest.approx(SCORERS[name].function(spec))
+    with pytest.raises(UserError, match="positive multiple of 32, got 33"):
+        run_ranking(replace(config, image_size=33))
 
 
 def test_an_edited_file_is_another_network_and_one_listed_twice_keeps_its_scores(tmp_path: Path) -> None:
