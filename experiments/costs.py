@@ -1,4 +1,4 @@
-"""The cost columns of a table: FLOPs, parameters and predicted milliseconds, which need no training."""
+"""Costs that need no training: FLOPs, parameters and predicted milliseconds, of a table's rows and of single networks."""
 
 from __future__ import annotations
 
@@ -6,6 +6,10 @@ from typing import Any
 
 from experiments.tables import Table, detector_of
 from nas.api import count, latency
+from nas.cost.latency import LatencyTable
+from nas.frame import Frame
+from nas.searchers.objective import Objective
+from nas.spec import Spec
 
 #: The report's milliseconds are those of TensorRT 7.
 HARDWARE = "t4_tensorrt7_fp16"
@@ -35,3 +39,14 @@ def cost_rows(table: Table, hardware: str = HARDWARE) -> list[dict[str, Any]]:
             }
         )
     return rows
+
+
+class Latencies:
+    """Predicted milliseconds of the whole detector in a frame around a backbone, parts remembered."""
+
+    def __init__(self, hardware: str, frame: Frame) -> None:
+        self.table = LatencyTable.load(hardware)
+        self._objective = Objective(None, self.table, frame)
+
+    def __call__(self, spec: Spec) -> float:
+        return self._objective.evaluate(spec)["latency_ms"]

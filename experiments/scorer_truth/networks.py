@@ -1,57 +1,22 @@
-"""Backbones of equal predicted latency and very different shape: random, searched, published, hand-drawn.
-
-A network is written as `stem out/bottleneck x depth ...`, for example `24 64/24x2 96/64x2 192/96x2 192/152x2
-384/192x1`: five k1kx blocks with strides 2, 2, 2, 1, 2 behind a Focus stem, deployed as DAMO-YOLO does (SPP, no
-shortcut at stride 2).
-"""
+"""Backbones of equal predicted latency and very different shape: random, searched, published, hand-drawn."""
 
 from __future__ import annotations
 
 import csv
 import io
 import random
-import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from nas.cost.latency import LatencyTable
+from experiments.costs import Latencies
 from nas.errors import UserError
 from nas.files import write_atomic
 from nas.frame import Frame
 from nas.scorers import score_spec
-from nas.searchers.objective import Objective
-from nas.spec import Backbone, Residual, Stem
-
-STRIDES = (2, 2, 2, 1, 2)
-OUT_BLOCKS = (1, 3, 4)
-Shape = list[tuple[int, int, int]]
-
-#: Published DAMO-YOLO backbones and drawings after well-known networks; widths are scaled to the latency.
-PUBLISHED = {
-    "damo-t": "24 64/24x2 96/64x2 192/96x2 192/152x2 384/192x1",
-    "damo-s": "32 128/24x1 128/88x5 256/128x3 256/120x2 512/144x1",
-    "tinynas-start": "32 48/32x1 96/48x1 96/96x1 192/96x1 384/192x1",
-    "damo-nano": "16 40/32x1 64/48x2 96/64x2 128/96x2 256/128x1",
-}
-DRAWN = {
-    "resnet18": "32 64/64x2 128/128x2 256/256x1 256/256x1 512/512x2",
-    "resnet34": "32 64/64x3 128/128x4 256/256x3 256/256x3 512/512x3",
-    "darknet53": "32 64/32x1 128/64x2 256/128x4 256/128x4 512/256x4",
-    "pyramid": "16 32/32x1 64/64x2 128/128x2 128/128x2 256/256x4",
-    "inverse-pyramid": "32 96/96x4 128/128x3 192/192x1 192/192x1 256/256x1",
-    "even-1": "32 64/64x1 128/128x1 256/256x1 256/256x1 512/512x1",
-    "even-3": "32 64/48x3 128/96x3 192/144x3 192/144x3 384/288x3",
-    "even-5": "32 64/40x5 64/64x5 192/192x5 192/192x5 384/384x5",
-    "constant-width": "64 128/128x1 128/128x2 128/128x2 128/128x2 128/128x2",
-    "wide-early": "64 128/128x2 160/160x2 192/192x1 192/192x1 224/224x1",
-    "thin-bottleneck": "32 128/16x3 256/32x3 384/48x3 384/48x3 512/64x3",
-    "fat-bottleneck": "32 48/48x1 64/64x2 96/96x2 96/96x2 128/128x2",
-    "deep-c3": "32 64/48x1 96/96x8 128/96x1 128/96x1 256/128x1",
-    "deep-c4": "32 64/48x1 96/64x1 160/128x5 160/128x5 256/128x1",
-    "deep-c5": "32 64/48x1 96/64x1 128/96x1 128/96x1 320/256x8",
-    "deep-stride4": "32 64/48x6 96/64x1 160/128x1 160/128x1 320/192x1",
-}
+from nas.spec import Backbone, Residual
+from search_spaces.drawings import DRAWN, PUBLISHED, STRIDES, backbone_of_shape, backbone_of_text, text_of
+from search_spaces.scaling import fit_to_cost
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,87 +33,15 @@ class Network:
         return backbone_of_text(self.text)
 
 
-def backbone_of_text(text: str) -> Backbone:
-    """The backbone of a shape text; UserError for anything else."""
-    stem, *tokens = text.split()
-    found = [re.fullmatch(r"(\d+)/(\d+)x(\d+)", token) for token in tokens]
-    if not stem.isdigit() or len(found) != len(STRIDES) or any(match is None for match in found):
-        raise UserError(f"not a shape `stem out/bottleneckxdepth ...` of five blocks: {text!r}")
-    shape = [tuple(map(int, match.groups())) for match in found if match]
-    return _backbone(int(stem), shape)  # type: ignore[arg-type]
-
-
-def text_of(backbone: Backbone) -> str:
-    """The shape text of a backbone."""
-    blocks = [block for block in backbone.blocks if isinstance(block, Residual)]
-    return " ".join([str(backbone.stem.out), *(f"{block.out}/{block.bottleneck}x{block.depth}" for block in blocks)])
-
-
-def _backbone(stem: int, shape: Shape) -> Backbone:
-    blocks = tuple(Residual("k1kx", o, b, d, s) for (o, b, d), s in zip(shape, STRIDES, strict=True))
-    return Backbone(Stem("focus", stem), blocks, OUT_BLOCKS, "spp", reparam=True)
-
-
-class Latencies:
-    """Predicted milliseconds of the whole detector around a backbone (neck and head of DAMO-YOLO S, 640 pixels)."""
-
-    def __init__(self, hardware: str) -> None:
-        self._objective = Objective(None, LatencyTable.load(hardware), Frame())
-
-    def __call__(self, backbone: Backbone) -> float:
-        return self._objective.evaluate(backbone)["latency_ms"]
-
-
-def scaled(backbone: Backbone, factor: float) -> Backbone:
-    """All widths times a factor, in multiples of 8."""
-
-    def width(value: int) -> int:
-        return max(8, 8 * round(value * factor / 8))
-
-    blocks = (block for block in backbone.blocks if isinstance(block, Residual))
-    moved = tuple(replace(block, out=width(block.out), bottleneck=width(block.bottleneck)) for block in blocks)
-    return replace(backbone, stem=replace(backbone.stem, out=min(64, width(backbone.stem.out))), blocks=moved)
-
-
-def fitted(backbone: Backbone, target: float, tolerance: float, latency: Latencies) -> Backbone | None:
-    """The backbone with its widths scaled to the latency, then single widths moved by 8 until it is met.
-
-    None where no width reaches it (too deep, or too shallow for 1024 channels).
-    """
-    low, high, best = 0.1, 16.0, backbone
-    for _ in range(9):
-        middle = (low * high) ** 0.5
-        candidate = scaled(backbone, middle)
-        value = latency(candidate)
-        if abs(value - target) < abs(latency(best) - target):
-            best = candidate
-        low, high = (middle, high) if value < target else (low, middle)
-    for _ in range(6):
-        if abs(latency(best) / target - 1) <= tolerance:
-            return best if max(block.out for block in best.blocks) <= 1024 else None
-        best = min(_neighbours(best), key=lambda item: abs(latency(item) - target))
-    return None
-
-
-def _neighbours(backbone: Backbone) -> Iterator[Backbone]:
-    """Every backbone with one width changed by 8."""
-    for index, block in enumerate(backbone.blocks):
-        assert isinstance(block, Residual)
-        for step in (-8, 8):
-            for name in ("out", "bottleneck"):
-                changed = replace(block, **{name: max(8, getattr(block, name) + step)})  # type: ignore[arg-type]
-                yield replace(backbone, blocks=(*backbone.blocks[:index], changed, *backbone.blocks[index + 1 :]))
-
-
 def random_backbone(rng: random.Random) -> Backbone:
     """Depths 1..8 (log-uniform), widths that grow by random ratios, bottlenecks of a fifth to the whole width."""
-    shape: Shape = []
+    shape: list[tuple[int, int, int]] = []
     width = rng.choice((32, 48, 64, 96))
     for index in range(len(STRIDES)):
         width = round(width * rng.choice((1.0, 1.0, 1.25, 1.5, 2.0))) if index else width
         depth = round(8 ** rng.random())
         shape.append((width, max(8, round(width * rng.uniform(0.2, 1.0))), depth))
-    return _backbone(rng.choice((16, 24, 32, 48)), shape)
+    return backbone_of_shape(rng.choice((16, 24, 32, 48)), shape)
 
 
 def searched_backbone(
@@ -160,14 +53,14 @@ def searched_backbone(
     """
     population: list[tuple[float, Backbone]] = []
     while len(population) < 24:
-        start = fitted(random_backbone(rng), target, tolerance, latency)
+        start = fit_to_cost(random_backbone(rng), latency, target, tolerance)
         if start is not None:
             population.append((score(start), start))
     for _ in range(4000):
         parent = max(rng.sample(population, 3), key=lambda item: item[0])[1]
         child = _mutated(parent, rng)
         if abs(latency(child) / target - 1) > tolerance:
-            refit = fitted(child, target, tolerance, latency) if rng.random() < 0.5 else None
+            refit = fit_to_cost(child, latency, target, tolerance) if rng.random() < 0.5 else None
             if refit is None:
                 continue
             child = refit
@@ -205,7 +98,7 @@ def _scores() -> Iterator[tuple[str, Callable[[Backbone], float]]]:
 
 def draw_networks(count: int, target: float, tolerance: float, hardware: str, seed: int) -> list[Network]:
     """At least `count` networks: all searched, published and drawn ones that fit, and random ones for the rest."""
-    latency = Latencies(hardware)
+    latency = Latencies(hardware, Frame())
     rng = random.Random(seed)
     found: dict[str, Network] = {}
 
@@ -215,12 +108,12 @@ def draw_networks(count: int, target: float, tolerance: float, hardware: str, se
 
     for group, drawings in (("published", PUBLISHED), ("drawn", DRAWN)):
         for name, text in drawings.items():
-            keep(name, group, fitted(backbone_of_text(text), target, tolerance, latency))
+            keep(name, group, fit_to_cost(backbone_of_text(text), latency, target, tolerance))
     for name, score in _scores():
         keep(f"best-{name}", "searched", searched_backbone(score, target, tolerance, latency, rng))
     number = 0
     while len(found) < count:
-        keep(f"random-{number:02d}", "random", fitted(random_backbone(rng), target, tolerance, latency))
+        keep(f"random-{number:02d}", "random", fit_to_cost(random_backbone(rng), latency, target, tolerance))
         number += 1
     networks = list(found.values())
     random.Random(seed).shuffle(networks)  # a training that is cut short has then met every group

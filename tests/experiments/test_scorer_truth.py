@@ -8,53 +8,37 @@ import numpy as np
 import pytest
 
 import experiments.scorer_truth
+from experiments.costs import Latencies
 from experiments.scorer_truth.__main__ import main, parse
 from experiments.scorer_truth.judging import Noise, analytic_scores, judge, measured_noise, recommendation, write_report
-from experiments.scorer_truth.networks import (
-    DRAWN,
-    PUBLISHED,
-    Latencies,
-    backbone_of_text,
-    fitted,
-    read_networks,
-    text_of,
-    write_networks,
-)
+from experiments.scorer_truth.networks import read_networks, write_networks
 from experiments.scorer_truth.training import Recipe, Result, append_result, read_results, wanted
 from nas.errors import UserError
-from nas.lowering import operations
-from search_spaces.published import load_published
+from nas.frame import Frame
+from search_spaces.drawings import DRAWN, PUBLISHED, backbone_of_text, text_of
+from search_spaces.scaling import fit_to_cost
 
 FOLDER = Path(experiments.scorer_truth.__file__).parent
-
-
-def test_shape_texts_are_backbones_and_come_back() -> None:
-    for text in (*PUBLISHED.values(), *DRAWN.values()):
-        assert text_of(backbone_of_text(text)) == text
-    deployed = load_published("damo-yolo-t").backbone  # type: ignore[union-attr]
-    assert operations(backbone_of_text(PUBLISHED["damo-t"]), image_size=320) == operations(deployed, image_size=320)
-    with pytest.raises(UserError, match="not a shape"):
-        backbone_of_text("24 64/24x2 96/64x2")
 
 
 def test_the_committed_networks_are_many_different_and_equally_fast() -> None:
     networks = read_networks(FOLDER / "networks.csv")
     assert len(networks) >= 40 and len({network.text for network in networks}) == len(networks)
     assert {network.group for network in networks} == {"published", "drawn", "searched", "random"}
-    latency = Latencies("t4_tensorrt_fp16")
+    latency = Latencies("t4_tensorrt_fp16", Frame())
     predicted = np.array([latency(network.backbone) for network in networks])
     assert predicted.max() / predicted.min() < 1.03
     layers = analytic_scores(networks)["layers"]
     assert layers.min() < 15 < 60 < layers.max()
 
 
-def test_widths_are_fitted_to_a_latency_or_given_up() -> None:
-    latency = Latencies("t4_tensorrt_fp16")
-    start = backbone_of_text(DRAWN["resnet18"])
-    found = fitted(start, 3.0, 0.01, latency)
-    assert found is not None and latency(found) == pytest.approx(3.0, rel=0.01)
-    assert [block.depth for block in found.blocks] == [block.depth for block in start.blocks]  # type: ignore[union-attr]
-    assert fitted(start, 0.3, 0.01, latency) is None
+def test_the_committed_drawings_are_what_scaling_gives() -> None:
+    latency, texts = Latencies("t4_tensorrt_fp16", Frame()), PUBLISHED | DRAWN
+    committed = {network.name: network.text for network in read_networks(FOLDER / "networks.csv")}
+    assert set(texts) <= set(committed)
+    for name, text in texts.items():
+        found = fit_to_cost(backbone_of_text(text), latency, 2.6, 0.01)
+        assert found is not None and text_of(found) == committed[name]
 
 
 def rows(networks: list, noise: float, path: Path) -> list[Result]:  # type: ignore[type-arg]
