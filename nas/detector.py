@@ -64,10 +64,11 @@ class Detector:
         return self.network.image_size
 
     def predict(
-        self, source: Any, device: str = "cpu", image_size: int | None = None, **options: Any
+        self, source: Any, device: str | None = None, image_size: int | None = None, **options: Any
     ) -> list[Prediction]:
         """Detections of every picture of a source (path, folder, glob, video, array, tensor, or a list of these).
 
+        device: cpu, cuda, cuda:1 ...; None is the CPU, and the GPU for an .engine file.
         options: the fields of PredictOptions. One picture that cannot be read raises UserError; of several, the broken
         ones come back with their `error`.
         """
@@ -77,7 +78,7 @@ class Detector:
         return found
 
     def stream(
-        self, source: Any, device: str = "cpu", image_size: int | None = None, **options: Any
+        self, source: Any, device: str | None = None, image_size: int | None = None, **options: Any
     ) -> Iterator[Prediction]:
         """As `predict`, one prediction after the other: for videos and large folders."""
         try:
@@ -94,10 +95,20 @@ class Detector:
             raise UserError(f"{self.source} was exported for {self.image_size} pixels; export again for {side}")
         return side
 
-    def deployed(self, device: str = "cpu") -> Any:
-        """What predicts: a fused copy of the module on a device (made once), or the exported file's runtime."""
+    def deployed(self, device: str | None = None) -> Any:
+        """What predicts on a device: a fused copy of the module, or the exported file's runtime; made once.
+
+        Raises UserError for a device that is not there or on which the file does not run.
+        """
         if not isinstance(self.network, torch.nn.Module):
-            return self.network
+            if device in (None, self.network.device):
+                return self.network
+            if device not in self._fused:
+                from nas.deploy.runtime import load_runtime
+
+                self._fused = {device: load_runtime(self.source, device)}
+            return self._fused[device]
+        device = device or "cpu"
         if device not in self._fused:
             try:
                 self._fused = {device: copy.deepcopy(self.model).to(device).fuse().eval()}
@@ -116,9 +127,10 @@ class Detector:
         from nas.config.compose import compose_config
         from nas.config.train import TrainConfig, task_of
         from nas.detection.training import run_training
-        from nas.detection.training_setup import adapt_classes
+        from nas.detection.training_setup import adapt_classes, require_training_form
         from nas.models.checkpoint import load_checkpoint
 
+        require_training_form(self.model)
         task, _, _ = task_of(compose_config("train", TrainConfig, {"data": data, "test": False, **options}))
         task.model = adapt_classes(copy.deepcopy(self.model), task.train.classes)
         result = run_training(task, folder, progress=progress)
@@ -126,7 +138,7 @@ class Detector:
         return result
 
     def evaluate(
-        self, data: str, split: str = "val", device: str = "cpu", root: str | Path | None = None, **options: Any
+        self, data: str, split: str = "val", device: str | None = None, root: str | Path | None = None, **options: Any
     ) -> Any:
         """AP and the rest of this detector, torch or exported, on a split of a data set of conf/data.
 

@@ -29,6 +29,8 @@ def evaluate_into(config: EvaluateConfig, folder: Path) -> Evaluation:
     if config.split not in SPLITS:
         raise UserError(f"split={config.split}: {', '.join(SPLITS)}")
     detector = Detector.load(config.model)
+    if config.progress and hasattr(detector.network, "origin"):
+        print(detector.network.origin)
     size = detector.input_side(config.image_size)
     network = detector.deployed(config.device)
     splits, _ = load_splits(config.data, (config.split,))

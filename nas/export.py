@@ -25,7 +25,9 @@ def run(config: Any) -> None:
     model, output = values.pop("model"), values.pop("output")
     settings = ExportSettings(**values | {"keep_float": tuple(values["keep_float"])})
     detector = Detector.load(model)
-    if not str(model).endswith(".safetensors"):
+    if hasattr(detector.network, "origin"):
+        console.print(str(detector.network.origin), soft_wrap=True, highlight=False, markup=False)
+    else:
         console.print(f"{model} is an architecture: the file will have random weights", style="yellow")
     folder = Path(HydraConfig.get().runtime.output_dir)
     target = Path(output) if output else folder / f"{Path(model).stem}-{settings.precision}"

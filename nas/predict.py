@@ -15,14 +15,16 @@ def run(config: Any) -> None:
     from rich.console import Console
 
     from nas.detection.prediction_run import predict_into
-    from nas.detector import Detector
+    from nas.detector import EXPORTED, Detector
 
     console = Console()
     settings: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
     rows = settings.pop("rows")
     model, source = settings.pop("model"), settings.pop("source")
     detector = Detector.load(model)
-    if not str(model).endswith((".safetensors", ".onnx", ".xml", ".engine")):
+    if hasattr(detector.network, "origin"):
+        console.print(str(detector.network.origin), soft_wrap=True, highlight=False, markup=False)
+    elif not str(model).endswith(EXPORTED):
         console.print(f"{model} is an architecture: its weights are random and so are its boxes", style="yellow")
     folder = HydraConfig.get().runtime.output_dir
     result = predict_into(detector, source, folder, progress=_reporter(console), **settings)

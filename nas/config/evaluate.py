@@ -19,7 +19,7 @@ class EvaluateConfig:
     image_size: int | None = None
     batch_size: int = 8
     workers: int = 0
-    device: str = "cpu"
+    device: str | None = None
     score_threshold: float = 0.001
     iou_threshold: float = 0.7
     max_detections: int = 300

@@ -24,7 +24,7 @@ class PredictConfig:
     agnostic: bool = False
     resize: str = "stretch"
     batch: int = 1
-    device: str = "cpu"
+    device: str | None = None
     pictures: bool = True
     results: bool = True
     annotations: str | None = None

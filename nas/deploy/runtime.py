@@ -23,6 +23,7 @@ class Runtime:
     """
 
     num_classes: int
+    device = "cpu"  # where the file runs; images are taken, and results given, on the CPU
 
     def __init__(self, metadata: Metadata, batch: int | None = None) -> None:
         self.metadata = metadata
@@ -58,7 +59,7 @@ class Runtime:
 
 
 class OnnxRuntime(Runtime):
-    """An .onnx file in ONNX Runtime on the CPU, or on CUDA where its provider is installed and asked for."""
+    """An .onnx file in ONNX Runtime on the CPU, or on a GPU (cuda, cuda:1) where its provider is installed and asked for."""
 
     def __init__(self, path: str | Path, device: str = "cpu", threads: int | None = None) -> None:
         import onnxruntime
@@ -67,13 +68,25 @@ class OnnxRuntime(Runtime):
         options.log_severity_level = 3
         if threads:
             options.intra_op_num_threads = threads
-        providers = ["CUDAExecutionProvider"] if device.startswith("cuda") else ["CPUExecutionProvider"]
-        if providers[0] not in onnxruntime.get_available_providers():
-            raise UserError(f"this onnxruntime cannot use {device}: install onnxruntime-gpu")
+        kind, index = device_parts(device)
+        providers: list[Any] = ["CPUExecutionProvider"]
+        if kind == "cuda":
+            providers = [("CUDAExecutionProvider", {"device_id": index})]
+        elif kind != "cpu":
+            raise UserError(f"device={device}: ONNX Runtime runs a file on cpu or cuda")
+        if kind == "cuda" and "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
+            raise UserError(
+                f"device={device}: this onnxruntime has no CUDA; pip install onnxruntime-gpu, or device=cpu"
+            )
         try:
             self.session = onnxruntime.InferenceSession(str(path), options, providers=providers)
         except Exception as error:  # the runtime's own exception types are not public
             raise UserError(f"{path} cannot be loaded by ONNX Runtime ({str(error).splitlines()[0]})") from None
+        if kind == "cuda" and "CUDAExecutionProvider" not in self.session.get_providers():  # it falls back in silence
+            raise UserError(
+                f"device={device}: ONNX Runtime could not start CUDA; check its libraries, or use device=cpu"
+            )
+        self.device = device
         images = self.session.get_inputs()[0]
         batch = images.shape[0] if isinstance(images.shape[0], int) else None
         super().__init__(read_metadata(self.session.get_modelmeta().custom_metadata_map.get(KEY), path), batch)
@@ -108,22 +121,40 @@ class OpenVinoRuntime(Runtime):
         return tuple(found[name] for name in self.outputs)
 
 
-def load_runtime(path: str | Path, device: str = "cpu", threads: int | None = None) -> Runtime:
+def device_parts(device: str) -> tuple[str, int]:
+    """Kind and number of a device: ("cuda", 1) for cuda:1. Raises UserError for what is none."""
+    try:
+        place = torch.device(device)
+    except RuntimeError as error:
+        raise UserError(f"device {device!r} cannot be used: {str(error).splitlines()[0]}") from None
+    return place.type, place.index or 0
+
+
+def load_runtime(path: str | Path, device: str | None = None, threads: int | None = None) -> Runtime:
     """The network of an exported .onnx, .xml or .engine file, with its classes and input size.
 
-    Raises UserError for a missing, foreign or damaged file, and where the runtime is not installed.
+    device: cpu, or for .onnx cuda and cuda:1; None is the CPU, and the GPU for .engine. Raises UserError for a missing,
+    foreign or damaged file, a device on which it does not run, and where the runtime is not installed.
     """
     if not Path(path).is_file():
         raise UserError(f"{path}: no such file")
     suffix = Path(path).suffix.lower()
     if suffix == ".onnx":
-        return OnnxRuntime(path, device, threads)
+        return OnnxRuntime(path, device or "cpu", threads)
     if suffix == ".xml":
+        if device_parts(device or "cpu")[0] != "cpu":
+            raise UserError(
+                f"device={device}: an OpenVINO file runs on the CPU here; use device=cpu, or export format=onnx"
+            )
         return OpenVinoRuntime(path, threads)
     if suffix == ".engine":
+        if device_parts(device or "cuda") != ("cuda", 0):
+            raise UserError(f"device={device}: an .engine file runs on the first GPU; leave device out")
         from nas.deploy.tensorrt_engine import TensorRtRuntime
 
-        return TensorRtRuntime(path)
+        runtime = TensorRtRuntime(path)
+        runtime.device = "cuda"
+        return runtime
     raise UserError(f"{path}: an exported file ends in {', '.join(SUFFIXES)}")
 
 

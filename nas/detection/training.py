@@ -82,6 +82,10 @@ def run_training(task: TrainingTask, folder: str | Path, resume: bool = False, p
     detector = prepare_detector(source, task.train.classes, task.image_size)
     val = relabel(task.val, task.train.classes) if task.val is not None else None
     teacher = load_teacher(task.distill.teacher, detector) if task.distill.teacher else None
+    if progress and fabric.is_global_zero and not resume:
+        for name, model in (("weights", detector), ("teacher", teacher)):
+            if (origin := getattr(model, "origin", None)) is not None:
+                print(f"{name}: {origin}", flush=True)
     network = _network(task, detector, teacher)
     layout = torch.channels_last if options.channels_last else torch.contiguous_format
     network.to(device=fabric.device, memory_format=layout)  # type: ignore[call-overload]

@@ -17,8 +17,9 @@ from torch import nn
 
 from nas.detection.distributed import leave_processes
 from nas.errors import UserError
+from nas.models.baselines import BASELINES, build_baseline
 from nas.models.build import build_model
-from nas.models.checkpoint import load_checkpoint
+from nas.models.checkpoint import Origin, load_checkpoint
 from nas.models.classes import class_names
 from nas.models.detector import DetectionModel, build_detector
 from nas.spec import require_side
@@ -81,7 +82,8 @@ def prepare_detector(source: Any, classes: Sequence[str], image_size: int | None
     """The detector to train, with the data's classes and the image size to train at.
 
     source: a module, a name, a spec, a spec file, or a checkpoint. A checkpoint of other classes keeps all weights
-    except the layers whose size depends on the classes. Raises UserError if a module has another number of classes.
+    except the layers whose size depends on the classes. Raises UserError if a module has another number of classes, and
+    for a form that was merged or fused for deployment.
     """
     classes = tuple(classes)
     if isinstance(source, nn.Module):
@@ -90,6 +92,7 @@ def prepare_detector(source: Any, classes: Sequence[str], image_size: int | None
             raise UserError(
                 f"the model has {detector.num_classes} classes, the data {len(classes)}: build it with these"
             )
+        require_training_form(detector)
         detector.classes = classes
     elif str(source).endswith(".safetensors"):
         detector = adapt_classes(load_checkpoint(source), classes)
@@ -104,8 +107,26 @@ def prepare_detector(source: Any, classes: Sequence[str], image_size: int | None
     return detector
 
 
+def require_training_form(detector: Any) -> None:
+    """UserError for a detector whose branches were merged or whose BatchNorms were folded: it would train wrongly."""
+    if not isinstance(detector, DetectionModel) and getattr(detector, "name", None) not in BASELINES:
+        return  # a module of somebody else: nothing is known of its form
+    with torch.device("meta"):
+        whole = _rebuild(detector, class_names(detector.num_classes, None))
+    norms, all_norms = (sum("running_mean" in name for name in model.state_dict()) for model in (detector, whole))
+    if detector.state_dict().keys() != whole.state_dict().keys():
+        raise UserError(
+            f"{_source(detector)} is in its form for deployment ({norms} of {all_norms} BatchNorms are left) and cannot be "
+            "trained on: give the checkpoint that it was made from, such as best.safetensors or last.safetensors of the training"
+        )
+
+
 def adapt_classes(detector: Any, classes: Sequence[str]) -> Any:
-    """The detector for other classes: itself if they are the same, else a new one with all other weights."""
+    """The detector for other classes: itself if they are the same, else a new one with all other weights.
+
+    Raises UserError for a form for deployment.
+    """
+    require_training_form(detector)
     classes = tuple(classes)
     if tuple(detector.classes) == classes:
         return detector
@@ -120,14 +141,18 @@ def adapt_classes(detector: Any, classes: Sequence[str]) -> Any:
         if name in state and shapes[name] == value.shape == state[name].shape
     }
     fresh.load_state_dict(kept, strict=False)
+    fresh.origin = Origin.of(fresh, kept, _source(detector))
     return fresh
+
+
+def _source(detector: Any) -> str:
+    origin = getattr(detector, "origin", None)
+    return origin.source if origin is not None else "the model"
 
 
 def _rebuild(detector: Any, classes: Sequence[str]) -> Any:
     if isinstance(detector, DetectionModel):
         return build_detector(detector.spec, classes=classes)
-    from nas.models.baselines import build_baseline
-
     return build_baseline(detector.name, len(classes), detector.image_size, list(classes))
 
 

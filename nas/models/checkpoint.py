@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,29 @@ from nas.spec import DetectorSpec, from_dict, to_dict
 FORMAT = "maenas-checkpoint/1"
 #: What every detector of this library expects of its images.
 NORMALISATION = {"colour": "RGB", "range": [0, 255], "mean": [0, 0, 0], "std": [1, 1, 1]}
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a model's entries came from: how many of `total` were kept, and the names of the fresh ones.
+
+    Counters of batches do not count. Every loaded model carries it as `origin`; `str()` is the line to show.
+    """
+
+    source: str
+    total: int
+    fresh: tuple[str, ...]
+
+    @classmethod
+    def of(cls, model: Any, kept: Collection[str], source: str) -> Origin:
+        """Of a model that has just taken the entries named in `kept`."""
+        own = [name for name in model.state_dict() if not name.endswith("num_batches_tracked")]
+        return cls(source, len(own), tuple(name for name in own if name not in kept))
+
+    def __str__(self) -> str:
+        some = ", ".join(self.fresh[:3]) + (", ..." if len(self.fresh) > 3 else "")
+        fresh = f"; fresh: {some}" if self.fresh else ""
+        return f"{self.source}: {self.total - len(self.fresh)} of {self.total} entries kept{fresh}"
 
 
 def save_checkpoint(path: str | Path, model: Any, extra: Mapping[str, Any] | None = None) -> Path:
@@ -64,8 +87,9 @@ def load_checkpoint(path: str | Path) -> Any:
 def load_weights(model: Any, state: Mapping[str, Tensor], source: str, optional: tuple[str, ...] = ()) -> None:
     """Copy entries into a model of the same architecture, merging or fusing it first if they are of such a form.
 
-    `optional` are beginnings of names that may be absent and then keep their values. Raises UserError that counts and
-    names missing entries, unexpected ones, and ones of another shape.
+    `optional` are beginnings of names that may be absent and then keep their values. The model's `origin` then says how
+    many entries were kept. Raises UserError that counts and names missing entries, unexpected ones, and ones of another
+    shape.
     """
     problem = _difference(model.state_dict(), state, optional)
     if problem:
@@ -77,6 +101,7 @@ def load_weights(model: Any, state: Mapping[str, Tensor], source: str, optional:
         else:
             raise UserError(f"{source} does not fit the architecture: {problem}")
     model.load_state_dict(dict(state), strict=False)
+    model.origin = Origin.of(model, state, source)
 
 
 def _difference(own: Mapping[str, Tensor], state: Mapping[str, Tensor], optional: tuple[str, ...]) -> str:
