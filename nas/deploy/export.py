@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from nas.deploy.metadata import Metadata
-from nas.deploy.onnx_graph import DEFAULT_OPSET, export_onnx, set_metadata, write
+from nas.deploy.onnx_graph import DEFAULT_OPSET, HALF_SCALES_OPSET, export_onnx, set_metadata, write
 from nas.deploy.runtime import Runtime, load_runtime
 from nas.deploy.verify import TOLERANCES, Agreement, median_milliseconds, verify
 from nas.detection.frames import open_frames
@@ -105,18 +105,7 @@ def export_model(
     pictures = _pictures(settings, side)
     say("fusing and tracing")
     fused = copy.deepcopy(model).cpu().float().fuse().eval()
-    graph = export_onnx(fused, side, settings.opset, None if settings.format == "tensorrt" else settings.batch)
-    if settings.precision == "int8":
-        from nas.deploy.quantize import quantise
-
-        say("calibrating")
-        calibration = pictures[: settings.calibration_images]
-        symmetric = settings.format == "tensorrt"
-        graph = quantise(graph, calibration, settings.keep_float, settings.calibration, symmetric)
-    elif settings.precision == "fp16" and settings.format in ("onnx", "onnx_nms"):
-        from nas.deploy.half import to_half
-
-        graph = to_half(graph)
+    graph = deployed_graph(fused, side, settings, pictures, say)
     metadata = Metadata(tuple(model.classes), side, end_to_end, settings.format == "onnx_nms", settings.precision)
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".export-") as folder:
@@ -141,6 +130,34 @@ def export_model(
         for file in sorted(Path(folder).iterdir()):
             file.replace(path.parent / file.name)
     return report
+
+
+def deployed_graph(
+    fused: Any,
+    side: int,
+    settings: ExportSettings,
+    pictures: Sequence[np.ndarray] = (),
+    say: Callable[[str], None] = lambda text: None,
+) -> Any:
+    """The graph that a runtime is given for a fused detector: what is deployed, and what latency tables time.
+
+    TensorRT takes its types from the graph, so that its 16-bit and 8-bit graphs are halved up to the decoding; its batch
+    stays free. OpenVINO halves for itself. pictures: for the calibration of INT8. Raises UserError as its parts do.
+    """
+    tensorrt, int8 = settings.format == "tensorrt", settings.precision == "int8"
+    opset = max(settings.opset, HALF_SCALES_OPSET) if tensorrt and int8 else settings.opset
+    graph = export_onnx(fused, side, opset, None if tensorrt else settings.batch)
+    if int8:
+        from nas.deploy.quantize import quantise
+
+        say("calibrating")
+        calibration = pictures[: settings.calibration_images]
+        graph = quantise(graph, calibration, settings.keep_float, settings.calibration, tensorrt)
+    if tensorrt and settings.precision != "fp32" or settings.precision == "fp16" and settings.format != "openvino":
+        from nas.deploy.half import to_half
+
+        graph = to_half(graph)
+    return graph
 
 
 def _write(graph: Any, path: Path, metadata: Metadata, settings: ExportSettings) -> None:

@@ -20,6 +20,8 @@ from nas.errors import UserError
 
 MINIMUM_OPSET = 17
 DEFAULT_OPSET = 18
+#: The first opset in which quantisation has scales of 16 bits.
+HALF_SCALES_OPSET = 19
 #: Operators with learned weights: what comes after the last of them is decoding.
 WEIGHTED = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 VIEWS = frozenset({"Reshape", "Transpose", "Squeeze", "Unsqueeze", "Concat", "Identity"})
@@ -76,6 +78,8 @@ def set_metadata(graph: Any, metadata: Metadata) -> None:
 def decoding_nodes(graph: Any) -> list[str]:
     """Names of the nodes behind the last layers with weights: box coordinates do not bear low precision."""
     matrices = {item.name for item in graph.graph.initializer if len(item.dims) > 1}
+    # Weights of a quantised graph come through a node of their own.
+    matrices |= {n.output[0] for n in graph.graph.node if n.op_type == "DequantizeLinear" and n.input[0] in matrices}
     producers = {name: node for node in graph.graph.node for name in node.output}
 
     def after_softmax(name: str) -> bool:

@@ -19,18 +19,27 @@ def export_openvino(graph: Any, path: str | Path, metadata: Metadata) -> Path:
     """
     openvino = import_openvino()
     path = Path(path)
+    model = convert(graph)
+    model.set_rt_info(metadata.to_json(), [KEY])
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=".export-") as folder:
-            source, target = Path(folder) / "model.onnx", Path(folder) / path.name
-            source.write_bytes(graph.SerializeToString())
-            model = openvino.convert_model(str(source))
-            model.set_rt_info(metadata.to_json(), [KEY])
+            target = Path(folder) / path.name
             openvino.save_model(model, str(target), compress_to_fp16=metadata.precision == "fp16")
             os.replace(target.with_suffix(".bin"), path.with_suffix(".bin"))
             os.replace(target, path)
+    except (OSError, RuntimeError) as error:
+        raise UserError(f"cannot write {path}: {getattr(error, 'strerror', None) or error}") from None
+    return path
+
+
+def convert(graph: Any) -> Any:
+    """OpenVINO's model of an ONNX graph, not yet compiled; raises UserError where OpenVINO is missing or refuses it."""
+    openvino = import_openvino()
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            source = Path(folder) / "model.onnx"
+            source.write_bytes(graph.SerializeToString())
+            return openvino.convert_model(str(source))
     except RuntimeError as error:
         raise UserError(f"OpenVINO cannot convert the network: {str(error).splitlines()[-1]}") from None
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror or error}") from None
-    return path

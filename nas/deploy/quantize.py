@@ -23,13 +23,14 @@ def quantise(
     images: Sequence[np.ndarray],
     keep_float: Sequence[str] = (),
     method: str = "minmax",
-    symmetric: bool = False,
+    for_tensorrt: bool = False,
 ) -> Any:
     """The graph with 8-bit weights (per channel) and activations, as QDQ nodes that every runtime reads.
 
     images: calibration inputs (1, 3, S, S), float 0..255. keep_float: layers, or beginnings of their names ("head",
-    "neck.merge_3"), that stay float; decoding always does. method: `minmax`, `entropy` or `percentile`; symmetric
-    activations are what TensorRT takes. Raises UserError for an unknown layer or method, or without pictures.
+    "neck.merge_3"), that stay float; decoding always does. method: `minmax`, `entropy` or `percentile`. for_tensorrt:
+    symmetric activations and biases left in float, as TensorRT dequantises 8-bit values around zero alone; CPU runtimes
+    want 32-bit biases beside 8-bit weights. Raises UserError for an unknown layer or method, or without pictures.
     """
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
@@ -55,11 +56,15 @@ def quantise(
             quant_format=QuantFormat.QDQ,
             op_types_to_quantize=list(QUANTISED),
             per_channel=True,
-            activation_type=QuantType.QInt8 if symmetric else QuantType.QUInt8,
+            activation_type=QuantType.QInt8 if for_tensorrt else QuantType.QUInt8,
             weight_type=QuantType.QInt8,
             nodes_to_exclude=kept,
             calibrate_method=methods[method],
-            extra_options={"ActivationSymmetric": symmetric, "WeightSymmetric": True},
+            extra_options={
+                "ActivationSymmetric": for_tensorrt,
+                "WeightSymmetric": True,
+                "QuantizeBias": not for_tensorrt,
+            },
         )
         return onnx.load(str(target))
 

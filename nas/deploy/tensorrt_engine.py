@@ -1,4 +1,4 @@
-"""TensorRT 10 engines from an ONNX graph, built and run only where TensorRT and a GPU are."""
+"""TensorRT engines (10 or newer) from an ONNX graph, built and run only where TensorRT and a GPU are."""
 
 from __future__ import annotations
 
@@ -17,6 +17,9 @@ from nas.files import write_atomic
 
 #: An engine file is this mark, the length of the metadata, the metadata, the plan.
 MAGIC = b"MAENASTRT1"
+WORKSPACE_BYTES = 4 << 30
+#: What a network without NMS gives.
+OUTPUTS = ("scores", "boxes")
 
 
 def import_tensorrt() -> Any:
@@ -24,7 +27,7 @@ def import_tensorrt() -> Any:
     try:
         import tensorrt
     except ImportError:
-        raise UserError("TensorRT is not installed: pip install tensorrt (version 10), or export format=onnx") from None
+        raise UserError("TensorRT is not installed: pip install tensorrt (10 or 11), or export format=onnx") from None
     if int(tensorrt.__version__.split(".")[0]) < 10:
         raise UserError(f"TensorRT {tensorrt.__version__} is too old: version 10 is needed")
     if not torch.cuda.is_available():
@@ -32,71 +35,89 @@ def import_tensorrt() -> Any:
     return tensorrt
 
 
-def export_tensorrt(
-    graph: Any, path: str | Path, metadata: Metadata, max_batch: int = 1, workspace_gb: float = 4.0
-) -> Path:
-    """Build an engine for this machine's GPU from an ONNX graph and write it with its metadata.
+def build_plan(graph: Any, side: int, batches: tuple[int, int, int]) -> bytes:
+    """A plan for this machine's GPU from the ONNX graph of a detector whose batch is free.
 
-    fp16 lets TensorRT choose half precision layer by layer; int8 takes the scales of the quantised graph. Raises
-    UserError with TensorRT's own words if it refuses the graph.
+    The network is strongly typed: every layer computes in the type that the graph gives it, which TensorRT 10 offers and
+    11 demands, and 32-bit layers do so in full (no TF32), because boxes are decoded there. batches: the smallest, the one
+    to be quickest at, the largest. Raises UserError with TensorRT's own words if it refuses the graph.
     """
     trt = import_tensorrt()
     logger = trt.Logger(trt.Logger.WARNING)
     builder = trt.Builder(logger)
-    network = builder.create_network(0)
+    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     parser = trt.OnnxParser(network, logger)
     if not parser.parse(graph.SerializeToString()):
         raise UserError(f"TensorRT cannot read the network: {parser.get_error(0).desc()}")
     config = builder.create_builder_config()
-    config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, int(workspace_gb * 2**30))
-    if metadata.precision in ("fp16", "int8"):
-        config.set_flag(trt.BuilderFlag.FP16)
-    if metadata.precision == "int8":
-        config.set_flag(trt.BuilderFlag.INT8)
-    side = metadata.image_size
+    config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, WORKSPACE_BYTES)
+    config.clear_flag(trt.BuilderFlag.TF32)
     profile = builder.create_optimization_profile()
-    profile.set_shape("images", (1, 3, side, side), (1, 3, side, side), (max_batch, 3, side, side))
+    profile.set_shape("images", *((batch, 3, side, side) for batch in batches))
     config.add_optimization_profile(profile)
     plan = builder.build_serialized_network(network, config)
     if plan is None:
         raise UserError("TensorRT could not build an engine for this network; its log above says why")
+    return bytes(plan)
+
+
+def export_tensorrt(graph: Any, path: str | Path, metadata: Metadata, max_batch: int = 1) -> Path:
+    """Build an engine from an ONNX graph, quick at one image, and write it with its metadata; errors as `build_plan`."""
     header = metadata.to_json().encode()
-    return write_atomic(path, MAGIC + struct.pack("<I", len(header)) + header + bytes(plan))
+    plan = build_plan(graph, metadata.image_size, (1, 1, max_batch))
+    return write_atomic(path, MAGIC + struct.pack("<I", len(header)) + header + plan)
+
+
+class Engine:
+    """A plan on the GPU: `launch(images)` starts it on a stream; its outputs lie in buffers that are used again.
+
+    Raises UserError that names `where` if the plan is another GPU's or TensorRT version's.
+    """
+
+    def __init__(self, plan: bytes, outputs: tuple[str, ...], where: object) -> None:
+        trt = import_tensorrt()
+        self.engine = trt.Runtime(trt.Logger(trt.Logger.WARNING)).deserialize_cuda_engine(plan)
+        if self.engine is None:
+            raise UserError(f"{where} was built for another GPU or TensorRT version: export it again on this machine")
+        self.context = self.engine.create_execution_context()
+        self.outputs = outputs
+        self.types = {trt.float32: torch.float32, trt.float16: torch.float16, trt.int64: torch.int64}
+        self.largest_batch = int(self.engine.get_tensor_profile_shape("images", 0)[2][0])
+        self._buffers: dict[tuple[int, ...], list[torch.Tensor]] = {}
+
+    def launch(self, images: torch.Tensor, stream: torch.cuda.Stream) -> list[torch.Tensor]:
+        """Start on images (B, 3, S, S) that lie on the GPU; the buffers hold the outputs once the stream is through."""
+        shape = tuple(images.shape)
+        self.context.set_input_shape("images", shape)
+        self.context.set_tensor_address("images", images.data_ptr())
+        if shape not in self._buffers:
+            self._buffers[shape] = [self._buffer(name, images.device) for name in self.outputs]
+        for name, buffer in zip(self.outputs, self._buffers[shape], strict=True):
+            self.context.set_tensor_address(name, buffer.data_ptr())
+        self.context.execute_async_v3(stream.cuda_stream)
+        return self._buffers[shape]
+
+    def _buffer(self, name: str, device: torch.device) -> torch.Tensor:
+        shape, kind = tuple(self.context.get_tensor_shape(name)), self.engine.get_tensor_dtype(name)
+        return torch.empty(shape, dtype=self.types[kind], device=device)
 
 
 class TensorRtRuntime(Runtime):
     """An .engine file on the GPU it was built for."""
 
     def __init__(self, path: str | Path) -> None:
-        trt = import_tensorrt()
         metadata, plan = read_engine(path)
         super().__init__(metadata)
-        self.engine = trt.Runtime(trt.Logger(trt.Logger.WARNING)).deserialize_cuda_engine(plan)
-        if self.engine is None:
-            raise UserError(f"{path} was built for another GPU or TensorRT version: export it again on this machine")
-        self.context = self.engine.create_execution_context()
-        self.types = {trt.float32: torch.float32, trt.float16: torch.float16, trt.int64: torch.int64}
-        self.outputs = ["scores", "boxes", *(["labels"] if metadata.nms else [])]
-        self.limit = self.engine.get_tensor_profile_shape("images", 0)[2][0]
+        self.engine = Engine(plan, (*OUTPUTS, "labels") if metadata.nms else OUTPUTS, path)
 
     def run(self, images: np.ndarray) -> tuple[Any, ...]:
-        parts = [self._run(images[i : i + self.limit]) for i in range(0, len(images), self.limit)]
+        limit, stream = self.engine.largest_batch, torch.cuda.current_stream()
+        parts = []
+        for start in range(0, len(images), limit):
+            results = self.engine.launch(torch.from_numpy(images[start : start + limit]).cuda(), stream)
+            stream.synchronize()
+            parts.append([value.to("cpu", copy=True) for value in results])
         return tuple(torch.cat(pieces) for pieces in zip(*parts, strict=True))
-
-    def _run(self, images: np.ndarray) -> list[torch.Tensor]:
-        pixels = torch.from_numpy(images).cuda()
-        self.context.set_input_shape("images", tuple(pixels.shape))
-        self.context.set_tensor_address("images", pixels.data_ptr())
-        results = []
-        for name in self.outputs:
-            shape, kind = tuple(self.context.get_tensor_shape(name)), self.engine.get_tensor_dtype(name)
-            value = torch.empty(shape, dtype=self.types[kind], device="cuda")
-            self.context.set_tensor_address(name, value.data_ptr())
-            results.append(value)
-        stream = torch.cuda.current_stream()
-        self.context.execute_async_v3(stream.cuda_stream)
-        stream.synchronize()
-        return [value.cpu() for value in results]
 
 
 def read_engine(path: str | Path) -> tuple[Metadata, bytes]:

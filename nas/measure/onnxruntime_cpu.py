@@ -16,7 +16,7 @@ from nas.cost.measured_table import Kernels, Row
 from nas.lowering.operation import Operation
 from nas.measure.device import cpu_facts, cpu_name
 from nas.measure.measurement import Measurement, merge_rows, time_repeated
-from nas.measure.subject import build_subject, export_subject
+from nas.measure.subject import subject_graph
 from nas.spec import DetectorSpec
 
 #: Kernel name of the runtime -> kind of operation, for kernels whose time follows from their shapes.
@@ -48,7 +48,7 @@ class OnnxRuntimeCpu:
         return f"{cpu_name()}, {self.threads} thread{'s' if self.threads > 1 else ''}"
 
     def measure(self, spec: DetectorSpec, repetitions: int, kernels: bool = True) -> Measurement:
-        network = export_subject(build_subject(spec), spec.image_size, self.batch)
+        network = subject_graph(spec, batch=self.batch).SerializeToString()
         shape = (self.batch, 3, spec.image_size, spec.image_size)
         images = np.random.default_rng(0).uniform(0, 255, shape).astype(np.float32)
         rows = self._profile(network, images, repetitions) if kernels else ()

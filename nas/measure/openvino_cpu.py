@@ -10,11 +10,12 @@ import numpy as np
 
 from nas.cost.kernel_model import Hardware
 from nas.cost.measured_table import Kernels, Row
+from nas.deploy.openvino_ir import convert
 from nas.deploy.runtime import import_openvino
 from nas.lowering.operation import Operation
 from nas.measure.device import cpu_facts, cpu_name
 from nas.measure.measurement import Measurement, merge_rows, time_repeated
-from nas.measure.subject import build_subject, export_subject
+from nas.measure.subject import subject_graph
 from nas.spec import DetectorSpec
 
 #: Layer type of the runtime -> kind of operation.
@@ -43,8 +44,7 @@ class OpenVinoCpu:
         return f"{cpu_name()}, {self.threads} thread{'s' if self.threads > 1 else ''}"
 
     def measure(self, spec: DetectorSpec, repetitions: int, kernels: bool = True) -> Measurement:
-        network = export_subject(build_subject(spec), spec.image_size, self.batch)
-        model = self.openvino.Core().read_model(network, b"")
+        model = convert(subject_graph(spec, "openvino", batch=self.batch))
         shape = (self.batch, 3, spec.image_size, spec.image_size)
         images = np.random.default_rng(0).uniform(0, 255, shape).astype(np.float32)
         rows = self._profile(model, images, repetitions) if kernels else ()

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import io
 import math
-import warnings
 from typing import Any
 
 import torch
 from torch import nn
 
+from nas.deploy.export import ExportSettings, deployed_graph
 from nas.models.detector import build_detector
 from nas.spec import DetectorSpec
 
@@ -32,12 +31,7 @@ def build_subject(spec: DetectorSpec) -> nn.Module:
     return model.eval()
 
 
-def export_subject(model: nn.Module, image_size: int, batch: int) -> bytes:
-    """The network as an ONNX file with a fixed batch."""
-    buffer: Any = io.BytesIO()
-    images = torch.zeros(batch, 3, image_size, image_size)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        options: dict[str, Any] = {"input_names": ["images"], "opset_version": 17, "dynamo": False}
-        torch.onnx.export(model, (images,), buffer, **options)
-    return bytes(buffer.getvalue())
+def subject_graph(spec: DetectorSpec, format: str = "onnx", precision: str = "fp32", batch: int | None = None) -> Any:
+    """The ONNX graph of the subject, as `python -m nas.export` hands it to a runtime; `batch` fixes its batch."""
+    settings = ExportSettings(format=format, precision=precision, batch=batch)
+    return deployed_graph(build_subject(spec), spec.image_size, settings)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 
 from nas.cost.kernel_model import Hardware, KernelModel, Parameters
@@ -174,3 +175,14 @@ def operations_sample() -> Any:
     from nas.lowering.operation import Operation
 
     return Operation("conv", 16, 16, 8, 8, 8, 8, 3)
+
+
+def test_what_is_timed_is_what_is_exported(tmp_path: Path) -> None:
+    from nas.deploy.export import ExportSettings, export_model
+    from nas.measure.subject import build_subject, subject_graph
+
+    backbone = find_space("tinynas_k1kx").smallest()
+    spec = Frame(depth=1, out=(16, 16, 16), num_classes=3, image_size=64).detector(backbone)
+    exported = export_model(build_subject(spec), tmp_path / "model", ExportSettings(batch=1)).path
+    timed = subject_graph(spec, batch=1)
+    assert timed.graph == onnx.load(exported).graph
