@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
+
+from annotated_types import Ge, Le
 
 from nas.errors import UserError
-from nas.spec import Activation, DetectorSpec, FusionKind, HeadSpec, NeckSpec, Spec
+from nas.options import Kernel, Pixels, Width
+from nas.spec import HIDDEN_RATIOS, Activation, DetectorSpec, FusionKind, HeadSpec, NeckSpec, Spec
+
+Depth = Annotated[int, Ge(0), Le(100)]
+HiddenRatio = Annotated[float, Ge(HIDDEN_RATIOS[0]), Le(HIDDEN_RATIOS[1])]
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,19 +22,19 @@ class Frame:
     out: neck output widths, or None for the backbone's own C3, C4, C5 (DAMO-YOLO S, M, L); image_size: side in pixels.
     """
 
-    depth: int = 3
-    out: tuple[int, int, int] | None = None
-    hidden_ratio: tuple[float, float, float] = (0.75, 0.75, 0.75)
+    depth: Depth = 3
+    out: tuple[Width, Width, Width] | None = None
+    hidden_ratio: tuple[HiddenRatio, HiddenRatio, HiddenRatio] = (0.75, 0.75, 0.75)
     activation: Activation = "relu"
     depthwise: bool = False
     fusion: FusionKind = "elan"
     extra_down: bool = True
     extra_up: bool = False
-    num_classes: int = 80
-    reg_max: int = 16
-    head_kernel: int = 3
-    head_stacked: int = 0
-    image_size: int = 640
+    num_classes: Annotated[int, Ge(1), Le(100_000)] = 80
+    reg_max: Annotated[int, Ge(1), Le(1024)] = 16
+    head_kernel: Kernel = 3
+    head_stacked: Depth = 0
+    image_size: Pixels = 640
 
     @property
     def head(self) -> HeadSpec:

@@ -18,7 +18,7 @@ import difflib
 import inspect
 import types
 import typing
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -88,9 +88,15 @@ Positive = Annotated[float, Gt(0)]
 NotNegative = Annotated[float, Ge(0)]
 Share = Annotated[float, Ge(0), Le(1)]
 """A part of a whole, from none to all."""
+Pixels = Annotated[int, Ge(1), Le(8192)]
 ImageSize = Annotated[int, Ge(32), Le(8192), MultipleOf(32)]
 """Side of a detector's square input in pixels, which its strides must divide."""
 Name = Annotated[str, MinLen(1)]
+Width = Annotated[int, Ge(1), Le(65_536)]
+"""Channels of a map."""
+Kernel = Annotated[int, Ge(1), Le(31), Rule("odd", lambda kernel: kernel % 2 == 1)]
+LOWEST_FIRST = Rule("lowest first", lambda pair: pair[0] <= pair[1])
+DISTINCT = Rule("all different", lambda entries: len(set(entries)) == len(entries))
 
 
 def check_value(name: str, value: Any, annotation: Any) -> Any:
@@ -211,8 +217,8 @@ def _hints(kind: Any) -> dict[str, Any]:
 
 @cache
 def _keywords(function: Callable[..., Any]) -> dict[str, Any]:
-    made_by: Any = vars(function)["__init__"] if isinstance(function, type) else function
-    hints = typing.get_type_hints(made_by, include_extras=True)
+    made = function.__init__ if isinstance(function, type) else function  # type: ignore[misc]
+    hints = typing.get_type_hints(made, include_extras=True)
     return {key: hints.get(key, Any) for key in inspect.signature(function).parameters}
 
 
@@ -232,6 +238,8 @@ def _lenient(annotation: Any) -> Any:
     origin, arguments = get_origin(base), get_args(base)
     if origin in (Union, types.UnionType):
         base = Union[tuple(_lenient(part) for part in arguments)]
+    elif origin is Sequence:
+        base = _lenient(tuple[arguments[0], ...])  # type: ignore[valid-type]
     elif origin in (tuple, list, dict):
         parts = tuple(part if part is Ellipsis else _lenient(part) for part in arguments)
         base = Annotated[origin[parts], Strict(origin is not tuple)]
@@ -273,7 +281,7 @@ def _entry(loc: tuple[int | str, ...], value: Any, annotation: Any) -> tuple[tup
                 break
             base, _ = _parts(inner[0])
         arguments = get_args(base)
-        if get_origin(base) in (list, tuple) and isinstance(part, int) and part < len(value):
+        if get_origin(base) in (list, tuple, Sequence) and isinstance(part, int) and part < len(value):
             last = len(arguments) == 1 or arguments[-1] is Ellipsis
             if not last and part >= len(arguments):
                 break
@@ -294,7 +302,7 @@ def _base_text(base: Any) -> str:
         return f"one of {', '.join(str(word) for word in arguments)}"
     if origin is tuple and arguments[-1] is not Ellipsis:
         return f"a list of {len(arguments)}, each {describe(arguments[0])}"
-    if origin in (tuple, list):
+    if origin in (tuple, list, Sequence):
         return f"a list, each entry {describe(arguments[0])}"
     if origin is dict:
         return "a mapping" if arguments[1] is Any else f"a mapping, each value {describe(arguments[1])}"

@@ -5,22 +5,23 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
+
+from annotated_types import Ge, Le
 
 from nas.cost.budget import Budget
 from nas.cost.latency import LatencyTable
 from nas.cost.memory import peak_memory_mb
 from nas.errors import UserError
 from nas.frame import Frame
+from nas.options import Count, Pixels, Seed, check_fields, check_value, unknown
 from nas.searchers.candidate import Candidate
 from nas.searchers.loop import Progress, SearchOutcome
 from nas.searchers.problem import Problem
 from nas.spec import Backbone, DetectorSpec, Spec, digest, image_side, require_side
 from search_spaces import SearchSpace, find_space
-
-SCOPES = ("detector", "backbone")
 
 
 @dataclass(frozen=True)
@@ -39,21 +40,19 @@ class SearchSettings:
     searcher_options: Mapping[str, Any] = field(default_factory=dict)
     hardware: str = "t4_tensorrt_fp16"
     frame: Frame = field(default_factory=Frame)
-    scope: str = "detector"
-    seed: int = 0
-    workers: int = 1
-    evaluations: int = 100_000
+    scope: Literal["detector", "backbone"] = "detector"
+    seed: Seed = 0
+    workers: Annotated[int, Ge(1), Le(1024)] = 1
+    evaluations: Count = 100_000
 
     @classmethod
     def of(
         cls, budget: Mapping[str, float] | Budget, space: str | SearchSpace[Any] = "tinynas_k1kx", **options: Any
     ) -> SearchSettings:
         """Settings from plain values; raises UserError for an unknown space or option."""
-        unknown = set(options) - set(cls.__dataclass_fields__)
-        if unknown:
-            raise UserError(
-                f"unknown search options {', '.join(sorted(unknown))}; known: {', '.join(cls.__dataclass_fields__)}"
-            )
+        strange = set(options) - set(cls.__dataclass_fields__)
+        if strange:
+            raise unknown("a search", min(strange), list(cls.__dataclass_fields__))
         limits = budget if isinstance(budget, Budget) else Budget.of(budget)
         return cls(limits, find_space(space) if isinstance(space, str) else space, **options).checked()
 
@@ -61,10 +60,10 @@ class SearchSettings:
         """Itself; raises UserError for a value that cannot be used."""
         from nas.searchers.catalog import check_searcher
 
-        if self.scope not in SCOPES:
-            raise UserError(f"scope must be one of {', '.join(SCOPES)}, got {self.scope!r}")
-        if self.workers < 1 or self.evaluations < 1 or self.seed < 0:
-            raise UserError("workers and evaluations must be at least 1, seed at least 0")
+        frame = asdict(self.frame)
+        check_value("image_size", frame.pop("image_size"), Pixels)
+        check_fields(Frame, frame, "neck")
+        check_fields(type(self), {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "frame"})
         first = self.space.initial()
         image_side(first, self.frame.image_size) if self.scope == "backbone" else require_side(self.frame.image_size)
         if isinstance(first, DetectorSpec):

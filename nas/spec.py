@@ -95,6 +95,10 @@ class Backbone:
         return tuple(self.stem.stride * 2 ** self.levels[i] for i in self.out_blocks)
 
 
+#: Least and largest hidden width of a fusion block, as a share of its branch.
+HIDDEN_RATIOS = (1 / 16, 8.0)
+
+
 @dataclass(frozen=True, slots=True)
 class NeckSpec:
     """Efficient RepGFPN (DAMO-YOLO section 2.2): fusion depth, output widths O3..O5 and hidden ratio per level.
@@ -117,8 +121,11 @@ class NeckSpec:
             raise SpecError(f"NeckSpec.out must be three widths of at least 2, got {list(self.out)}")
         if type(self.depth) is not int or self.depth < 0:
             raise SpecError(f"NeckSpec.depth must be 0 or more, got {self.depth!r}")
-        if len(self.hidden_ratio) != 3 or any(not isinstance(r, float) or not 0 < r <= 8 for r in self.hidden_ratio):
-            raise SpecError(f"NeckSpec.hidden_ratio must be three numbers in (0, 8], got {list(self.hidden_ratio)}")
+        low, high = HIDDEN_RATIOS
+        if len(self.hidden_ratio) != 3 or not all(isinstance(r, float) and low <= r <= high for r in self.hidden_ratio):
+            raise SpecError(
+                f"NeckSpec.hidden_ratio must be three numbers from {low:g} to {high:g}, got {list(self.hidden_ratio)}"
+            )
         require_choice(self, "activation", Activation)
         require_choice(self, "fusion", FusionKind)
         require_flag(self, "depthwise", "extra_down", "extra_up")

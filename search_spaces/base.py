@@ -11,9 +11,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from random import Random
-from typing import Any, Generic, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Generic, Literal, TypeVar
 
-from nas.errors import SpecError, UserError
+from annotated_types import Ge, Le, MinLen
+
+from nas.errors import SpecError
+from nas.options import DISTINCT, LOWEST_FIRST, Kernel, Rule, Width, check_fields
 from nas.spec import Backbone, Block, Stem
 
 Mode = Literal["coarse", "minor"]
@@ -21,6 +24,17 @@ Value = TypeVar("Value")
 
 stem_of = lru_cache(maxsize=None)(Stem)
 """The interned stem of given fields: equal stems are one object, so that hot loops compare by identity."""
+
+#: Types of limits, with the ranges in which they make sense.
+Step = Annotated[int, Ge(1), Le(1024)]
+Range = Annotated[tuple[Width, Width], LOWEST_FIRST]
+Depth = Annotated[int, Ge(1), Le(100)]
+Depths = Annotated[tuple[Depth, ...], MinLen(1)]
+Factor = Annotated[float, Ge(0.01), Le(100)]
+Factors = Annotated[tuple[Factor, ...], MinLen(1), DISTINCT]
+Kernels = Annotated[tuple[Kernel, ...], MinLen(1), DISTINCT]
+Move = Annotated[int, Ge(-100), Le(100), Rule("not 0", bool)]
+Moves = Annotated[tuple[Move, ...], MinLen(1), DISTINCT]
 
 _set = object.__setattr__
 
@@ -103,32 +117,13 @@ class SearchSpace(ABC, Generic[Value]):
 
     def override(self, **limits: Any) -> SearchSpace[Value]:
         """The same space with other limits; lists become tuples. Raises UserError for a limit that it does not have."""
-        known = {item.name for item in fields(self)}
-        for key in limits:
-            if key not in known:
-                raise UserError(f"space {self.name} has no limit {key!r}; it has {', '.join(sorted(known))}")
-        hints = get_type_hints(type(self))
-        return replace(self, **{key: self._limit(key, value, hints[key]) for key, value in limits.items()})
+        return self._overridden("space", limits)
 
-    def _limit(self, key: str, value: Any, annotation: Any) -> Any:
-        """A limit in its own type; a space inside a space takes a mapping of its limits."""
-        inner = getattr(self, key)
-        if isinstance(inner, SearchSpace) and isinstance(value, Mapping):
-            return inner.override(**value)
-        return value if isinstance(value, SearchSpace) else _freeze(value, annotation, f"limit {key}")
-
-
-def _freeze(value: Any, annotation: Any, where: str) -> Any:
-    """`value` as the annotated type of a field: lists become tuples, whole numbers floats where floats stand."""
-    arguments = get_args(annotation)
-    if get_origin(annotation) is tuple and isinstance(value, list | tuple):
-        if arguments[-1] is not Ellipsis and len(value) != len(arguments):
-            raise UserError(f"{where} needs {len(arguments)} entries, got {len(value)}")
-        return tuple(_freeze(item, arguments[0], f"{where}[{i}]") for i, item in enumerate(value))
-    if get_origin(annotation) is Literal and value in arguments:
-        return value
-    if annotation is float and type(value) is int:
-        return float(value)
-    if annotation not in (int, float, str, bool) or type(value) is not annotation:
-        raise UserError(f"{where} cannot be {value!r}")
-    return value
+    def _overridden(self, where: str, limits: Mapping[str, Any]) -> SearchSpace[Value]:
+        """`override`; a space inside a space takes a mapping of its limits."""
+        values = dict(limits)
+        for item in fields(self):
+            inner = getattr(self, item.name)
+            if isinstance(inner, SearchSpace) and isinstance(values.get(item.name), Mapping):
+                values[item.name] = inner._overridden(f"{where}.{item.name}", values[item.name])
+        return replace(self, **check_fields(type(self), values, where))

@@ -7,10 +7,13 @@ block close the backbone. The space frees every width, the ratios between them, 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
+from annotated_types import MinLen
+
+from nas.options import DISTINCT
 from nas.spec import C2PSA, Backbone, Block, C3k2, Stem
-from search_spaces.base import round_to
+from search_spaces.base import Depth, Factors, round_to
 from search_spaces.stages import Choice, StageSpace
 
 
@@ -37,6 +40,9 @@ BACKBONES: dict[str, Backbone] = {
 }
 
 
+Choices = Annotated[tuple[Depth, ...], MinLen(1), DISTINCT]
+
+
 @dataclass(frozen=True, kw_only=True)
 class C3k2Space(StageSpace):
     """Backbones of C3k2 stages under one attention block.
@@ -46,11 +52,11 @@ class C3k2Space(StageSpace):
     multiples of 128, so that its attention heads are whole.
     """
 
-    depths: tuple[int, ...] = (1, 2, 3)
-    kinds: tuple[bool, ...] = (False, True)
-    entries: tuple[float, ...] = (0.5, 1.0)
-    hiddens: tuple[float, ...] = (0.25, 0.5)
-    attention: tuple[int, ...] = (1, 2)
+    depths: Choices = (1, 2, 3)
+    kinds: Annotated[tuple[bool, ...], MinLen(1), DISTINCT] = (False, True)
+    entries: Factors = (0.5, 1.0)
+    hiddens: Factors = (0.25, 0.5)
+    attention: Choices = (1, 2)
 
     def options(self, stage: int) -> tuple[tuple[Any, ...], ...]:
         return self.depths, self.kinds, self.entries, self.hiddens

@@ -11,12 +11,29 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from itertools import accumulate
 from random import Random
-from typing import Literal
+from typing import Annotated, Literal
+
+from annotated_types import Ge, Le, MinLen
 
 from nas.errors import UserError
 from nas.lowering.residual import LAYERS_PER_UNIT
+from nas.options import DISTINCT, ENDLESS, LOWEST_FIRST, CountOrNone, Pixels, Width
 from nas.spec import Activation, Backbone, Block, Plain, Residual, ResidualKind, SppKind, Stem
-from search_spaces.base import Mode, SearchSpace, draw, round_to, stem_of, with_blocks
+from search_spaces.base import (
+    Depths,
+    Factor,
+    Factors,
+    Kernels,
+    Mode,
+    Moves,
+    Range,
+    SearchSpace,
+    Step,
+    draw,
+    round_to,
+    stem_of,
+    with_blocks,
+)
 from search_spaces.chain_check import chain_violations
 
 residual_of = lru_cache(maxsize=1 << 18)(Residual)
@@ -40,29 +57,29 @@ class TinyNASSpace(SearchSpace[Backbone]):
     """
 
     kind: ResidualKind
-    strides: tuple[int, ...] = (2, 2, 2, 1, 2)
-    channels: tuple[tuple[int, int], ...]
-    depths: tuple[int, ...]
-    max_layers: int
+    strides: Annotated[tuple[Annotated[int, Ge(1), Le(2)], ...], MinLen(1)] = (2, 2, 2, 1, 2)
+    channels: Annotated[tuple[Range, ...], MinLen(1)]
+    depths: Depths
+    max_layers: Annotated[int, Ge(1), Le(10_000)]
     stem_kind: Literal["conv", "focus"] = "focus"
-    stem_channels: tuple[int, int] = (8, 32)
-    step: int = 8
-    bottleneck: tuple[float, float] = (0.1, 1.0)
-    ratios: tuple[float, ...] = ()
-    growth: float = math.inf
-    kernels: tuple[int, ...] = (3,)
-    scales: tuple[float, ...] = (2.0, 1.5, 1.25, 0.8, 0.6, 0.5)
-    depth_steps: tuple[int, ...] = (-2, -1, 1, 2)
-    minor_steps: tuple[int, ...] = (-2, -1, 1, 2)
-    start_stem: int = 32
-    start: tuple[tuple[int, int], ...]
-    closing: int = 0
-    out_blocks: tuple[int, ...] = (1, 3, 4)
+    stem_channels: Range = (8, 32)
+    step: Step = 8
+    bottleneck: Annotated[tuple[Factor, Factor], LOWEST_FIRST] = (0.1, 1.0)
+    ratios: Annotated[tuple[Factor, ...], DISTINCT] = ()
+    growth: Annotated[float, ENDLESS, Ge(1)] = math.inf
+    kernels: Kernels = (3,)
+    scales: Factors = (2.0, 1.5, 1.25, 0.8, 0.6, 0.5)
+    depth_steps: Moves = (-2, -1, 1, 2)
+    minor_steps: Moves = (-2, -1, 1, 2)
+    start_stem: Width = 32
+    start: tuple[tuple[Width, Width], ...]
+    closing: Annotated[int, Ge(0), Le(65_536)] = 0
+    out_blocks: tuple[CountOrNone, ...] = (1, 3, 4)
     spp: SppKind = "spp"
     activation: Activation = "relu"
     reparam: bool = True
     shortcut: Literal["pooled", "stride1"] = "stride1"
-    image_size: int = 640
+    image_size: Pixels = 640
 
     def __post_init__(self) -> None:
         n = len(self.strides)

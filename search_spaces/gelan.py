@@ -7,10 +7,13 @@ between them, the depth and the kind of down-sampler. YOLOv9-e, which has two li
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
+from annotated_types import Ge, Le, MinLen
+
+from nas.options import DISTINCT
 from nas.spec import GELAN, Backbone, Block, DownKind, Stem
-from search_spaces.base import round_to
+from search_spaces.base import Factors, round_to
 from search_spaces.stages import Choice, StageSpace
 
 Row = tuple[int, int, int, int, int, DownKind]
@@ -54,6 +57,9 @@ BACKBONES: dict[str, Backbone] = {
 }
 
 
+Units = Annotated[tuple[Annotated[int, Ge(0), Le(100)], ...], MinLen(1), DISTINCT]
+
+
 @dataclass(frozen=True, kw_only=True)
 class GELANSpace(StageSpace):
     """Backbones of GELAN stages.
@@ -63,12 +69,12 @@ class GELANSpace(StageSpace):
     all stages but the first, which has a strided convolution.
     """
 
-    first_depths: tuple[int, ...] = (0, 1, 2, 3)
-    depths: tuple[int, ...] = (1, 2, 3)
-    entries: tuple[float, ...] = (1.0, 0.5)
-    hiddens: tuple[float, ...] = (1.0, 0.5)
-    inners: tuple[float, ...] = (0.5, 0.25, 0.75, 1.0)
-    downs: tuple[DownKind, ...] = ("aconv", "adown", "conv")
+    first_depths: Units = (0, 1, 2, 3)
+    depths: Units = (1, 2, 3)
+    entries: Factors = (1.0, 0.5)
+    hiddens: Factors = (1.0, 0.5)
+    inners: Factors = (0.5, 0.25, 0.75, 1.0)
+    downs: Annotated[tuple[DownKind, ...], MinLen(1), DISTINCT] = ("aconv", "adown", "conv")
 
     def options(self, stage: int) -> tuple[tuple[Any, ...], ...]:
         first = stage == 0

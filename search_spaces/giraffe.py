@@ -11,10 +11,15 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import accumulate
 from random import Random
+from typing import Annotated
+
+from annotated_types import Ge, Le, MinLen
 
 from nas.errors import UserError
+from nas.frame import HiddenRatio
+from nas.options import DISTINCT, LOWEST_FIRST, Pixels, Width
 from nas.spec import Backbone, DetectorSpec, HeadSpec, NeckSpec
-from search_spaces.base import Mode, SearchSpace, draw, round_to
+from search_spaces.base import Depth, Mode, Range, SearchSpace, Step, draw, round_to
 from search_spaces.chain import TinyNASSpace
 from search_spaces.tinynas import SPACES as TINYNAS
 
@@ -36,18 +41,16 @@ class GiraffeSpace(SearchSpace[DetectorSpec]):
     """
 
     backbone: TinyNASSpace
-    neck_depth: tuple[int, int] = (1, 6)
-    neck_channels: tuple[tuple[int, int], ...] = ((32, 128), (64, 256), (128, 512))
-    hidden_ratios: tuple[float, ...] = (0.5, 0.75, 1.0)
-    start_neck: tuple[int, ...] = (48, 96, 192)
-    step: int = 8
-    num_classes: int = 80
-    reg_max: int = 16
-    image_size: int = 640
+    neck_depth: Annotated[tuple[Depth, Depth], LOWEST_FIRST] = (1, 6)
+    neck_channels: tuple[Range, Range, Range] = ((32, 128), (64, 256), (128, 512))
+    hidden_ratios: Annotated[tuple[HiddenRatio, ...], MinLen(1), DISTINCT] = (0.5, 0.75, 1.0)
+    start_neck: tuple[Width, Width, Width] = (48, 96, 192)
+    step: Step = 8
+    num_classes: Annotated[int, Ge(1), Le(100_000)] = 80
+    reg_max: Annotated[int, Ge(1), Le(1024)] = 16
+    image_size: Pixels = 640
 
     def __post_init__(self) -> None:
-        if len(self.neck_channels) != 3 or not self.hidden_ratios or not 1 <= self.neck_depth[0] <= self.neck_depth[1]:
-            raise UserError(f"space {self.name}: needs three neck channel ranges, hidden ratios and a neck_depth range")
         for low, high in self.neck_channels:
             if low % self.step or high % self.step or not self.step <= low <= high:
                 raise UserError(f"space {self.name}: neck range [{low}, {high}] must be multiples of {self.step}")

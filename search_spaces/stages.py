@@ -11,11 +11,14 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from itertools import product
 from random import Random
-from typing import Any
+from typing import Annotated, Any
+
+from annotated_types import MinLen
 
 from nas.errors import UserError
+from nas.options import Pixels, Width
 from nas.spec import Activation, Backbone, Block, SppKind
-from search_spaces.base import Mode, SearchSpace, draw, round_to, stem_of, with_blocks
+from search_spaces.base import Factors, Mode, Moves, Range, SearchSpace, Step, draw, round_to, stem_of, with_blocks
 
 Choice = tuple[Any, ...]
 
@@ -30,17 +33,17 @@ class StageSpace(SearchSpace[Backbone]):
     Raises UserError if a limit makes no sense.
     """
 
-    stem_channels: tuple[int, int] = (16, 64)
-    step: int = 16
-    channels: tuple[tuple[int, int], ...]
-    steps: tuple[int, ...] = (16, 16, 16, 16)
-    scales: tuple[float, ...] = (2.0, 1.5, 1.25, 0.8, 0.6, 0.5)
-    minor_steps: tuple[int, ...] = (-2, -1, 1, 2)
-    start_stem: int = 16
-    start: tuple[int, ...]
+    stem_channels: Range = (16, 64)
+    step: Step = 16
+    channels: Annotated[tuple[Range, ...], MinLen(3)]
+    steps: tuple[Step, ...] = (16, 16, 16, 16)
+    scales: Factors = (2.0, 1.5, 1.25, 0.8, 0.6, 0.5)
+    minor_steps: Moves = (-2, -1, 1, 2)
+    start_stem: Width = 16
+    start: tuple[Width, ...]
     spp: SppKind = "none"
     activation: Activation = "silu"
-    image_size: int = 640
+    image_size: Pixels = 640
 
     def __post_init__(self) -> None:
         count = len(self.channels)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
 
+from nas.errors import SpecError
 from nas.lowering.fusion import LATE_SUM
 from nas.lowering.inverted import inverted_unit
 from nas.lowering.operation import Operation
@@ -84,7 +85,10 @@ def branch_widths(out: int) -> tuple[int, int]:
 
 def hidden_width(neck: NeckSpec, width: int, level: int) -> int:
     """Channels inside a block of a fusion stage whose computed branch has `width` channels."""
-    return divisible(3 * width) if neck.depthwise else int(width * neck.hidden_ratio[level])
+    hidden = divisible(3 * width) if neck.depthwise else int(width * neck.hidden_ratio[level])
+    if hidden < 1:
+        raise SpecError(f"hidden ratio {neck.hidden_ratio[level]:g} leaves nothing of the neck's {width} channels")
+    return hidden
 
 
 def fusion_concat(neck: NeckSpec, out: int) -> int:

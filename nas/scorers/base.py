@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from nas.errors import UserError
+from annotated_types import Ge, Le
+
+from nas.options import check_keywords, unknown
 
 Needs = Literal["spec", "module", "module and images"]
+Weights = Sequence[Annotated[float, Ge(-1e6), Le(1e6)]]
+"""Level weights: one per resolution."""
 Cost = Literal["microseconds", "forward", "backward"]
 
 
@@ -42,9 +46,11 @@ class Scorer:
         """Names of the keyword options that the function takes after its first argument."""
         return tuple(inspect.signature(self.function).parameters)[1:]
 
-    def check_options(self, options: dict[str, Any]) -> None:
-        """Raise UserError for an option that the scorer does not have."""
+    def check_options(self, options: Mapping[str, Any]) -> None:
+        """Raise UserError for an option that the scorer does not have, or a value outside its annotation (null is as
+        good as not given)."""
         for key in options:
             if key not in self.options:
-                known = ", ".join(self.options) or "none"
-                raise UserError(f"scorer {self.name} has no option {key!r}; it has {known}")
+                raise unknown(f"scorer {self.name}", key, self.options)
+        given = {key: value for key, value in options.items() if value is not None}
+        check_keywords(self.function, given, "scorer")

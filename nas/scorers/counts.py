@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from nas.cost.count import count_spec
+from nas.options import Pixels, Seed
 from nas.spec import Spec, digest
 
 
@@ -11,7 +12,7 @@ def params(spec: Spec) -> float:
     return count_spec(spec).params / 1e6
 
 
-def macs(spec: Spec, image_size: int | None = None) -> float:
+def macs(spec: Spec, image_size: Pixels | None = None) -> float:
     """Billions of multiply-accumulates (a backbone at 640 pixels unless told)."""
     return count_spec(spec, image_size=image_size).macs / 1e9
 
@@ -21,7 +22,7 @@ def layers(spec: Spec) -> float:
     return float(count_spec(spec).layers)
 
 
-def chance(spec: Spec, seed: int = 0) -> float:
+def chance(spec: Spec, seed: Seed = 0) -> float:
     """A number in [0, 1) that depends on nothing but the digest and the seed."""
     # SplitMix64, so that seeds give independent numbers
     state = (int(digest(spec), 16) + seed * 0x9E3779B97F4A7C15) % 2**64

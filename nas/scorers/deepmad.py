@@ -7,14 +7,21 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
+from typing import Annotated
+
+from annotated_types import Ge, Le
 
 from nas.lowering import Operation, backbone_operations
 from nas.lowering.operation import CONVOLUTIONS
 from nas.lowering.primitives import halved
+from nas.options import Pixels
+from nas.scorers.base import Weights
 from nas.scorers.entropy import backbone_of, checked_weights
 from nas.spec import Backbone, Residual, Spec, image_side
 
+#: Exponents of width and kernel: 1 as published.
+Exponent = Annotated[float, Ge(0), Le(10)]
 LEVEL_WEIGHTS = (1.0, 1.0, 1.0, 1.0, 8.0)
 
 #: Leading depths that the penalty leaves out, by the kind of the blocks.
@@ -23,11 +30,11 @@ _UNCOUNTED = {"k1kxk1": 2, "kxkx": 1}
 
 def deepmad(
     spec: Spec,
-    level_weights: Sequence[float] = LEVEL_WEIGHTS,
-    alpha1: float = 1.0,
-    alpha2: float = 1.0,
-    depth_penalty: float = 0.0,
-    image_size: int | None = None,
+    level_weights: Weights = LEVEL_WEIGHTS,
+    alpha1: Exponent = 1.0,
+    alpha2: Exponent = 1.0,
+    depth_penalty: Annotated[float, Ge(0), Le(1e6)] = 0.0,
+    image_size: Pixels | None = None,
     squeeze_excite_flaw: bool = False,
 ) -> float:
     """sum over levels s of w_s * (ln C_s + 2 ln F_s) * (gains up to the end of s) - depth_penalty * exp(std of depths).

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from nas.lowering import Operation
+from nas.scorers.base import Weights
 from nas.scorers.levels import DETECTOR_LEVELS, Array, score_by_levels, weighted
 from nas.scorers.residual_entropy import variance_shares
 from nas.spec import Spec
@@ -38,7 +39,7 @@ class EffectiveRank:
         return weighted(-np.log(gains), self.level_weights)
 
 
-def effective_rank(spec: Spec, level_weights: Sequence[float] = DETECTOR_LEVELS) -> float:
+def effective_rank(spec: Spec, level_weights: Weights = DETECTOR_LEVELS) -> float:
     """Sum over levels of the log of the effective number of feature dimensions.
 
     level_weights: one per resolution, from the stem on. Raises UserError if their number differs from the levels.

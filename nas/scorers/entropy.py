@@ -19,6 +19,7 @@ from nas.errors import UserError
 from nas.lowering import Operation, block_operations
 from nas.lowering.network import stem_operations
 from nas.lowering.operation import CONVOLUTIONS
+from nas.scorers.base import Weights
 from nas.spec import Backbone, Block, DetectorSpec, Spec, Stem
 
 #: DAMO-YOLO's level weights, from the stem (level 0) to stride 32 (level 4).
@@ -74,7 +75,7 @@ def level_terms(backbone: Backbone) -> list[tuple[int, float]]:
     return list(ends.values())
 
 
-def mae(spec: Spec, level_weights: Sequence[float] = LEVEL_WEIGHTS) -> float:
+def mae(spec: Spec, level_weights: Weights = LEVEL_WEIGHTS) -> float:
     """The MAE-NAS score of a backbone, or of a detector's backbone (the neck does not enter).
 
     level_weights: one per resolution, from the stem on. Raises UserError if their number differs from the levels.

@@ -21,6 +21,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from nas.lowering import Operation
+from nas.options import Pixels
+from nas.scorers.base import Weights
 from nas.scorers.levels import DETECTOR_LEVELS, Array, main_convolutions, score_by_levels, weighted
 from nas.spec import Spec
 
@@ -38,7 +40,7 @@ class LevelBalance:
         return weighted(gains + np.log(channels), self.level_weights)
 
 
-def level_balance(spec: Spec, level_weights: Sequence[float] = DETECTOR_LEVELS, image_size: int | None = None) -> float:
+def level_balance(spec: Spec, level_weights: Weights = DETECTOR_LEVELS, image_size: Pixels | None = None) -> float:
     """Log-MACs of the blocks behind each map; a bare backbone at 640 pixels unless told (size shifts all scores alike).
 
     level_weights: one per resolution, from the stem on. Raises UserError if their number differs from the levels.

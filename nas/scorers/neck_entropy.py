@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 from nas.errors import UserError
 from nas.lowering.neck import FusionNode, branch_widths, hidden_width, neck_graph
+from nas.scorers.base import Weights
 from nas.scorers.entropy import level_log_gain, stem_log_gain
 from nas.spec import Backbone, DetectorSpec, NeckSpec, Spec
 
@@ -22,7 +23,7 @@ LEVEL_WEIGHTS = (1.0, 1.0, 16.0)
 Piece = tuple[int, float]
 
 
-def mae_neck(spec: Spec, level_weights: Sequence[float] = LEVEL_WEIGHTS) -> float:
+def mae_neck(spec: Spec, level_weights: Weights = LEVEL_WEIGHTS) -> float:
     """sum over the neck's outputs of w * (ln width + log-std of the signal there).
 
     level_weights: of strides 8, 16, 32. Raises UserError for a bare backbone or another number of weights.

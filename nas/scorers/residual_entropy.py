@@ -25,6 +25,7 @@ from itertools import groupby
 import numpy as np
 
 from nas.lowering import Operation
+from nas.scorers.base import Weights
 from nas.scorers.levels import DETECTOR_LEVELS, Array, main_convolutions, score_by_levels, weighted
 from nas.spec import Spec
 
@@ -58,7 +59,7 @@ class ResidualEntropy:
         return weighted(gains + np.log(channels), self.level_weights)
 
 
-def mae_residual(spec: Spec, level_weights: Sequence[float] = DETECTOR_LEVELS) -> float:
+def mae_residual(spec: Spec, level_weights: Weights = DETECTOR_LEVELS) -> float:
     """Residual-aware entropy of a backbone, or of a detector's backbone.
 
     level_weights: one per resolution, from the stem on. Raises UserError if their number differs from the levels.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from nas.cost.budget import Budget
 from nas.cost.latency import LatencyTable
 from nas.errors import UserError
 from nas.frame import Frame
+from nas.options import check_keywords, shown
 from nas.scorers import find_scorer
 from nas.searchers.base import Searcher
 from nas.searchers.evolution import Evolution
@@ -41,16 +41,15 @@ def searcher_names() -> tuple[str, ...]:
     return (*ASKED, "exact", "optuna")
 
 
-def check_searcher(name: str, options: Mapping[str, Any]) -> None:
-    """Raise UserError for an unknown searcher or option."""
+#: Parameters of searchers that are not the user's.
+_GIVEN = ("problem", "evaluations", "seed", "on_step", "on_progress", "identity", "stop")
+
+
+def check_searcher(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options in the types of the searcher; raises UserError for an unknown searcher, option or value."""
     if name not in searcher_names():
-        raise UserError(f"unknown searcher {name!r}; known: {', '.join(searcher_names())}")
-    hidden = ("self", "problem", "evaluations", "seed", "on_step", "on_progress", "identity", "stop")
-    options_of = _maker(name)
-    known = [key for key in inspect.signature(options_of).parameters if key not in hidden]
-    for key in options:
-        if key not in known:
-            raise UserError(f"searcher {name} has no option {key!r}; it has {', '.join(known)}")
+        raise UserError(f"unknown searcher {shown(name)}; known: {', '.join(searcher_names())}")
+    return check_keywords(_maker(name), options, "searcher", _GIVEN, f"searcher {name}")
 
 
 def _maker(name: str) -> Callable[..., Any]:
@@ -99,7 +98,7 @@ def search_with(
 ) -> SearchOutcome:
     """Run the searcher of that name on a problem; see `run_loop`. Exact search needs neither seed nor state nor limit;
     `auto` is evolution with its options, and then the proof of the optimum where there can be one."""
-    check_searcher(name, options)
+    options = check_searcher(name, options)
     if name == "exact":
         return search_exactly(problem, on_progress, **options)
     if name == "optuna":

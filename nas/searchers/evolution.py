@@ -7,12 +7,13 @@ Ours beside the paper: crossover, a generation at a time, infeasible individuals
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import numpy.typing as npt
+from annotated_types import Ge, Le
 
-from nas.errors import UserError
+from nas.options import CountOrNone, Share
 from nas.searchers.base import Arrays, Proposals
 from nas.searchers.problem import Evaluation, Individuals, Problem, excess
 from nas.searchers.streams import Stream, candidate_keys, mix
@@ -27,20 +28,18 @@ class Evolution:
     crossover: share of proposals that are first crossed with a second parent. minor_from: number of evaluations told
     after which only widths move, by small steps, in half of the proposals. batch: proposals of one generation; unless
     told, four times the population, or an eighth of it where evaluations are costly. Where most of a generation was
-    seen before, the next is changed more than once. Raises UserError for senseless settings.
+    seen before, the next is changed more than once.
     """
 
     def __init__(
         self,
         problem: Problem,
         seed: int = 0,
-        population: int = 512,
-        crossover: float = 0.3,
-        minor_from: int | None = 50_000,
-        batch: int | None = None,
+        population: Annotated[int, Ge(2), Le(1_000_000)] = 512,
+        crossover: Share = 0.3,
+        minor_from: CountOrNone | None = 50_000,
+        batch: Annotated[int, Ge(1), Le(1_000_000)] | None = None,
     ) -> None:
-        if population < 2 or not 0 <= crossover <= 1:
-            raise UserError("evolution needs population >= 2 and crossover between 0 and 1")
         self.batch = batch or (4 * population if problem.generous else max(population // 8, 16))
         self._problem, self._seed, self._size = problem, seed, population
         self._crossover, self._minor_from = crossover, minor_from

@@ -10,9 +10,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
+from annotated_types import Ge, Le
 
+from nas.options import Share
 from nas.searchers.candidate import Candidate
 from nas.searchers.certificate import Certificate
 from nas.searchers.exact_bounds import Relaxation
@@ -213,10 +216,10 @@ def _different(rows: Integers, blocks: int, count: int) -> list[int]:
 
 def exact_search(
     problem: GeneProblem,
-    levels: int = 48,
-    share: float = 0.01,
-    near: int = 12,
-    bins: int = 256,
+    levels: Annotated[int, Ge(1), Le(10_000)] = 48,
+    share: Share = 0.01,
+    near: Annotated[int, Ge(0), Le(10_000)] = 12,
+    bins: Annotated[int, Ge(2), Le(100_000)] = 256,
     on_step: Callable[[str], None] | None = None,
 ) -> ExactResult:
     """The best member of the problem's space within its budget, with a proof.

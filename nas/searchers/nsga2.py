@@ -7,12 +7,13 @@ are dominated by those nearer to it (Deb, 2000).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import numpy.typing as npt
+from annotated_types import Ge, Le
 
-from nas.errors import UserError
+from nas.options import Share
 from nas.searchers.base import Arrays, Proposals
 from nas.searchers.problem import Evaluation, Individuals, Problem, excess
 from nas.searchers.streams import Integers, Stream, candidate_keys, mix
@@ -23,12 +24,16 @@ Array = npt.NDArray[np.float64]
 class Nsga2:
     """Keeps `population` individuals, spread over the front; parents win binary tournaments of rank and crowding.
 
-    crossover: share of proposals that are crossed before they are changed. Raises UserError for senseless settings.
+    crossover: share of proposals that are crossed before they are changed.
     """
 
-    def __init__(self, problem: Problem, seed: int = 0, population: int = 512, crossover: float = 0.5) -> None:
-        if population < 4 or not 0 <= crossover <= 1:
-            raise UserError("nsga2 needs population >= 4 and crossover between 0 and 1")
+    def __init__(
+        self,
+        problem: Problem,
+        seed: int = 0,
+        population: Annotated[int, Ge(4), Le(10_000)] = 512,
+        crossover: Share = 0.5,
+    ) -> None:
         self.batch = population
         self._problem, self._seed, self._crossover = problem, seed, crossover
         self._columns = [problem.metrics.index(metric) for metric in problem.budget.metrics]

@@ -10,10 +10,11 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import optuna
+from annotated_types import Ge, Le
 from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, NSGAIISampler, RandomSampler, TPESampler
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
@@ -23,6 +24,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
 from nas.errors import UserError
+from nas.options import Name
 from nas.searchers.archive import Archive
 from nas.searchers.base import Proposals
 from nas.searchers.genes import FIELDS, GeneCodec, Genes
@@ -32,7 +34,7 @@ from nas.searchers.problem import Evaluation, Problem, excess
 from nas.searchers.shared import Result, SharedStudy
 from search_spaces.chain import TinyNASSpace
 
-SAMPLERS = ("nsga2", "tpe", "random")
+Sampler = Literal["nsga2", "tpe", "random"]
 #: Since Optuna 5 a trial is told its constraints; before, samplers take a function.
 _SETS_CONSTRAINTS = hasattr(Trial, "set_constraint")
 #: The score of what is outside the budget and was not scored.
@@ -56,10 +58,8 @@ def open_storage(url: str) -> BaseStorage:
         raise UserError(f"cannot open storage {url}: {str(error).splitlines()[0]}") from None
 
 
-def make_sampler(name: str, seed: int, population: int) -> BaseSampler:
+def make_sampler(name: Sampler, seed: int, population: int) -> BaseSampler:
     """A sampler that prefers what is inside the budget (`constrain` tells it what is)."""
-    if name not in SAMPLERS:
-        raise UserError(f"unknown sampler {name!r}; known: {', '.join(SAMPLERS)}")
     if name == "random":
         return RandomSampler(seed=seed)
     options: dict[str, Any] = {"seed": seed} | ({"population_size": population} if name == "nsga2" else {})
@@ -139,10 +139,10 @@ def search_with_optuna(
     seed: int = 0,
     *,
     storage: str = "",
-    study: str = "search",
-    sampler: str = "nsga2",
-    population: int = 50,
-    lease: float = 60.0,
+    study: Name = "search",
+    sampler: Sampler = "nsga2",
+    population: Annotated[int, Ge(2), Le(1_000_000)] = 50,
+    lease: Annotated[float, Ge(1), Le(1e6)] = 60.0,
     identity: str = "",
     on_progress: Callable[[Progress], None] | None = None,
     stop: Callable[[], bool] = lambda: False,

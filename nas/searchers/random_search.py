@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import numpy.typing as npt
+from annotated_types import Ge, Le
 
 from nas.searchers.base import Arrays, Proposals
 from nas.searchers.problem import Evaluation, Problem
@@ -16,7 +17,9 @@ from nas.searchers.streams import candidate_keys
 class RandomSearch:
     """Draws every proposal afresh from the space."""
 
-    def __init__(self, problem: Problem, seed: int = 0, batch: int | None = None) -> None:
+    def __init__(
+        self, problem: Problem, seed: int = 0, batch: Annotated[int, Ge(1), Le(1_000_000)] | None = None
+    ) -> None:
         self.batch = batch or (2048 if problem.generous else 64)
         self._problem, self._seed = problem, seed
 

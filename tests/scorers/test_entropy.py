@@ -230,7 +230,7 @@ def test_scorers_by_name_and_their_errors() -> None:
     assert score_spec(spec, "layers") == 19 and score_spec(spec, "params") == pytest.approx(8.479631)
     with pytest.raises(UserError, match="unknown scorer 'mea'; known: mae"):
         find_scorer("mea")
-    with pytest.raises(UserError, match="scorer mae has no option 'weights'; it has level_weights"):
+    with pytest.raises(UserError, match="scorer mae has no option 'weights'; did you mean level_weights"):
         score_spec(spec, "mae", weights=(1,))
     with pytest.raises(UserError, match="5 levels .* got 2 level weights"):
         score_spec(spec, "mae", level_weights=(1, 1))

@@ -104,10 +104,10 @@ def test_violations_and_overrides_name_the_limit() -> None:
     assert space.violations(spec.backbone) != []  # type: ignore[arg-type]
     assert find_space("giraffe", backbone={"max_layers": 19}).backbone.max_layers == 19  # type: ignore[attr-defined]
     for limits, message in (
-        ({"backbone": {"depth": 3}}, "no limit 'depth'"),
-        ({"neck_depth": [3, 1]}, "neck_depth range"),
+        ({"backbone": {"depth": 3}}, "space.backbone has no option 'depth'; did you mean depths"),
+        ({"neck_depth": [3, 1]}, "space.neck_depth must be .* lowest first"),
         ({"neck_channels": [[30, 60]] * 3}, "multiples of 8"),
-        ({"neck_depth": "deep"}, "neck_depth cannot be 'deep'"),
+        ({"neck_depth": "deep"}, "space.neck_depth must be a list of 2"),
     ):
         with pytest.raises(UserError, match=message):
             find_space("giraffe", **limits)

@@ -209,8 +209,17 @@ def test_limits_can_be_overridden_and_wrong_ones_are_refused() -> None:
     wide = find_space("tinynas_k1kx", stem_channels=[24, 64], channels=[[48, 128]] * 3 + [[256, 512]] * 2)
     assert wide.initial().stem.out == 24 and wide.initial().blocks[0].out == 48  # the start moves into the limits
     for limits, message in (
-        ({"layers": 3}, "no limit 'layers'"),
-        ({"max_layers": "many"}, "max_layers cannot be 'many'"),
+        ({"layers": 3}, "no option 'layers'; did you mean max_layers"),
+        ({"max_layers": "many"}, "space.max_layers must be a whole number from 1 to 10,000, got 'many'"),
+        ({"step": 0}, "space.step must be a whole number from 1 to 1,024, got 0"),
+        ({"growth": float("nan")}, "space.growth must be a number of at least 1, got nan"),
+        (
+            {"kernels": []},
+            "space.kernels must be a list of at least 1, each entry a whole number from 1 to 31, odd, all different, got []",
+        ),
+        ({"bottleneck": [1.0, 0.1]}, "lowest first, got [1.0, 0.1]"),
+        ({"scales": [float("nan")]}, "space.scales[0] must be a number from 0.01 to 100, got nan"),
+        ({"kernels": [3, 3]}, "all different, got [3, 3]"),
         ({"max_layers": 9}, "max_layers >= 11"),
         ({"depths": [1, 2]}, "depths needs 5 entries"),
         ({"channels": [[8, 12]] * 5}, "multiples of 8"),

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import math
 import os
 import signal
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from nas.cost.budget import Budget
 from nas.cost.latency import LatencyTable
 from nas.errors import UserError
 from nas.frame import Frame
+from nas.searchers.catalog import check_searcher
 from nas.searchers.evolution import Evolution
 from nas.searchers.formulas import MaeFormula
 from nas.searchers.gene_problem import GeneProblem
@@ -169,6 +172,26 @@ def test_history_columns_and_samples() -> None:
     assert history.to_csv(history.sample(2, np.array([2]))).splitlines()[1:] == ["1,1.0,0.0", "3,2.0,0.0", "4,2.5,0.0"]
 
 
-def test_senseless_settings_are_refused() -> None:
-    with pytest.raises(UserError, match="population"):
-        Evolution(fast(), population=1)
+@pytest.mark.parametrize(
+    ("name", "options", "words"),
+    [
+        ("auto", {"population": 1}, "searcher.population must be a whole number from 2 to 1,000,000, got 1"),
+        ("evolution", {"population": 2.5}, "searcher.population must be a whole number"),
+        ("evolution", {"batch": -5}, "searcher.batch must be a whole number from 1 to 1,000,000 or null, got -5"),
+        ("evolution", {"crossover": math.nan}, "searcher.crossover must be a number from 0 to 1, got nan"),
+        ("nsga2", {"population": True}, "searcher.population must be a whole number from 4 to 10,000, got True"),
+        ("random", {"batch": 0}, "searcher.batch"),
+        ("exact", {"levels": -3}, "searcher.levels"),
+        ("exact", {"share": 2}, "searcher.share must be a number from 0 to 1, got 2"),
+        ("optuna", {"storage": 5}, "searcher.storage must be text, got 5"),
+        ("optuna", {"sampler": "magic"}, "searcher.sampler must be one of nsga2, tpe, random, got 'magic'"),
+        ("optuna", {"lease": 0}, "searcher.lease"),
+        ("optuna", {"problem": 1}, "searcher optuna has no option 'problem'; it has storage"),
+        ("evolution", {"populations": 8}, "searcher evolution has no option 'populations'; did you mean population"),
+        ("simulated", {}, "unknown searcher 'simulated'; known: auto"),
+    ],
+)
+def test_senseless_settings_are_refused(name: str, options: dict[str, Any], words: str) -> None:
+    with pytest.raises(UserError) as caught:
+        check_searcher(name, options)
+    assert str(caught.value).startswith(words)

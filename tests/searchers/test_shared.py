@@ -18,7 +18,7 @@ from nas.frame import Frame
 from nas.searchers.formulas import MaeFormula
 from nas.searchers.gene_problem import GeneProblem
 from nas.searchers.objective import Objective
-from nas.searchers.optuna_search import make_sampler, open_storage, search_with_optuna
+from nas.searchers.optuna_search import open_storage, search_with_optuna
 from nas.searchers.shared import SharedStudy
 from search_spaces.tinynas import SPACES
 
@@ -184,5 +184,3 @@ def test_storages_that_cannot_be_opened_give_one_line(tmp_path: Path) -> None:
         with pytest.raises(UserError) as error:
             open_storage(url)
         assert "\n" not in str(error.value)
-    with pytest.raises(UserError, match="sampler"):
-        make_sampler("magic", 0, 10)
