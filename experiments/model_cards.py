@@ -167,8 +167,8 @@ def _measured(model: Any) -> dict[str, str]:
 
     import torch
 
+    from nas.cost.processor import cpu_name
     from nas.detection.evaluator import time_model
-    from nas.measure.device import cpu_name
 
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

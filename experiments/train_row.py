@@ -20,9 +20,10 @@ from experiments.data import data_of
 from experiments.scales import RowConfig, require_device, training_recipe, training_task
 from experiments.tables import FOLDER, load_table
 from nas.config import launch
+from nas.cost.processor import cpu_name
 from nas.errors import UserError
 from nas.files import write_atomic
-from nas.measure.device import commit, cpu_name
+from nas.measure.device import commit
 
 
 def train_row(config: RowConfig, folder: Path) -> dict[str, Any] | None:

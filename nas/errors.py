@@ -1,4 +1,4 @@
-"""The one exception that a person sees: a clear line that names the thing and the remedy."""
+"""What a person sees when something is wrong: a clear line that names the thing and the remedy."""
 
 from __future__ import annotations
 
@@ -9,3 +9,7 @@ class UserError(Exception):
 
 class SpecError(UserError, ValueError):
     """An architecture description is not a valid network."""
+
+
+class Caution(UserWarning):
+    """What was asked is done, but its result holds with a reservation, which the message says in one line."""

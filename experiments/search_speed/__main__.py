@@ -15,8 +15,9 @@ from experiments.command import options_of, run
 from experiments.evidence import save_result
 from nas.cost.budget import Budget
 from nas.cost.latency import LatencyTable
+from nas.cost.processor import cpu_name
 from nas.frame import Frame
-from nas.measure.device import commit, cpu_name
+from nas.measure.device import commit
 from nas.searchers.evolution import Evolution
 from nas.searchers.formulas import MaeFormula
 from nas.searchers.gene_problem import GeneProblem

@@ -153,7 +153,8 @@ def store(name: str, runtime: str, parameters: Parameters, fit: dict[str, float]
         "calibrated": ", ".join(FREE),
     }
     validation = {"mape_percent": mean_error(fit), "on": "the rows of the fit", "fit_error_percent": fit, **extra}
-    header = Header(name, "kernel_model", "NVIDIA T4", runtime, "fp16", 1, "ms", provenance, validation)
+    where: dict[str, Any] = {"processor": "NVIDIA T4", "image_sizes": (640,), "map_sizes": (20, 320)}
+    header = Header(name, "kernel_model", "NVIDIA T4", runtime, "fp16", 1, "ms", provenance, validation, **where)
     rounded = {key: float(f"{value:.5g}") for key, value in parameters.to_dict().items()}
     hardware = {"multiprocessors": T4.multiprocessors, "cache_mb": T4.cache_mb, "value_bytes": T4.value_bytes}
     write_table(TABLES / f"{name}.json", header, {"hardware": hardware, "parameters": rounded})

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
-from nas.errors import UserError
+from nas.errors import Caution, UserError
 from nas.options import check_fields
 
 
@@ -37,6 +38,7 @@ def launch(name: str, schema: type, run: Callable[[Any], Any], folder: str | Non
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
+    _tell_cautions()
     OmegaConf.register_new_resolver("first", lambda *values: next((v for v in values if v), None), replace=True)
     ConfigStore.instance().store(name=f"{name}_schema", node=schema)
     failures: list[BaseException] = []
@@ -70,6 +72,16 @@ def check_config(schema: type, config: Any) -> None:
     if missing:
         raise UserError(f"{missing[0]} is not given: add {missing[0]}=...")
     check_fields(schema, cast(dict[str, Any], OmegaConf.to_container(config, resolve=True)))
+
+
+def _tell_cautions() -> None:
+    """Show reservations about a result as one line, without the place in the source."""
+    plain = warnings.formatwarning
+
+    def shown(message: Any, category: type[Warning], *where: Any, **line: Any) -> str:
+        return f"warning: {message}\n" if issubclass(category, Caution) else plain(message, category, *where, **line)
+
+    warnings.formatwarning = shown
 
 
 def one_line(error: BaseException) -> str:

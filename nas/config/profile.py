@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from annotated_types import MinLen
 from omegaconf import MISSING
 
 from nas.config.search import NeckConfig
 from nas.errors import UserError
 from nas.frame import Frame
 from nas.measure.profiler import ProfileSettings
+from nas.options import ImageSize, check_value
+
+Sides = Annotated[tuple[ImageSize, ...], MinLen(1)]
 
 
 @dataclass
 class ProfileConfig:
     """hardware: name of the table; runtime: onnxruntime, openvino, cuda, tensorrt; mode: measure, quick or validate.
 
-    The table lies in `output`/<hardware>.json; `table` validates another file than that.
+    The table lies in `output`/<hardware>.json; `table` validates another file than that. image_size: one or several, the
+    table then holds for all maps between; unless told 640, in validation those of the table.
     """
 
     hardware: str | None = None
@@ -28,7 +33,7 @@ class ProfileConfig:
     batch: int = 1
     space: dict[str, Any] = MISSING
     neck: NeckConfig = field(default_factory=NeckConfig)
-    image_size: int = 640
+    image_size: Any = None
     time_limit_s: float = 600.0
     networks: int = 160
     validation_networks: int = 24
@@ -46,5 +51,8 @@ def settings_of(config: dict[str, Any]) -> ProfileSettings:
     neck = dict(config["neck"])
     neck["hidden_ratio"] = tuple(neck["hidden_ratio"])
     neck["out"] = tuple(neck["out"]) if neck["out"] is not None else None
-    frame = replace(Frame(**neck), image_size=config["image_size"])
-    return ProfileSettings(folder=Path(config["output"]), frame=frame, **plain)
+    given = config["image_size"]
+    sides = check_value("image_size", given if isinstance(given, list) else [640 if given is None else given], Sides)
+    if given is None and config["mode"] == "validate":
+        sides = ()
+    return ProfileSettings(folder=Path(config["output"]), frame=Frame(**neck), image_sizes=sides, **plain)

@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
+from nas.cost.coverage import require_covered, warn_elsewhere
 from nas.cost.kernel_model import KernelModel
 from nas.cost.price import Bound, How, Price, Pricer
 from nas.cost.table_file import Header, find_table, read_table
@@ -63,6 +64,7 @@ class LatencyTable:
         self.digest = digest
         self._offset_ms = offset_ms
         self._pricer = pricer
+        self._outside = False
         self._prices: dict[Operation, Price] = {}
         self._sums: dict[int, tuple[tuple[Operation, ...], float]] = {}
 
@@ -83,6 +85,7 @@ class LatencyTable:
             return cls(official.header, official, digest)
         header, body = read_table(path)
         header.require(batch=batch)
+        warn_elsewhere(header)
         if header.kind == "kernel_model":
             model = KernelModel.from_body(body, header.batch, str(path))
             return cls(header, model, digest, model.offset_ms)
@@ -105,9 +108,13 @@ class LatencyTable:
         return self._prices.get(operation) or self.price_many([operation])[0]
 
     def price_many(self, operations: Sequence[Operation]) -> list[Price]:
-        """Prices of many operations at once: new ones are computed together, which makes large spaces cheap."""
+        """Prices of many operations at once: new ones are computed together, which makes large spaces cheap.
+
+        Outside the map sizes of the table it warns, far outside those of a measured one it raises UserError.
+        """
         new = [operation for operation in dict.fromkeys(operations) if operation not in self._prices]
         if new:
+            self._outside |= not require_covered(self.header, new, self._outside)
             batch = self.header.batch
             prices = (replace(price, ms=price.ms / batch) for price in self._pricer.price_many(new))
             self._prices.update(zip(new, prices, strict=True))

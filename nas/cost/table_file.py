@@ -13,7 +13,7 @@ from typing import Any
 from nas.errors import UserError
 from nas.files import write_atomic
 
-FORMAT = "maenas-latency/1"
+FORMAT = "maenas-latency/2"
 KINDS = ("kernel_model", "measured")
 TABLES = Path(__file__).parent / "tables"
 
@@ -22,7 +22,8 @@ TABLES = Path(__file__).parent / "tables"
 class Header:
     """Who measured or calibrated what, where; `validation` is the error on whole networks (percent), empty if unknown.
 
-    units is always "ms": milliseconds per batch. multiprocessors and the like stand in `facts`.
+    units is always "ms": milliseconds per batch. processor: the chip that computes, CPU or GPU; image_sizes: pixels that
+    were timed; map_sizes: smallest and largest side of their maps, which is where the table holds (None: not limited).
     """
 
     name: str
@@ -34,6 +35,9 @@ class Header:
     units: str
     provenance: dict[str, Any]
     validation: dict[str, Any] = field(default_factory=dict)
+    processor: str = ""
+    image_sizes: tuple[int, ...] = ()
+    map_sizes: tuple[int, int] | None = None
 
     @property
     def error_percent(self) -> float | None:
@@ -83,7 +87,7 @@ def read_table(path: Path) -> tuple[Header, dict[str, Any]]:
         raise UserError(f"{path}: not a complete JSON file ({error}); copy or measure it again") from None
     if not isinstance(data, dict) or data.get("format") != FORMAT:
         found = data.get("format") if isinstance(data, dict) else type(data).__name__
-        raise UserError(f"{path}: format must be {FORMAT!r}, got {found!r}")
+        raise UserError(f"{path}: format must be {FORMAT!r}, got {found!r}; python -m nas.profile measures one anew")
     return _header(path, data), data
 
 
@@ -94,7 +98,7 @@ def _no_constant(text: str) -> float:
 def _header(path: Path, data: Mapping[str, Any]) -> Header:
     expected: dict[str, type] = {
         "kind": str, "device": str, "runtime": str, "precision": str, "batch": int, "units": str,
-        "provenance": dict, "validation": dict,
+        "provenance": dict, "validation": dict, "processor": str, "image_sizes": list, "map_sizes": list,
     }  # fmt: skip
     for key, kind in expected.items():
         if key not in data:
@@ -107,7 +111,14 @@ def _header(path: Path, data: Mapping[str, Any]) -> Header:
         raise UserError(f"{path}: batch must be at least 1, got {data['batch']}")
     if data["units"] != "ms":
         raise UserError(f"{path}: units must be 'ms' (milliseconds per batch), got {data['units']!r}")
-    return Header(path.stem, **{key: data[key] for key in expected})
+    for key in ("image_sizes", "map_sizes"):
+        sides = data[key]
+        if not sides or any(type(side) is not int or side < 1 for side in sides) or sides != sorted(sides):
+            raise UserError(f"{path}: {key} must list pixels, smallest first, got {sides!r}")
+    if len(data["map_sizes"]) != 2:
+        raise UserError(f"{path}: map_sizes must be the smallest and the largest, got {data['map_sizes']!r}")
+    values: dict[str, Any] = {key: tuple(data[key]) if kind is list else data[key] for key, kind in expected.items()}
+    return Header(path.stem, **values)
 
 
 def number(value: Any, where: str, minimum: float = 0.0) -> float:

@@ -9,16 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-
-def cpu_name() -> str:
-    """Model name of the processor."""
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()
+from nas.cost.processor import cpu_name
 
 
 def cpu_facts() -> dict[str, Any]:

@@ -10,10 +10,11 @@ import numpy as np
 
 from nas.cost.kernel_model import Hardware
 from nas.cost.measured_table import Kernels, Row
+from nas.cost.processor import cpu_name
 from nas.deploy.openvino_ir import convert
 from nas.deploy.runtime import import_openvino
 from nas.lowering.operation import Operation
-from nas.measure.device import cpu_facts, cpu_name
+from nas.measure.device import cpu_facts
 from nas.measure.measurement import Measurement, merge_rows, time_repeated
 from nas.measure.subject import subject_graph
 from nas.spec import DetectorSpec

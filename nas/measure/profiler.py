@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import json
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import chain, zip_longest
 from pathlib import Path
+from statistics import median
 from typing import Any
 
+from nas.cost.coverage import map_sizes
 from nas.cost.latency import LatencyTable
 from nas.cost.measured_table import MeasuredRows, Row, read_rows
 from nas.cost.table_file import Header, write_table
 from nas.errors import UserError
 from nas.files import dump_yaml, read_yaml, write_atomic
 from nas.frame import Frame
+from nas.lowering import operations
 from nas.measure.fit import build_table
 from nas.measure.measurement import Measurement, Runtime
 from nas.measure.plan import POOL, informative_order, random_detectors
@@ -27,6 +32,8 @@ Progress = Callable[[str], None]
 RESERVE = 0.03
 QUICK_NETWORKS = 12
 QUICK_SECONDS = 100.0
+#: What is timed; measurements of another graph are not mixed with these.
+GRAPH = "as exported"
 
 
 @dataclass(frozen=True)
@@ -34,6 +41,7 @@ class ProfileSettings:
     """hardware: name of the table; runtime: onnxruntime, openvino, cuda or tensorrt; space: name and limits.
 
     time_limit_s bounds the whole run (quick: 100 s); networks: how many to time at most; repetitions of each.
+    image_sizes: sides to time them at in turn (none: the frame's); the table holds for the maps of all of them.
     """
 
     hardware: str
@@ -43,6 +51,7 @@ class ProfileSettings:
     batch: int = 1
     space: dict[str, Any] = field(default_factory=lambda: {"name": "tinynas_k1kx"})
     frame: Frame = field(default_factory=Frame)
+    image_sizes: tuple[int, ...] = ()
     mode: str = "measure"
     time_limit_s: float = 600.0
     networks: int = POOL
@@ -71,12 +80,15 @@ class ProfileSettings:
     def table_path(self) -> Path:
         return self.folder / f"{self.hardware}.json"
 
-    def random_detectors(self, count: int, seed: int) -> list[DetectorSpec]:
-        """Distinct random detectors of the configured space and frame."""
+    def random_detectors(self, count: int, seed: int) -> list[list[DetectorSpec]]:
+        """About `count` distinct random detectors of the configured space and frame, equally many for each size."""
         options = dict(self.space)
         space = find_space(str(options.pop("name")), **options)
-        self.frame.require_same_side(space.initial(), space.name)
-        return random_detectors(space, self.frame, count, seed)
+        frames = [replace(self.frame, image_size=side) for side in self.image_sizes] or [self.frame]
+        for frame in frames:
+            frame.require_same_side(space.initial(), space.name)
+        share = -(-count // len(frames))
+        return [random_detectors(space, frame, share, seed + place) for place, frame in enumerate(frames)]
 
 
 def measure_table(settings: ProfileSettings, progress: Progress = print, runtime: Runtime | None = None) -> Path:
@@ -91,7 +103,8 @@ def measure_table(settings: ProfileSettings, progress: Progress = print, runtime
     wanted = min(settings.networks, QUICK_NETWORKS) if quick else settings.networks
     store = MeasurementStore(settings.folder, runtime, settings.space)
     pool = settings.random_detectors(min(POOL, 4 * wanted), settings.seed)
-    order = informative_order(pool, runtime.kernels)[:wanted]
+    turns = zip_longest(*(informative_order(group, runtime.kernels) for group in pool))
+    order = [spec for spec in chain.from_iterable(turns) if spec is not None][:wanted]
     done = {digest(item.spec) for item in store.measurements}
     longest = 0.0
     for number, spec in enumerate(order, 1):
@@ -121,6 +134,10 @@ def write_measured(
 ) -> Path:
     """Write the table; without rows (runtimes that tell no kernels) it is a calibrated kernel model."""
     how = "kernels timed inside whole networks" if rows else "kernel model calibrated on whole networks"
+    facts = runtime.provenance()
+    times: dict[int, list[float]] = defaultdict(list)
+    for item in measurements:
+        times[item.spec.image_size].append(item.ms / runtime.batch)
     header = Header(
         name=settings.hardware,
         kind="measured" if rows else "kernel_model",
@@ -133,10 +150,14 @@ def write_measured(
             "how": how + (", quick calibration" if quick else ""),
             "space": settings.space,
             "networks": len(measurements),
+            "median_ms": {str(side): float(f"{median(times[side]):.3g}") for side in sorted(times)},
             "repetitions": settings.repetitions,
             "spread_percent": round(sorted(item.spread_percent for item in measurements)[len(measurements) // 2], 1),
-            **runtime.provenance(),
+            **facts,
         },
+        processor=str(facts.get("processor", runtime.device())),
+        image_sizes=tuple(sorted(times)),
+        map_sizes=map_sizes(op for item in measurements for op in operations(item.spec, "folded")),
     )
     body = table.body(rows)
     if not rows:
@@ -154,7 +175,7 @@ class MeasurementStore:
         self.measurements: list[Measurement] = []
         identity = {
             "device": runtime.device(), "runtime": runtime.name, "precision": runtime.precision, "batch": runtime.batch,
-            "space": space,
+            "space": space, "graph": GRAPH,
         }  # fmt: skip
         marker = folder / "measurements.yaml"
         if marker.exists():

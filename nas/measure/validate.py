@@ -74,8 +74,9 @@ def validate_table(
         raise UserError(f"{table_path} was measured with {header.runtime}, not {runtime.name}")
     table = LatencyTable.load(table_path)
     used = {digest(item.spec) for item in MeasurementStore(settings.folder, runtime, settings.space).measurements}
+    settings = replace(settings, image_sizes=settings.image_sizes or header.image_sizes)
     pool = settings.random_detectors(POOL * settings.validation_networks, settings.seed + SEED_STEP)
-    unseen = [spec for spec in pool if digest(spec) not in used]
+    unseen = [spec for group in pool for spec in group if digest(spec) not in used]
     expected = [float(table.total(operations(spec, "folded"))) for spec in unseen]
     specs = [unseen[place] for place in spread_over_range(expected, settings.validation_networks)]
     predicted, measured, lines = [], [], ["digest,predicted_ms,measured_ms,spread_percent"]
@@ -86,7 +87,13 @@ def validate_table(
         lines.append(f"{digest(spec)},{predicted[-1]:.4f},{measured[-1]:.4f},{item.spread_percent:.2f}")
         progress(f"network {number} of {len(specs)}: predicted {predicted[-1]:.2f}, measured {measured[-1]:.2f} ms")
     result = Validation.of(predicted, measured)
-    write_results(settings, table_path, header, body, result, predicted, measured, lines)
+    by_size: dict[str, float] = {}
+    for side in sorted({spec.image_size for spec in specs}):
+        shares = [
+            abs(p / m - 1) for spec, p, m in zip(specs, predicted, measured, strict=True) if spec.image_size == side
+        ]
+        by_size[str(side)] = round(100 * float(np.mean(shares)), 2)
+    write_results(settings, table_path, header, body, result, by_size, predicted, measured, lines)
     return result
 
 
@@ -107,6 +114,7 @@ def write_results(
     header: Any,
     body: dict[str, Any],
     result: Validation,
+    by_size: dict[str, float],
     predicted: Sequence[float],
     measured: Sequence[float],
     lines: Sequence[str],
@@ -118,7 +126,8 @@ def write_results(
     kept: dict[str, Any] = {
         key: body[key] for key in ("hardware", "parameters", "kernels", "line", "columns", "rows") if key in body
     }
-    validation = asdict(result) | {"on": "random networks over the whole range, not used for the table"}
+    on = "random networks over the whole range, not used for the table"
+    validation = asdict(result) | {"mape_percent_by_image_size": by_size, "on": on}
     write_table(table_path, replace(header, validation=validation), kept)
     stem = settings.folder / f"{header.name}_validation"
     write_atomic(stem.with_suffix(".csv"), "\n".join(lines) + "\n")

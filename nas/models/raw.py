@@ -34,6 +34,6 @@ def at_least_float32(x: Tensor) -> Tensor:
 
 def outside_autocast(device: torch.device) -> AbstractContextManager:
     """A context in which float32 stays float32; where autocast is off it is none at all, so that exports do not see it."""
-    if torch.is_autocast_enabled(device.type):
+    if torch.amp.is_autocast_available(device.type) and torch.is_autocast_enabled(device.type):
         return torch.autocast(device.type, enabled=False)
     return nullcontext()

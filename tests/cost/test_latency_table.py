@@ -41,7 +41,20 @@ def test_every_shipped_table_loads_and_says_where_it_comes_from() -> None:
 
 
 @pytest.mark.parametrize(
-    "key", ["device", "runtime", "precision", "batch", "units", "provenance", "validation", "kind"]
+    "key",
+    [
+        "device",
+        "runtime",
+        "precision",
+        "batch",
+        "units",
+        "provenance",
+        "validation",
+        "kind",
+        "processor",
+        "image_sizes",
+        "map_sizes",
+    ],
 )
 def test_a_missing_header_field_is_named(tmp_path: Path, content: dict, key: str) -> None:
     del content[key]
@@ -57,6 +70,11 @@ def test_a_missing_header_field_is_named(tmp_path: Path, content: dict, key: str
         ({"batch": True}, "batch must be a int"),
         ({"kind": "guess"}, "kind must be one of"),
         ({"format": "other/1"}, "format must be"),
+        ({"processor": ""}, "processor must be a str"),
+        ({"image_sizes": []}, "image_sizes must list pixels"),
+        ({"image_sizes": [640, 320]}, "image_sizes must list pixels, smallest first"),
+        ({"map_sizes": [True, 320]}, "map_sizes must list pixels"),
+        ({"map_sizes": [5]}, "map_sizes must be the smallest and the largest"),
         ({"parameters": []}, "lacks 'parameters'"),
         ({"hardware": {}}, "hardware must have exactly"),
     ],

@@ -13,12 +13,16 @@ from hypothesis import strategies as st
 from nas.cost.kernel_model import Hardware, KernelModel, Parameters
 from nas.cost.latency import LatencyTable
 from nas.cost.measured_table import Kernels, MeasuredRows, Row
+from nas.cost.processor import cpu_name
 from nas.cost.table_file import Header, write_table
 from nas.errors import UserError
 from nas.lowering.operation import Operation
 
 MODEL = KernelModel(Parameters(0.1, 4, 1, 10, 0.5, 5, 0.1, 1, 1, 2, 0), Hardware(1, 4, 4))
-HEADER = Header("desk", "measured", "a desk", "onnxruntime", "fp32", 1, "ms", {"how": "made up"})
+HEADER = Header(
+    "desk", "measured", "a desk", "onnxruntime", "fp32", 1, "ms", {"how": "made up"},
+    processor=cpu_name(), image_sizes=(160, 320), map_sizes=(5, 160),
+)  # fmt: skip
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,15 @@ def test_twenty_runs_each_of_known_commands_in_a_folder_of_its_own() -> None:
         assert entry["files"]
         for command in entry["commands"]:
             module = shlex.split(command)[0]
-            assert module in ("nas.search", "nas.rank", "nas.compare", "nas.train", "nas.evaluate", "nas.export", "nas.predict")
+            assert module in (
+                "nas.search",
+                "nas.rank",
+                "nas.compare",
+                "nas.train",
+                "nas.evaluate",
+                "nas.export",
+                "nas.predict",
+            )
             assert "{out}" in command
 
 

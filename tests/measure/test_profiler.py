@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 import pytest
 
+from nas.config.profile import ProfileConfig, settings_of
 from nas.cost.kernel_model import Hardware, KernelModel, Parameters
 from nas.cost.latency import LatencyTable
 from nas.cost.measured_table import Kernels, Row
@@ -24,6 +25,7 @@ from nas.measure.plan import informative_order, kernels_of, random_detectors
 from nas.measure.profiler import ProfileSettings, measure_table
 from nas.measure.runtimes import open_runtime
 from nas.measure.validate import Validation, validate_table
+from nas.profile import next_commands
 from nas.spec import DetectorSpec
 from search_spaces.catalog import find_space
 
@@ -169,6 +171,56 @@ def test_statistics() -> None:
         [(Desk.kernels.key(operations_sample()), [1.0, 3.0]), (Desk.kernels.key(operations_sample()), [2.0])]
     )
     assert [type(one) for one in row] == [Row] and row[0].ms == 1.5
+
+
+def test_a_table_of_several_sizes_holds_for_all_between(tmp_path: Path) -> None:
+    settings = small(tmp_path, image_sizes=(160, 640))
+    path = measure_table(settings, silent, Desk())
+    header, _ = read_table(path)
+    assert (header.image_sizes, header.map_sizes, header.processor) == ((160, 640), (5, 320), "a desk")
+    spec = Frame(image_size=320).detector(find_space("tinynas_k1kx").initial())
+    law = sum(p.ms for op in operations(spec, "folded") for p in LAW.price_many(Desk.kernels.of(op)))
+    assert float(LatencyTable.load(path).total(operations(spec, "folded"))) == pytest.approx(3 + law, rel=0.05)
+    result = validate_table(replace(settings, image_sizes=()), path, silent, Desk())
+    validation = read_table(path)[0].validation
+    assert result.mape_percent < 3 and set(validation["mape_percent_by_image_size"]) == {"160", "640"}
+
+
+def test_a_size_is_added_to_a_table_later(tmp_path: Path) -> None:
+    measure_table(small(tmp_path, image_sizes=(160,)), silent, Desk())
+    path = measure_table(small(tmp_path, image_sizes=(320,)), silent, Desk())
+    header, _ = read_table(path)
+    assert (header.image_sizes, header.map_sizes, header.provenance["networks"]) == ((160, 320), (5, 160), 24)
+
+
+def test_the_next_commands_carry_what_the_table_was_made_with(tmp_path: Path) -> None:
+    path = measure_table(small(tmp_path, image_sizes=(160,)), silent, Desk())
+    stored = [json.loads(line)["ms"] for line in (tmp_path / "measurements.jsonl").read_text().splitlines()]
+    overrides = ["hardware=desk", "mode=quick", "image_size=160", "threads=2", "space=tinynas_kxkx", "neck.out=[8,8,8]"]
+    validate, search = next_commands(path, overrides)
+    assert validate == (
+        "validate it:  python -m nas.profile hardware=desk image_size=160 threads=2 space=tinynas_kxkx "
+        "'neck.out=[8,8,8]' mode=validate"
+    )
+    limit = float(f"{np.median(stored):.3g}")
+    assert search == (
+        f"search with it:  python -m nas.search +budget.mine.latency_ms={limit:g} hardware={path} image_size=160 "
+        "space=tinynas_kxkx 'neck.out=[8,8,8]'"
+    )
+
+
+@pytest.mark.parametrize(
+    ("given", "mode", "sides"),
+    [(None, "measure", (640,)), (None, "validate", ()), (160, "quick", (160,)), ([160, 640], "validate", (160, 640))],
+)
+def test_image_sizes_of_the_command(given: Any, mode: str, sides: tuple[int, ...]) -> None:
+    config = asdict(
+        ProfileConfig(hardware="desk", image_size=given, mode=mode, output="x", space={"name": "tinynas_k1kx"})
+    )
+    assert settings_of(config).image_sizes == sides
+    for wrong in (0, 100, [], [320, -1], "large"):
+        with pytest.raises(UserError, match="image_size"):
+            settings_of(config | {"image_size": wrong})
 
 
 def operations_sample() -> Any:
