@@ -13,3 +13,7 @@ class SpecError(UserError, ValueError):
 
 class Caution(UserWarning):
     """What was asked is done, but its result holds with a reservation, which the message says in one line."""
+
+
+class InternalError(Exception):
+    """Two results of the program contradict each other: a defect of the program, never of what the user gave."""

@@ -78,6 +78,7 @@ def summary(result: SearchResult) -> dict[str, Any]:
         "binding": result.binding,
         "notes": list(result.notes),
         "proof": result.proof,
+        "unproven": result.outcome.unproven,
         "near": [{"shape": shape_of(c.spec), "digest": c.digest, **_rounded(c.metrics)} for c in result.near],
         "provenance": provenance(result),
         "evaluated": outcome.evaluated,
@@ -126,6 +127,7 @@ def search_record(result: SearchResult, rows: np.ndarray, marks: list[Mark]) -> 
         prices=_prices(result),
         front=tuple(_front_row(candidate) for candidate in result.front[:200]),
         near=tuple({"shape": shape_of(c.spec), **_rounded(c.metrics)} for c in result.near),
+        near_share=result.outcome.near_share,
         marks=tuple(marks),
         provenance=provenance(result),
     )

@@ -16,6 +16,7 @@ from nas.cost.latency import LatencyTable
 from nas.cost.memory import peak_memory_mb
 from nas.errors import UserError
 from nas.frame import Frame
+from nas.limit_notes import limit_notes
 from nas.options import Count, Pixels, Seed, check_fields, check_value, unknown
 from nas.searchers.candidate import Candidate
 from nas.searchers.loop import Progress, SearchOutcome
@@ -101,7 +102,7 @@ class SearchResult:
 
     @property
     def near(self) -> tuple[Candidate, ...]:
-        """Networks of other shapes within 1 % of a proven optimum (none without a proof)."""
+        """Networks of other shapes that exact search found within `outcome.near_share` of the best score."""
         return tuple(whole(self.settings, candidate) for candidate in self.outcome.near)
 
     @property
@@ -162,12 +163,10 @@ def run_search(
     if outcome.best is None:
         if outcome.interrupted:
             raise KeyboardInterrupt
-        raise UserError(f"nothing among {outcome.evaluated} candidates fits the budget; {_remedy(settings)}")
+        raise UserError(f"{_nothing(settings, outcome)}; {_remedy(settings)}")
     front = tuple(whole(settings, candidate) for candidate in outcome.front)
     best = front[0]
-    notes = slack_notes(settings, best)
-    if outcome.unproven:
-        notes.append(f"the optimum is not proven: {outcome.unproven}")
+    notes = limit_notes(settings.space, settings.budget, best, outcome)
     return SearchResult(settings, table, best, front, outcome, tuple(notes))
 
 
@@ -191,27 +190,19 @@ def check_possible(settings: SearchSettings, problem: Problem) -> None:
             )
 
 
+def _nothing(settings: SearchSettings, outcome: SearchOutcome) -> str:
+    """What is known where nothing was found: that nothing exists, or only that nothing was met with."""
+    if outcome.impossible:
+        return f"no member of space {settings.space.name} fits the budget (proven)"
+    unproven = f" (whether any member does is unproven: {outcome.unproven})" if outcome.unproven else ""
+    return f"nothing among {outcome.evaluated} candidates fits the budget{unproven}"
+
+
 def _remedy(settings: SearchSettings) -> str:
     """What helps when nothing fits."""
     framed = settings.scope == "detector" and not isinstance(settings.space.initial(), DetectorSpec)
     smaller = ", take a smaller neck (neck=t, neck=nano)" if framed else ""
     return f"loosen it{smaller} or widen space {settings.space.name}"
-
-
-def slack_notes(settings: SearchSettings, best: Candidate) -> list[str]:
-    """For every limit that does not bind, what stands in the way."""
-    budget, backbone = settings.budget, backbone_of(best.spec)
-    loose = [metric for metric in budget.metrics if metric not in budget.binding(best.metrics)]
-    if not loose:
-        return []
-    caps = settings.space.reached(backbone)
-    others = [f"the limit on {metric}" for metric in budget.metrics if metric not in loose]
-    reasons = (
-        "; ".join([*others, *(f"space limit {cap}" for cap in caps)])
-        or f"no cap is reached; {settings.evaluations:,} evaluations did not use it up"
-    )
-    use = budget.use(best.metrics)
-    return [f"{metric} does not bind ({100 * use[metric]:.0f} % used): {reasons}" for metric in loose]
 
 
 def backbone_of(spec: Spec) -> Backbone:

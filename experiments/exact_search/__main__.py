@@ -21,8 +21,10 @@ def main(words: list[str]) -> None:
     start, cpu = time.monotonic(), time.process_time()
     problem = official.build(load_table(given["table"]))
     result = exact_search(problem, given["levels"], near=given["near"])
-    if result.best is None or result.certificate is None:
+    if result.best is None and not result.unproven:
         raise UserError("no network of the space keeps the limits")
+    if result.best is None or result.certificate is None:
+        raise UserError(f"unproven: {result.unproven}")
     proof = result.certificate
     print(f"problem {given['problem']}: {official.layers} layers, {official.latency_ms} ms per image")
     print(
@@ -35,7 +37,7 @@ def main(words: list[str]) -> None:
     print(f"published   {official.published:.2f}: {proof.gap_of(official.published):.2f} below the bound")
     print(f"front       {len(result.front)} networks from {result.front[-1].metrics['latency_ms']:.5f} ms")
     print(f"time        {time.monotonic() - start:.1f} s, of which CPU {time.process_time() - cpu:.1f} s")
-    print("others within 1 %, of different shape:")
+    print(f"others within {100 * result.share:g} %, of different shape:")
     for candidate in result.near:
         print(f"  {candidate.score:.3f}  {candidate.metrics['latency_ms']:.6f} ms  {shape_of(candidate.spec)}")
 

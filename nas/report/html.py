@@ -69,7 +69,8 @@ def write_search_page(record: SearchRecord, path: Path) -> Path:
         body += ["<h2>Its latency, operation by operation</h2>", figure_html(_prices(record, layout), inline=False)]
         body.append(table([dict(row) for row in record.prices]))
     if record.near:
-        body += ["<h2>Other shapes within 1 % of the optimum</h2>", table([dict(row) for row in record.near])]
+        within = f"<h2>Other shapes within {100 * record.near_share:g} % of the best score</h2>"
+        body += [within, table([dict(row) for row in record.near])]
     if record.front:
         body += ["<h2>Pareto front</h2>", table([dict(row) for row in record.front])]
     body += ["<h2>Provenance</h2>", table([{"": key, "value": value} for key, value in record.provenance.items()])]

@@ -55,7 +55,8 @@ class SearchRecord:
     """Everything a reader of the report sees.
 
     columns: sampled evaluations, one array a metric, with `evaluation`, `score`, `feasible`; best_curve: (evaluation,
-    score) at each improvement; prices: the winner's latency, one row an operation (`Latency.explain`).
+    score) at each improvement; prices: the winner's latency, one row an operation (`Latency.explain`); near: networks of
+    other shapes within `near_share` of the best score.
     """
 
     title: str
@@ -70,6 +71,7 @@ class SearchRecord:
     prices: tuple[Mapping[str, Any], ...]
     front: tuple[Mapping[str, Any], ...] = ()
     near: tuple[Mapping[str, Any], ...] = ()
+    near_share: float = 0.01
     marks: tuple[Mark, ...] = ()
     provenance: Mapping[str, Any] = field(default_factory=dict)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,9 @@ ASKED: dict[str, Callable[..., Searcher]] = {
     "nsga2": Nsga2,
 }
 
+#: Options of `auto` that are those of its proof.
+PROOF_OPTIONS = ("steps",)
+
 
 def searcher_names() -> tuple[str, ...]:
     """Names that `search_with` knows."""
@@ -42,14 +46,23 @@ def searcher_names() -> tuple[str, ...]:
 
 
 #: Parameters of searchers that are not the user's.
-_GIVEN = ("problem", "evaluations", "seed", "on_step", "on_progress", "identity", "stop")
+_GIVEN = ("problem", "evaluations", "seed", "on_step", "on_progress", "identity", "stop", "start")
 
 
 def check_searcher(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
     """The options in the types of the searcher; raises UserError for an unknown searcher, option or value."""
     if name not in searcher_names():
         raise UserError(f"unknown searcher {shown(name)}; known: {', '.join(searcher_names())}")
-    return check_keywords(_maker(name), options, "searcher", _GIVEN, f"searcher {name}")
+    proof, own = _split(name, options)
+    checked = check_keywords(_maker(name), own, "searcher", _GIVEN, f"searcher {name}")
+    others = [key for key in inspect.signature(exact_search).parameters if key not in PROOF_OPTIONS]
+    return checked | check_keywords(exact_search, proof, "searcher", others)
+
+
+def _split(name: str, options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Options of the proof that follows `auto`, and those of the searcher itself."""
+    proof = {key: options[key] for key in PROOF_OPTIONS if name == "auto" and key in options}
+    return proof, {key: value for key, value in options.items() if key not in proof}
 
 
 def _maker(name: str) -> Callable[..., Any]:
@@ -108,6 +121,7 @@ def search_with(
             return search_with_optuna(
                 problem, evaluations, seed, identity=identity, on_progress=on_progress, stop=stop, **options
             )
-    searcher = ASKED[name](problem, seed=seed, **options)
+    proof, own = _split(name, options)
+    searcher = ASKED[name](problem, seed=seed, **own)
     outcome = run_loop(problem, searcher, evaluations, state=state, identity=identity, on_progress=on_progress)
-    return prove(problem, outcome, on_progress) if name == "auto" else outcome
+    return prove(problem, outcome, on_progress, **proof) if name == "auto" else outcome

@@ -1,203 +1,177 @@
 """Exact search: the provably best backbone of a TinyNAS space under additive limits, its front, and what comes close.
 
-A dynamic programme with dominance (`exact_labels`) under bounds that are computed from the back. Several budgeted sums
-become one weighted sum, whose optimum bounds theirs (a surrogate relaxation); the weights are moved until the bound is
-tight, and what is left between bound and result is enumerated.
+A dynamic programme with dominance (`exact_labels`) under bounds that are computed from the back (`exact_bounds`), run
+until bound and result meet (`exact_optimum`). Where labels, memory or steps run out first, the result says so.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Annotated
 
 import numpy as np
 from annotated_types import Ge, Le
 
+from nas.errors import InternalError
 from nas.options import Share
 from nas.searchers.candidate import Candidate
 from nas.searchers.certificate import Certificate
-from nas.searchers.exact_bounds import Relaxation
-from nas.searchers.exact_labels import LabelSearch
-from nas.searchers.exact_parts import Integers, Parts, chain_of
+from nas.searchers.effort import Effort, Halt
+from nas.searchers.exact_labels import LabelSearch, TooManyLabels
+from nas.searchers.exact_optimum import Optimum
+from nas.searchers.exact_parts import Integers, chain_of
 from nas.searchers.gene_problem import GeneProblem
-from nas.searchers.objective import Array
 from nas.searchers.pareto import nondominated
 from nas.spec import digest
 
-#: Relative size of the score buckets within which labels count as equal.
-_DELTA = 1e-9
-#: First relative width below the upper bound that is searched; tripled until something is found.
-_FIRST_GAP = 2e-4
-_ROUNDS = 7
+#: Steps that a search makes unless told: about ten minutes of one core.
+STEPS = 5_000_000_000
+#: The share of the optimum in which networks of other shapes are looked for is halved so often if labels are too many.
+_HALVINGS = 7
+_NEAR_LABELS = 500_000
 
 
 @dataclass(frozen=True)
 class ExactResult:
-    """The optimum (None if nothing fits the limits), the front of score against the budgeted metrics, the best of
-    different shapes within a share of the optimum, and the certificate."""
+    """What was found, and what of it is proven.
+
+    best: None if nothing was found, which is proven too unless `unproven` says why not; upper: no member scores more;
+    certificate: the proof that `best` is the optimum, None without. front: of score against the budgeted metrics, its
+    best at every cost but for `open_levels` of the costs that were tried (several limits: good, but not proven). near:
+    the best of different shapes within `share` of the best score. interrupted: the user asked to stop.
+    """
 
     best: Candidate | None
     front: list[Candidate]
     near: list[Candidate]
     certificate: Certificate | None
+    upper: float = -np.inf
+    unproven: str = ""
+    open_levels: int = 0
+    share: float = 0.0
+    interrupted: bool = False
+
+    @property
+    def impossible(self) -> bool:
+        """Whether it is proven that nothing fits the limits."""
+        return self.best is None and not self.unproven
 
 
-class ExactSearch:
-    """The stages of one exact search; `exact_search` runs them all."""
+@dataclass
+class _Beside:
+    """Gene rows that are shown beside the optimum, filled step by step so that an interruption keeps what is there."""
 
-    def __init__(self, problem: GeneProblem, bins: int) -> None:
-        self.problem, self.bins = problem, bins
-        self.parts: Parts = chain_of(problem)
-        self.found = np.zeros((0, problem.codec.width), dtype=np.int64)
-        self.alone: list[Relaxation] = []
+    front: list[Integers] = field(default_factory=list)
+    open_levels: int = 0
+    near: list[Candidate] = field(default_factory=list)
+    share: float = 0.0
 
-    def optimum(
-        self, relaxation: Relaxation, limit: float = 1.0, units: int | None = None
-    ) -> tuple[float, Integers | None]:
-        """Upper bound and gene rows (best first) of the best networks of one relaxation; -inf and None if none fits."""
-        upper = relaxation.upper(limit, units)
-        if not np.isfinite(upper):
-            return upper, None
-        scale = max(abs(upper), 1.0)
-        search = LabelSearch(self.parts, [relaxation], relaxation, limit, units)
-        width, fine = _FIRST_GAP * scale, _DELTA * scale
-        while width < 12 * scale:
-            delta = fine if width <= 0.01 * scale else width / 200
-            stages = search.run(delta, upper - width)
-            if stages is None:
-                delta = width / 20
-                stages = search.run(delta, upper - width)
-            if stages is not None and len(stages[-1]):
-                best = float(stages[-1].score.max())
-                if delta > fine:
-                    finer = search.run(fine, best - 1e-9 * scale)
-                    delta, stages = (delta, stages) if finer is None else (fine, finer)
-                last = stages[-1]
-                order = np.lexsort((relaxation.cost_of(last.costs), -last.score))
-                bound = float(last.score.max()) + len(stages) * delta
-                return min(bound, upper), search.genes(stages, order[:200])
-            width *= 3
-        return -np.inf, None
-
-    # ------------------------------------------------------------------ several resources
-
-    def solve(self) -> tuple[Relaxation, float, Integers | None]:
-        """The tightest relaxation, an upper bound, and the best genes that keep every limit (None if there are none)."""
-        count = len(self.parts.limits)
-        tightest, upper, best, score = None, np.inf, None, -np.inf
-        for weights in self._weightings(count):
-            relaxation = Relaxation(self.parts, weights, self.bins if count < 2 else self.bins // 2)
-            bound, rows = self.optimum(relaxation)
-            if rows is None:
-                return relaxation, -np.inf, None
-            if tightest is None or bound < upper:
-                tightest, upper = relaxation, bound
-            if weights.max(initial=1.0) == 1.0:
-                self.alone.append(relaxation)
-            row, value = self._best_inside(rows)
-            if row is not None and value > score:
-                best, score = row, value
-            self._surplus = self._use(rows[:1])[0] - 1.0
-            if count < 2 or (self._surplus <= 1e-12).all():
-                return relaxation, bound, best
-        assert tightest is not None
-        search = LabelSearch(self.parts, self.together(tightest), None)
-        return tightest, *self._closed(search, upper, best, score)
-
-    def together(self, relaxation: Relaxation) -> list[Relaxation]:
-        """A relaxation and every resource alone: what keeps them all keeps every limit."""
-        return [relaxation, *(other for other in self.alone if other is not relaxation)]
-
-    def _weightings(self, count: int) -> Iterator[Array]:
-        """One resource after the other alone, then weights moved towards what is exceeded (bisection for two)."""
-        yield from np.eye(count) if count else [np.zeros(0)]
-        low, high, weights = 0.0, 1.0, np.full(count, 1 / max(count, 1))
-        for turn in range(_ROUNDS):
-            yield weights
-            if count == 2:
-                low, high = (weights[0], high) if self._surplus[0] > self._surplus[1] else (low, weights[0])
-                weights = np.array([(low + high) / 2, 1 - (low + high) / 2])
-            else:
-                weights = weights * np.exp(8.0 / (1 + turn) * self._surplus)
-                weights = weights / weights.sum()
-
-    def _closed(
-        self, search: LabelSearch, upper: float, best: Integers | None, score: float
-    ) -> tuple[float, Integers | None]:
-        """Upper bound and best network once what lies between them has been enumerated, as far as that is possible."""
-        scale = max(abs(upper), 1.0)
-        width = _FIRST_GAP * scale
-        while width < 12 * scale:
-            stages = search.run(0.0, max(score, upper - width))
-            if stages is None:
-                return upper, best
-            if len(stages[-1]):
-                row, value = self._best_inside(search.genes(stages, np.arange(len(stages[-1]))))
-                if row is not None and value > score:
-                    best, score = row, value
-            if score >= upper - width:
-                return min(upper, score + _DELTA * scale), best
-            width *= 3
-        return upper, best
-
-    def _use(self, rows: Integers) -> Array:
-        """Shares of the limits (n, resources) that networks use."""
-        metrics = self.problem.evaluate(rows).metrics
-        columns = [self.problem.metrics.index(metric) for metric in self.parts.resources]
-        return metrics[:, columns] / self.parts.limits
-
-    def _best_inside(self, rows: Integers) -> tuple[Integers | None, float]:
-        """The best of the rows that keep every limit, and its score."""
-        self.found = np.concatenate([self.found, rows[:200]])
-        evaluation = self.problem.evaluate(rows)
-        inside = np.ones(len(rows), dtype=bool)
-        for metric, limit in self.problem.budget.limits:
-            inside &= evaluation.metrics[:, self.problem.metrics.index(metric)] <= limit
-        if not inside.any():
-            return None, -np.inf
-        row = int(np.where(inside, evaluation.score, -np.inf).argmax())
-        return rows[row], float(evaluation.score[row])
-
-    # ------------------------------------------------------------------ front and neighbours
-
-    def front(self, search: Relaxation, levels: int) -> Integers:
-        """Gene rows of the best networks at `levels` costs up to the limit, and at every number of units if limited.
-
-        With several resources these are few, and the front that they give is good but not proven.
-        """
-        rows = []
-        least = len(self.parts.widths) - 1
-        limited = "layers" in self.problem.budget.metrics
-        for units in range(least, self.parts.units + 1) if limited else (self.parts.units,):
-            finite = np.flatnonzero(np.isfinite(search.bounds[-1][0, units]))
+    def add_front(self, optimum: Optimum, levels: int) -> None:
+        """The best networks at `levels` costs up to the limit, and at every number of units if layers are limited."""
+        problem, parts, relaxation = optimum.problem, optimum.parts, optimum.tightest
+        assert relaxation is not None
+        least, several = len(parts.widths) - 1, len(parts.limits) > 1
+        limited = "layers" in problem.budget.metrics
+        for units in range(least, parts.units + 1) if limited else (parts.units,):
+            finite = np.flatnonzero(np.isfinite(relaxation.bounds[-1][0, units]))
             if len(finite) == 0:
                 continue
-            count = max(2, levels // (self.parts.units - least + 1)) if limited else levels
-            count = count if len(self.parts.limits) < 2 else max(2, count // 6)
-            for limit in np.linspace(max(finite[0], 1) / search.bins, 1.0, count if len(self.parts.limits) else 1):
-                row = self.optimum(search, float(limit), units)[1]
-                if row is not None:
-                    rows.append(row[:20])
-        return np.concatenate(rows) if rows else self.found[:0]
+            count = max(2, levels // (parts.units - least + 1)) if limited else levels
+            count = max(2, count // 6) if several else count
+            first = max(finite[0], 1) / relaxation.bins
+            for limit in np.linspace(first, 1.0, count if len(parts.limits) else 1):
+                reach = optimum.reach(relaxation, float(limit), units)
+                self.front.append(reach.rows[:20])
+                self.open_levels += not reach.complete
 
-    def near(self, relaxation: Relaxation, best: float, share: float, count: int) -> Integers:
-        """Gene rows of the best networks of different shape within `share` of the best score."""
-        search = LabelSearch(self.parts, self.together(relaxation), relaxation, shapes=True)
-        stages = None
-        for part in (1.0, 0.5, 0.25):
-            stages = search.run(3e-4 * abs(best), best - part * share * abs(best))
-            if stages is not None:
-                break
-        if stages is None:
-            return self.found[:0]
-        last = stages[-1]
-        order = np.lexsort((relaxation.cost_of(last.costs), -last.score))
-        heads = np.unique(last.shape[order], return_index=True)[1]
-        order = np.concatenate([order[np.sort(heads)], order[:4000]])
-        rows = search.genes(stages, order)
-        return rows[_different(rows, self.problem.codec.blocks, count)]
+    def add_near(self, optimum: Optimum, share: float, count: int) -> None:
+        """The best networks of different shape within `share` of the best score, a smaller share if they are too many."""
+        relaxation, problem, score = optimum.tightest, optimum.problem, optimum.score
+        search = LabelSearch(
+            optimum.parts, optimum.together(), relaxation, shapes=True, most=_NEAR_LABELS, effort=optimum.effort
+        )
+        assert relaxation is not None
+        for _ in range(_HALVINGS if count else 0):
+            try:
+                stages = search.run(3e-4 * abs(score), score - share * abs(score))
+            except TooManyLabels:
+                share /= 2
+                continue
+            last = stages[-1]
+            order = np.lexsort((relaxation.cost_of(last.costs), -last.score))
+            heads = np.unique(last.shape[order], return_index=True)[1]
+            rows = search.genes(stages, np.concatenate([order[np.sort(heads)], order[:4000]]))
+            rows = rows[_different(rows, problem.codec.blocks, 4 * count)]
+            close = _candidates(problem, rows)
+            self.near = [c for c in close if problem.budget.admits(c.metrics)][:count]
+            self.share = share
+            return
+
+
+def exact_search(
+    problem: GeneProblem,
+    levels: Annotated[int, Ge(1), Le(10_000)] = 48,
+    share: Share = 0.01,
+    near: Annotated[int, Ge(0), Le(10_000)] = 12,
+    bins: Annotated[int, Ge(2), Le(100_000)] = 256,
+    steps: Annotated[int, Ge(1)] = STEPS,
+    on_step: Callable[[str], None] | None = None,
+    stop: Callable[[], bool] = lambda: False,
+    start: Integers | None = None,
+) -> ExactResult:
+    """The best member of the problem's space within its budget, with a proof where steps and memory suffice for it.
+
+    levels: costs at which the front is computed; near, share: how many networks of different shape are returned, within
+    which share of the optimum; bins: resolution of the first bounds (speed only, never the result); steps: after how
+    much work to end without a proof, one worth some 50 ns; start: gene rows to begin with, whose best inside the budget
+    is beaten or proven. `stop` is asked now and then; what is found until then is returned.
+    Raises UserError for scores or limits that are not sums over blocks, and for spaces with too many blocks.
+    """
+    began, effort = time.monotonic(), Effort(steps, on_step, stop)
+    optimum: Optimum | None = None
+    beside, reason, interrupted = _Beside(), "too many labels are needed", False
+    try:
+        effort.tell("pricing every block")
+        parts = chain_of(problem, effort)
+        nothing = np.zeros((0, problem.codec.width), dtype=np.int64)
+        optimum = Optimum(problem, parts, bins, effort, nothing if start is None else start)
+        effort.tell("proving the optimum")
+        optimum.solve()
+        if optimum.best is not None:
+            effort.tell("front")
+            beside.add_front(optimum, levels)
+            effort.tell("networks of other shapes")
+            beside.add_near(optimum, share, near)
+    except Halt as halt:
+        reason, interrupted = str(halt), halt.interrupted
+    if optimum is None:
+        known = [] if start is None else _candidates(problem, start[:1])
+        best = known[0] if known and problem.budget.admits(known[0].metrics) else None
+        return ExactResult(best, known, [], None, np.inf, reason, 0, 0.0, interrupted)
+    if optimum.best is None:
+        return ExactResult(None, [], [], None, optimum.upper, "" if optimum.proven else reason, 0, 0.0, interrupted)
+    best = _candidates(problem, optimum.best[None])[0]
+    upper = _above(optimum)
+    certificate = None
+    if optimum.proven:
+        weights = () if optimum.tightest is None else tuple(np.round(optimum.tightest.weights, 6).tolist())
+        seconds, size = time.monotonic() - began, problem.space.size()
+        certificate = Certificate(best.score, upper, optimum.rounding, size, optimum.parts.resources, weights, seconds)
+    rows = np.unique(np.concatenate([optimum.best[None], optimum.found, *beside.front]), axis=0)
+    front = [best, *(c for c in _front(problem, rows) if c.digest != best.digest)]
+    return ExactResult(
+        best, front, beside.near, certificate, upper, "" if certificate else reason, beside.open_levels,
+        beside.share, interrupted,
+    )  # fmt: skip
+
+
+def _above(optimum: Optimum) -> float:
+    """The bound, lifted to the best score by what rounding explains; raises InternalError for a bound farther below."""
+    if optimum.upper < optimum.score - optimum.rounding:
+        raise InternalError(f"a network scores {optimum.score!r}, but no more than {optimum.upper!r} seemed possible")
+    return max(optimum.upper, optimum.score)
 
 
 def _different(rows: Integers, blocks: int, count: int) -> list[int]:
@@ -212,48 +186,6 @@ def _different(rows: Integers, blocks: int, count: int) -> list[int]:
         if len(chosen) == count:
             break
     return chosen
-
-
-def exact_search(
-    problem: GeneProblem,
-    levels: Annotated[int, Ge(1), Le(10_000)] = 48,
-    share: Share = 0.01,
-    near: Annotated[int, Ge(0), Le(10_000)] = 12,
-    bins: Annotated[int, Ge(2), Le(100_000)] = 256,
-    on_step: Callable[[str], None] | None = None,
-) -> ExactResult:
-    """The best member of the problem's space within its budget, with a proof.
-
-    levels: costs at which the front is computed; near, share: how many networks of different shape are returned, within
-    which share of the optimum; bins: resolution of the bounds (speed only, never the result).
-    Raises UserError for scores or limits that are not sums over blocks, and for spaces with too many blocks.
-    """
-    start = time.monotonic()
-    tell = on_step or (lambda text: None)
-    tell("pricing every block")
-    exact = ExactSearch(problem, bins)
-    tell("searching")
-    search, upper, genes = exact.solve()
-    if genes is None:
-        return ExactResult(None, [], [], None)
-    best = _candidates(problem, genes[None])[0]
-    tell("front")
-    rows = np.concatenate([genes[None], exact.found, exact.front(search, levels)])
-    front = _front(problem, np.unique(rows, axis=0))
-    tell("networks of other shapes")
-    others = exact.near(search, best.score, share, 4 * near)
-    close = [c for c in _candidates(problem, others) if problem.budget.admits(c.metrics)][:near]
-    certificate = Certificate(
-        best.score,
-        max(upper, best.score),
-        len(exact.parts.options) * _DELTA * max(abs(upper), 1.0),
-        problem.space.size(),
-        exact.parts.resources,
-        tuple(np.round(search.weights, 6).tolist()),
-        time.monotonic() - start,
-    )
-    front = [best, *(c for c in front if c.digest != best.digest)]
-    return ExactResult(best, front, close, certificate)
 
 
 def _candidates(problem: GeneProblem, rows: Integers) -> list[Candidate]:

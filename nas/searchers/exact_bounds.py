@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from nas.searchers.exact_parts import Integers, Options, Parts, rising
+from nas.searchers.effort import Effort
+from nas.searchers.exact_parts import CELLS, Integers, Options, Parts, most_bins, rising
 from nas.searchers.objective import Array
 
 #: Slack of costs that are compared with a limit after a handful of floating-point sums.
@@ -17,15 +18,32 @@ class Relaxation:
     """A chain under one cost: a weighted sum of the budgeted costs as shares of their limits, so that 1 is the limit.
 
     Whatever keeps every limit keeps this one, so its optimum bounds theirs (a surrogate relaxation).
-    weights: of the resources, summing to 1 (none for no resource); bins: resolution of the bounds.
+    weights: of the resources, summing to 1 (none for no resource); bins: resolution of the bounds; effort: what counts
+    the work on them; cells: how many numbers they may hold, to which `bins` is cut.
     bounds[p]: best completion (state, units left, bins left) after part p; the last entry is before the stem.
+    Raises Halt if they would hold more however coarse they are.
     """
 
-    def __init__(self, parts: Parts, weights: Array, bins: int = 256) -> None:
-        self.parts, self.weights, self.bins = parts, weights, bins
+    def __init__(
+        self, parts: Parts, weights: Array, bins: int = 256, effort: Effort | None = None, cells: int = CELLS
+    ) -> None:
+        self.parts, self.weights, self._effort = parts, weights, effort or Effort()
         self.costs = [self.cost_of(options.costs) for options in parts.options]
         self.behind = self.cost_of(parts.behind_costs)
-        floor = np.floor(self.behind * bins + SLACK).astype(np.int64)
+        self._most = most_bins(parts.widths, parts.carries, parts.units, cells)
+        self._compute(min(bins, self._most))
+
+    def refine(self) -> bool:
+        """Compute the bounds anew with four times the bins, as far as they fit; whether that is more than before."""
+        finer = min(4 * self.bins, self._most)
+        if finer <= self.bins:
+            return False
+        self._compute(finer)
+        return True
+
+    def _compute(self, bins: int) -> None:
+        self.bins, parts, self.bounds = bins, self.parts, []
+        floor = self._binned(self.behind)
         inside = np.arange(bins + 1)[None, None, :] >= floor[:, None, None]
         bound = np.where(inside, parts.behind_score[:, None, None], -np.inf)
         bounds: list[Array] = [np.broadcast_to(bound, (len(floor), parts.units + 1, bins + 1))]
@@ -46,6 +64,10 @@ class Relaxation:
         """The bin of what is left of the limit, never too low."""
         return np.floor(np.maximum(left, 0.0) * self.bins + 1e-9).astype(np.int64)
 
+    def _binned(self, costs: Array) -> Integers:
+        """Costs rounded down to bins; what is far above the limit stays there."""
+        return np.floor(np.minimum(costs, 1e6) * self.bins + SLACK).astype(np.int64)
+
     def _before(self, p: int, behind: Array) -> Array:
         """Bounds before part p from those after it."""
         parts, units, bins, options = self.parts, self.parts.units, self.bins, self.parts.options[p]
@@ -57,6 +79,7 @@ class Relaxation:
         for before, out, used, cost, score in self._coarse(options, self.costs[p]):
             if used > units or cost > bins:
                 continue
+            self._effort.spend(100 + carry * (units + 1) * (bins + 1) // 50, "bounds")
             source = after[:, before if tapped else 0, out, : units + 1 - used, : bins + 1 - cost]
             target = result[:, before, used:, cost:]
             np.maximum(target, source + score, out=target)
@@ -64,7 +87,7 @@ class Relaxation:
 
     def _coarse(self, options: Options, costs: Array) -> Iterator[tuple[int, int, int, int, float]]:
         """Options with costs rounded down to bins; of those alike, the best that no cheaper one reaches."""
-        bins = np.floor(costs * self.bins + SLACK).astype(np.int64)
+        bins = self._binned(costs)
         place = (options.before * (options.after.max() + 1) + options.after) * (options.units.max() + 1) + options.units
         order = np.lexsort((-options.score, bins, place))
         keep = order[rising(place[order], np.unique(options.score, return_inverse=True)[1][order])]

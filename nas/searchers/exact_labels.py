@@ -11,11 +11,12 @@ to reach it. A label is dropped
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
 
+from nas.searchers.effort import Effort
 from nas.searchers.exact_bounds import SLACK, Relaxation
 from nas.searchers.exact_parts import Integers, Parts, rising
 from nas.searchers.objective import Array
@@ -24,6 +25,10 @@ from nas.searchers.objective import Array
 _CHUNK = 1_000_000
 #: Neighbours, in the order of their scores, that a label of several costs is compared with.
 _NEIGHBOURS = 24
+
+
+class TooManyLabels(Exception):
+    """A search was given up because it had to keep too many labels; this says nothing about what exists."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +58,7 @@ class LabelSearch:
     relaxations: whose bounds and limits hold. along: the one whose cost decides what is dropped for another label; None
     compares every resource, so that nothing that keeps all limits is lost. limit: of the relaxations' cost; units: the
     most; shapes: tell different depths apart, so that the best of every sequence of depths survives; most: labels after
-    one part that are too many.
+    one part that are too many; effort: what counts the labels that are looked at.
     """
 
     parts: Parts
@@ -63,24 +68,30 @@ class LabelSearch:
     units: int | None = None
     shapes: bool = False
     most: int = 2_000_000
+    effort: Effort = field(default_factory=Effort)
 
-    def run(self, delta: float, lower: float = -np.inf) -> list[Labels] | None:
-        """Labels after every part; those after the last have costs and score complete. None if they are too many."""
+    def run(self, delta: float, lower: float = -np.inf) -> list[Labels]:
+        """Labels after every part; those after the last have costs and score complete.
+
+        Nothing at the end means that nothing scores more than `lower` and a `delta` for every part. Raises
+        TooManyLabels, and Halt from the effort.
+        """
         zeros = np.zeros(1, dtype=np.int64)
         nothing = np.zeros((1, len(self.parts.limits)))
         labels = Labels(zeros, zeros, nothing, np.zeros(1), zeros, zeros, zeros)
         stages = []
         for p in range(len(self.parts.options)):
             pieces: list[Labels] = [labels.take(zeros[:0])]
-            waiting = 0
+            waiting, full = 0, self.most
             for piece in self._expanded(p, labels, lower):
                 pieces.append(piece)
                 waiting += len(piece)
-                if waiting > self.most:
+                if waiting > full:
                     pieces = [self._thinned(_joined(pieces), delta)]
                     waiting = len(pieces[0])
-                if waiting > self.most / 2:
-                    return None
+                    if waiting > self.most:
+                        raise TooManyLabels
+                    full = max(self.most, 2 * waiting)
             labels = self._thinned(_joined(pieces), delta)
             stages.append(labels)
         costs, score = self.parts.behind_costs[labels.state], self.parts.behind_score[labels.state]
@@ -112,6 +123,7 @@ class LabelSearch:
             step = max(1, _CHUNK // max(1, len(chosen)))
             for start in range(0, len(lines), step):
                 line = lines[start : start + step]
+                self.effort.spend(len(line) * len(chosen), f"part {p + 1} of {len(parts.options)}")
                 a, b = np.nonzero(labels.units[line, None] + options.units[chosen] <= most)
                 a, b = line[a], chosen[b]
                 for relaxation, before in zip(self.relaxations, paid, strict=True):
@@ -145,13 +157,17 @@ class LabelSearch:
             return labels
         group = labels.state * (self.parts.units + 1) + labels.units
         if self.shapes:
-            group = np.unique(np.stack([group, labels.shape]), axis=1, return_inverse=True)[1]
+            group = group * (int(labels.shape.max()) + 1) + labels.shape
         if self.along is None and labels.costs.shape[1] > 1:
             return self._thinned_in_all(labels, group)
         cost = (self.along or self.relaxations[0]).cost_of(labels.costs)
-        bucket = np.floor(labels.score / delta).astype(np.int64)
+        if delta:
+            bucket = np.floor(labels.score / delta).astype(np.int64)
+            bucket -= bucket.min()
+        else:
+            bucket = np.unique(labels.score, return_inverse=True)[1]
         order = np.lexsort((-labels.score, cost, group))
-        return labels.take(order[rising(group[order], bucket[order] - bucket.min())])
+        return labels.take(order[rising(group[order], bucket[order])])
 
     def _thinned_in_all(self, labels: Labels, group: Integers) -> Labels:
         """The same for several costs: a label goes if a near one of no lower score is no dearer in any."""

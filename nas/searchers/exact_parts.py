@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nas.errors import UserError
+from nas.searchers.effort import Effort, Halt
 from nas.searchers.formulas import linear_score
 from nas.searchers.gene_problem import GeneProblem
 from nas.searchers.objective import Array, additive
@@ -20,6 +21,10 @@ Integers = npt.NDArray[np.int64]
 
 #: The most blocks of one position that are priced.
 _MOST_OPTIONS = 6_000_000
+#: The most bins that bounds are refined to.
+_FINEST = 4096
+#: Numbers that all bounds together may hold.
+CELLS = 100_000_000
 
 
 @dataclass(frozen=True)
@@ -70,27 +75,28 @@ def rising(group: Integers, rank: Integers) -> npt.NDArray[np.bool_]:
     return np.concatenate([np.ones(1, dtype=bool), total[1:] > best[:-1]])
 
 
-def chain_of(problem: GeneProblem) -> Parts:
+def chain_of(problem: GeneProblem, effort: Effort | None = None) -> Parts:
     """The chain of a problem, every block priced.
 
-    Raises UserError for a score or a limit that is not a sum over blocks, and for a space with too many blocks.
+    Raises UserError for a score or a limit that is not a sum over blocks, and for a space with too many blocks; Halt
+    from the effort that counts the work.
     """
     space, blocks = problem.space, problem.codec.blocks
     _check_size(space)
     limits = dict(problem.budget.limits)
     fixed = space.layers_of(space.initial()) - space.unit_layers * blocks
     units = max(int((min(limits.pop("layers", np.inf), space.max_layers) - fixed) // space.unit_layers), 0)
-    price = _Pricing(problem, limits)
-    widths, options = [np.array(problem.stem_widths, dtype=np.int64)], [_stem_options(price)]
-    for index in range(blocks):
-        outs = np.array(space.widths(index), dtype=np.int64)
-        options.append(_block_options(price, index, widths[-1], outs))
-        widths.append(outs)
+    outs = [space.widths(index) for index in range(blocks)]
+    widths = [np.array(values, dtype=np.int64) for values in (problem.stem_widths, *outs)]
     taps = {blocks}
     if problem.objective.frame is not None:
         taps |= {index + 1 for index in problem.template.out_blocks if index < blocks}
     carries = [int(np.prod([len(widths[t]) for t in taps if t < p])) for p in range(len(widths))]
-    costs, score = _behind(price, sorted(taps), widths, carries[-1])
+    most_bins(widths, carries, units)  # before anything is priced
+    price = _Pricing(problem, limits)
+    options = [_stem_options(price)]
+    options += [_block_options(price, index, widths[index], widths[index + 1]) for index in range(blocks)]
+    costs, score = _behind(price, sorted(taps), widths, carries[-1], effort or Effort())
     return Parts(
         widths,
         options,
@@ -102,6 +108,15 @@ def chain_of(problem: GeneProblem) -> Parts:
         costs,
         score,
     )
+
+
+def most_bins(widths: list[Integers], carries: list[int], units: int, cells: int = CELLS) -> int:
+    """The finest bounds that `cells` numbers can hold; raises Halt if they hold none."""
+    states = sum(carry * len(values) for carry, values in zip(carries, widths, strict=True))
+    bins = min(cells // (states * (units + 1)) - 1, _FINEST)
+    if bins < 1:
+        raise Halt(f"the bounds of {states:,} states with up to {units} units each do not fit into memory", False)
+    return bins
 
 
 class _Pricing:
@@ -125,7 +140,9 @@ class _Pricing:
         return self.score_of(vectors, widths, self.problem.levels[part], self.ends[part], True)
 
 
-def _behind(price: _Pricing, taps: list[int], widths: list[Integers], carries: int) -> tuple[Array, Array]:
+def _behind(
+    price: _Pricing, taps: list[int], widths: list[Integers], carries: int, effort: Effort
+) -> tuple[Array, Array]:
     """Costs and score of a closing convolution, neck and head, by the state after the last block."""
     problem = price.problem
     rest = np.arange(carries * len(widths[-1]))
@@ -134,7 +151,8 @@ def _behind(price: _Pricing, taps: list[int], widths: list[Integers], carries: i
         chosen[tap] = widths[tap][rest % len(widths[tap])]
         rest = rest // len(widths[tap])
     fixed = np.full(len(rest), problem.template.blocks[-1].out)
-    vectors = problem.closing(np.stack([chosen.get(i + 1, fixed) for i in problem.template.out_blocks], axis=1))
+    channels = np.stack([chosen.get(i + 1, fixed) for i in problem.template.out_blocks], axis=1)
+    vectors = problem.closing(channels, effort)
     score = price.score_of(vectors, fixed, problem.levels[-1], False, False)
     if len(problem.template.blocks) > problem.codec.blocks:
         tail = problem.tail_vectors(chosen[problem.codec.blocks])

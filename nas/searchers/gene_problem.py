@@ -12,12 +12,16 @@ from nas.cost.budget import Budget
 from nas.errors import UserError
 from nas.lowering.primitives import halved
 from nas.searchers.block_tables import BlockTable, Point
+from nas.searchers.effort import Effort
 from nas.searchers.genes import DEPTH, FIELDS, KERNEL, MID, OUT, GeneCodec, Genes
 from nas.searchers.objective import METRICS, WIDTH, Array, Objective
 from nas.searchers.problem import Evaluation
 from nas.searchers.streams import Words, row_hashes
 from nas.spec import Backbone
 from search_spaces.chain import TinyNASSpace
+
+#: What it costs to lower and price one neck and head.
+_CLOSING_STEPS = 4000
 
 
 def index_of(values: Sequence[int]) -> npt.NDArray[np.int64]:
@@ -108,14 +112,18 @@ class GeneProblem:
         score, metrics = self.objective.combine(parts, widths, depths, self.levels, self.sides, closing)
         return Evaluation(score, metrics)
 
-    def closing(self, channels: npt.NDArray[np.int64]) -> Array:
-        """(n, WIDTH) vectors of neck and head for widths C3, C4, C5 (n, 3)."""
+    def closing(self, channels: npt.NDArray[np.int64], effort: Effort | None = None) -> Array:
+        """(n, WIDTH) vectors of neck and head for widths C3, C4, C5 (n, 3); raises Halt from the effort, if given."""
         if self.objective.frame is None:
             return np.broadcast_to(self.objective.closing((), ()), (len(channels), WIDTH))
         keys = channels @ np.array([1 << 40, 1 << 20, 1], dtype=np.int64)
         found, places = np.unique(keys, return_inverse=True)
-        vectors = [self._closing_of(key) for key in found.tolist()]
-        return np.stack(vectors)[places]
+        vectors = np.empty((len(found), WIDTH))
+        for row, key in enumerate(found.tolist()):
+            if effort is not None and key not in self._closings:
+                effort.spend(_CLOSING_STEPS, f"neck and head {row:,} of {len(found):,}")
+            vectors[row] = self._closing_of(key)
+        return vectors[places]
 
     def stem_vectors(self, widths: npt.NDArray[np.int64]) -> Array:
         """(n, WIDTH) vectors of stems."""

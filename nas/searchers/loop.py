@@ -49,7 +49,8 @@ class SearchOutcome:
     """What a search found: the best candidate (None if nothing fits), the front of score against the budgeted metrics,
     and every evaluation (columns score, the metrics, excess). interrupted: stopped by Ctrl-C, may be resumed;
     exhausted: stopped because nothing new was proposed any more. Of exact search also its proof, and networks of other
-    shapes that score within a percent of the best; unproven: why a search that tries to prove its optimum has no proof."""
+    shapes that score within `near_share` of the best; unproven: why a search that tries to prove its optimum has no
+    proof; impossible: nothing fits, and that is proven; open_levels: costs at which the front of exact search is not."""
 
     best: Candidate | None
     front: list[Candidate]
@@ -61,7 +62,10 @@ class SearchOutcome:
     exhausted: bool
     certificate: Certificate | None = None
     near: list[Candidate] = field(default_factory=list)
+    near_share: float = 0.0
     unproven: str = ""
+    impossible: bool = False
+    open_levels: int = 0
 
 
 def run_loop(

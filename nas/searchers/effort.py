@@ -1,0 +1,51 @@
+"""The work of a long computation, counted: a limit that does not depend on the clock, a stop, and words for the screen."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+#: Steps between two looks at what to tell.
+_EVERY = 20_000_000
+
+
+class Halt(Exception):
+    """The computation ends before it is done: its steps are spent, or (`interrupted`) somebody asked it to stop."""
+
+    def __init__(self, reason: str, interrupted: bool) -> None:
+        super().__init__(reason)
+        self.interrupted = interrupted
+
+
+class Effort:
+    """Counts steps, each worth one label of exact search that is looked at (some 50 ns).
+
+    limit: steps that may be made; on_step: told what goes on; stop: asked now and then whether to end.
+    """
+
+    def __init__(
+        self,
+        limit: float = float("inf"),
+        on_step: Callable[[str], None] | None = None,
+        stop: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self.limit, self.steps = limit, 0
+        self._tell, self._stop, self._told, self._doing = on_step, stop, 0, ""
+
+    def tell(self, doing: str) -> None:
+        """Say what begins now."""
+        self._doing, self._told = doing, self.steps
+        if self._tell is not None:
+            self._tell(doing)
+
+    def spend(self, steps: int, standing: str = "") -> None:
+        """Count steps; raises Halt if they are too many or if somebody asked to stop. standing: how far it has come."""
+        self.steps += steps
+        if self._stop():
+            raise Halt("stopped", True)
+        if self.steps > self.limit:
+            raise Halt(
+                f"the limit of {self.limit:,.0f} steps (searcher option steps) ended it while {self._doing}", False
+            )
+        if self._tell is not None and self.steps - self._told > _EVERY:
+            self._told = self.steps
+            self._tell(f"{self._doing}{', ' if standing else ''}{standing} ({self.steps / 1e6:,.0f} M steps)")
