@@ -7,6 +7,7 @@ import json
 import os
 import signal
 from dataclasses import replace
+from types import SimpleNamespace
 from unittest.mock import Mock
 
 import numpy as np
@@ -79,10 +80,21 @@ def test_accumulation_sees_the_same_images(tiny, root, tmp_path):
         run(tiny, root, tmp_path / "three", {"accumulate": 3})
 
 
-def test_a_time_budget_ends_the_schedule(tiny, root, tmp_path):
-    result = run(tiny, root, tmp_path / "run", {"epochs": 5000, "minutes": 0.05})
-    assert 2.5 < result.seconds < 60 and result.epoch > 0
-    assert float(steps(tmp_path / "run")[-1]["lr"]) < 0.02 * 0.2
+def test_a_time_budget_ends_the_schedule(tiny, root, tmp_path, monkeypatch):
+    """By a clock that moves half a second a step and stands still otherwise."""
+    clock, step = [100.0], Trainer._step
+
+    def half_a_second(self, group):
+        step(self, group)
+        clock[0] += 0.5
+
+    monkeypatch.setattr("nas.detection.trainer.time", SimpleNamespace(perf_counter=lambda: clock[0]))
+    monkeypatch.setattr(Trainer, "_step", half_a_second)
+    result = run(tiny, root, tmp_path / "run", {"epochs": 5000, "minutes": 0.25})
+    rates = [float(row["lr"]) for row in steps(tmp_path / "run")]
+    assert (result.steps, result.seconds) == (30, 15.0) and steps(tmp_path / "run")[-1]["epoch"] == "5"
+    assert max(rates) == rates[1] and rates == [rates[0], *sorted(rates[1:], reverse=True)]
+    assert rates[15] == pytest.approx(0.02 * 0.525, rel=1e-3) and rates[-1] == pytest.approx(0.02 * 0.05, rel=0.1)
 
 
 def test_patience_stops(tiny, root, tmp_path, monkeypatch):

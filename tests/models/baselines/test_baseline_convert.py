@@ -112,23 +112,30 @@ def test_misfits_are_named() -> None:
 
 
 def test_rtdetrv2_names_cover_the_published_file(golden_state: Callable, shapes_of: Callable, golden_image) -> None:
-    """Every published entry finds its place, and the encoder and decoder compute the reference values."""
+    """Every published entry finds its place, and the encoder and decoder compute the reference values.
+
+    The order of the queries is decided by scores that are 1e-6 apart at places: in float64 it is the same everywhere.
+    """
     pytest.importorskip("transformers")
     shapes = shapes_of("rtdetrv2_s")
-    model = from_official("rtdetrv2-s", {**golden_constants(shapes), **golden_state(shapes)})
+    model = from_official("rtdetrv2-s", {**golden_constants(shapes), **golden_state(shapes)}).double()
+    chosen: list[torch.Tensor] = []
+    model.body.enc_score_head.register_forward_hook(lambda module, given, out: chosen.append(out.amax(-1)))
+    image = golden_image.double()
     with torch.no_grad():
-        logits, boxes = model.decode(model.features(golden_image)["neck"])
-        scores, corners = model(golden_image)
+        logits, boxes = model.decode(model.features(image)["neck"])
+        scores, corners = model(image)
+        fused = model.fuse()(image)
     reference = json.loads((GOLDEN / "rtdetrv2_s.json").read_text())
-    assert_samples(logits.numpy(), reference["pred_logits"])
-    assert_samples(boxes.numpy(), reference["pred_boxes"])
-    assert boxes.sum((0, 1)).tolist() == pytest.approx(reference["order_free"]["box_sum"], abs=1e-2)
-    assert float(logits.sum()) == pytest.approx(reference["order_free"]["logit_sum"], abs=0.1)
+    ranks = chosen[0].topk(300).values[0]
+    assert_samples(logits[0], reference["pred_logits"], ranks, 1e-5)
+    assert_samples(boxes[0], reference["pred_boxes"], ranks, 1e-6)
+    assert boxes.sum((0, 1)).tolist() == pytest.approx(reference["order_free"]["box_sum"], abs=1e-4)
+    assert float(logits.sum()) == pytest.approx(reference["order_free"]["logit_sum"], abs=1e-3)
     torch.testing.assert_close(scores, logits.sigmoid())
     torch.testing.assert_close(corners[..., :2], (boxes[..., :2] - boxes[..., 2:] / 2) * 320)
-    with torch.no_grad():
-        fused = model.fuse()(golden_image)
-    torch.testing.assert_close(fused[0], scores, rtol=0, atol=1e-4)
+    torch.testing.assert_close(fused[0], scores, rtol=0, atol=1e-9)
+    torch.testing.assert_close(fused[1], corners, rtol=0, atol=1e-6)
 
 
 def golden_constants(shapes: dict[str, tuple[int, ...]]) -> dict[str, torch.Tensor]:
@@ -139,10 +146,12 @@ def golden_constants(shapes: dict[str, tuple[int, ...]]) -> dict[str, torch.Tens
     return {**{name: torch.full(shape, 0.25) for name, shape in constants.items()}, **counters, **anchors}
 
 
-def assert_samples(values: np.ndarray, stats: dict[str, Any]) -> None:
-    """Equal but for queries of equal score, whose order is free."""
-    apart = np.abs(values.ravel()[stats["sample_idx"]] - np.array(stats["sample_val"])) > 1e-4
-    assert apart.mean() < 0.03
+def assert_samples(values: torch.Tensor, stats: dict[str, Any], ranks: torch.Tensor, tolerance: float) -> None:
+    """Values (300, N) at the sampled places; the float32 reference may swap queries whose scores it cannot tell apart."""
+    for index, want in zip(stats["sample_idx"], stats["sample_val"], strict=True):
+        query, column = divmod(index, values.shape[1])
+        alike = (ranks - ranks[query]).abs() < 2e-6
+        assert int(alike.sum()) <= 2 and float((values[alike, column] - want).abs().min()) < tolerance
 
 
 def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
