@@ -1,13 +1,44 @@
-"""Fixtures of the whole suite."""
+"""Fixtures of the whole suite, and what makes its tests independent of their order, the load and the day."""
 
 from __future__ import annotations
 
 import json
 import os
+import random
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+from hypothesis import HealthCheck, settings
+
+if "PYTEST_XDIST_WORKER_COUNT" in os.environ:  # workers share the cores; set before any of them imports torch
+    workers = int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // workers)))
+
+settings.register_profile("suite", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("suite")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_fixture_setup() -> None:
+    """What a fixture draws does not depend on the tests before it."""
+    start_anew()
+
+
+@pytest.fixture(autouse=True)
+def same_draws() -> None:
+    """What a test draws does not depend on the tests before it."""
+    start_anew()
+
+
+def start_anew() -> None:
+    """Seed every generator that the whole process shares (torch where a test has imported it)."""
+    random.seed(0)
+    np.random.seed(0)
+    if "torch" in sys.modules:
+        sys.modules["torch"].manual_seed(0)
 
 
 @pytest.fixture(scope="session")

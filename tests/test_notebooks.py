@@ -33,6 +33,6 @@ def test_runs(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     search_path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     for name, value in {"MAENAS_QUICK": "1", "PYTHONPATH": search_path, "OMP_NUM_THREADS": "1"}.items():
         monkeypatch.setenv(name, value)
-    client = NotebookClient(book, timeout=600, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}})
+    client = NotebookClient(book, timeout=None, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}})
     client.execute()
     assert all(cell.execution_count for cell in book.cells if cell.cell_type == "code")

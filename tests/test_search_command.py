@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import subprocess
 import sys
 import time
@@ -28,7 +26,7 @@ def command(*arguments: str, torch_free: bool = True) -> list[str]:
 
 
 def search(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command(*arguments), capture_output=True, text=True, cwd=ROOT, timeout=300)
+    return subprocess.run(command(*arguments), capture_output=True, text=True, cwd=ROOT)
 
 
 @pytest.fixture(scope="module")
@@ -74,11 +72,10 @@ def test_workers_and_kills_do_not_change_a_byte(scorer: str, finished: Path, tmp
     assert search(*arguments, "workers=2", f"hydra.run.dir={pair}").returncode == 0
     killed = tmp_path / "killed"
     process = subprocess.Popen(command(*arguments, f"hydra.run.dir={killed}"), cwd=ROOT, stdout=subprocess.DEVNULL)
-    deadline = time.monotonic() + 60
-    while not (killed / "config.yaml").exists() and time.monotonic() < deadline:
+    while not (killed / "config.yaml").exists() and process.poll() is None:
         time.sleep(0.02)
-    time.sleep(0.4)
-    os.kill(process.pid, signal.SIGKILL)
+    time.sleep(0.4)  # how far it comes decides what is resumed, not what is found
+    process.kill()
     process.wait()
     resumed = search(f"resume={killed}", "progress=false")
     assert resumed.returncode == 0, resumed.stderr

@@ -18,7 +18,7 @@ from search_spaces.giraffe import SPACES as GIRAFFES
 from search_spaces.tinynas import SPACES as TINYNAS
 from search_spaces.tinynas import TinyNASSpace
 
-relaxed = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+relaxed = settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @st.composite

@@ -103,7 +103,7 @@ def command(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         "MAENAS_SHAPES": str(home / "shapes"),
     }
     line = [sys.executable, "-m", "nas.train", *arguments]
-    return subprocess.run(line, cwd=home, env=environment, capture_output=True, text=True, timeout=200)
+    return subprocess.run(line, cwd=home, env=environment, capture_output=True, text=True)
 
 
 def test_command_line_resume_and_refusals(model, home):

@@ -40,7 +40,7 @@ convolutions = st.builds(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(convolutions, st.integers(1, 64), st.integers(1, 64))
 def test_latency_grows_with_channels_and_resolution(operation: Operation, more_in: int, more_out: int) -> None:
     before = T4.price(operation).ms
@@ -54,7 +54,7 @@ def test_latency_grows_with_channels_and_resolution(operation: Operation, more_i
         assert T4.price(grown).ms >= before * (1 - 1e-9)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(convolutions, min_size=1, max_size=6), convolutions)
 def test_latency_is_additive_and_grows_with_depth(operations: list[Operation], extra: Operation) -> None:
     total = T4.total(operations)

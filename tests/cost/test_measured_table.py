@@ -82,7 +82,7 @@ def test_operations_fall_apart_into_the_runtimes_kernels(path: Path) -> None:
     assert [part.kind for part in parts] == ["conv", "silu", "add"]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(8, 300), st.integers(8, 300), st.sampled_from([20, 30, 40, 80]), st.integers(1, 80))
 def test_prices_grow_with_channels(cin: int, cout: int, side: int, more: int) -> None:
     table = MeasuredRows(ROWS, Kernels(16, ("none", "relu"), True), MODEL)

@@ -200,7 +200,7 @@ def test_filters_of_the_affine_step() -> None:
     assert moved_boxes(record, tile, translation(-195, 0), 1.0, 640)[1].tolist() == [False] * 4  # under a tenth is left
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(0, 2**31), st.floats(0.3, 2), st.floats(-40, 40))
 def test_hulls_agree(seed: int, scale: float, angle: float) -> None:
     rng = np.random.default_rng(seed)
@@ -211,7 +211,7 @@ def test_hulls_agree(seed: int, scale: float, angle: float) -> None:
     np.testing.assert_allclose(inverse(matrix) @ matrix, np.eye(3), atol=1e-9)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(0, 2**31))
 def test_clipped_segments_are_what_dense_sampling_finds(seed: int) -> None:
     rng = np.random.default_rng(seed)

@@ -125,7 +125,7 @@ def put_through(root: Path, document: Any) -> None:
         assert "\n" not in str(error)
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(document=mutated(COCO))
 def test_coco_with_anything_anywhere(folder: Path, document: Any) -> None:
     put_through(folder, document)
@@ -137,7 +137,7 @@ def test_coco_with_one_odd_value_anywhere(folder: Path, odd: Any) -> None:
         put_through(folder, changed(COCO, way, lambda inner, key: inner.__setitem__(key, copy.deepcopy(odd))))
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(document=st.one_of(mutated(NAMES), mutated(NAMES | {"names": ["ant", "bee"]}), st.sampled_from(ODD)))
 def test_data_yaml_with_anything_anywhere(folder: Path, document: Any) -> None:
     (folder / "data.yaml").write_text(yaml.safe_dump(document))
@@ -154,7 +154,7 @@ NUMBERS = st.sampled_from(
 )
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(lines=st.lists(st.lists(NUMBERS, max_size=9).map(" ".join), max_size=4))
 def test_yolo_lines_of_anything(folder: Path, lines: list[str]) -> None:
     root = folder / "yolo"

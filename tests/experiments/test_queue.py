@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from filelock import FileLock
@@ -54,7 +56,7 @@ def finishing(job: Job) -> str:
 def test_students_wait_for_their_teacher(jobs: list[Job], monkeypatch: pytest.MonkeyPatch) -> None:
     started = script(monkeypatch, finishing)
     shift = Shift(at_once=2)
-    shift.work(jobs, 60)
+    shift.work(jobs, math.inf)
     assert (shift.finished, shift.failed) == (5, 0) and started[0] == "M, MAE-CSP"
     assert started.index("AlignedOTA") == 1 and set(started[2:]) == {"mimic", "MGD", "CWD"}
     assert [line["row"] for line in read_results("report_backbone", jobs[0].output / "results")] == ["M, MAE-CSP"]
@@ -65,19 +67,20 @@ def test_a_failed_teacher_ends_the_shift_and_is_told(
 ) -> None:
     script(monkeypatch, lambda job: "raise SystemExit(3)" if job.row.name == "M, MAE-CSP" else finishing(job))
     shift = Shift()
-    shift.work(jobs, 60)
+    shift.work(jobs, math.inf)
     assert (shift.finished, shift.failed) == (1, 1)
     assert "failed: report_backbone, M, MAE-CSP, seed 0: see" in capsys.readouterr().out
 
 
 def test_a_run_without_memory_beside_others_is_tried_again(jobs: list[Job], monkeypatch: pytest.MonkeyPatch) -> None:
     short = "import os, sys\nif not os.path.exists('again'): open('again', 'w'); sys.exit('CUDA out of memory')\n"
+    beside = f"import os, time\nwhile not os.path.exists({str(jobs[1].folder / 'again')!r}): time.sleep(0.02)\n"
     started = script(
         monkeypatch,
-        lambda job: ("import time; time.sleep(0.5); " if job.row.name == "M, MAE-CSP" else short) + finishing(job),
+        lambda job: (beside if job.row.name == "M, MAE-CSP" else short) + finishing(job),
     )
     shift = Shift(at_once=2)
-    shift.work(jobs[:2], 60)
+    shift.work(jobs[:2], math.inf)
     assert (shift.finished, shift.failed, shift.at_once) == (2, 0, 1)
     assert started == ["M, MAE-CSP", "AlignedOTA", "AlignedOTA"]
 
@@ -90,8 +93,10 @@ def test_a_result_that_nobody_noted_is_taken_and_a_taken_folder_is_left_alone(
     subprocess.run([sys.executable, "-S", "-c", finishing(jobs[0])], cwd=jobs[0].folder, check=True)
     jobs[1].folder.mkdir(parents=True)
     shift = Shift()
+    clock = SimpleNamespace(monotonic=lambda: float(shift.finished == 4), time=time.time, sleep=time.sleep)
+    monkeypatch.setattr(run_module, "time", clock)
     with FileLock(jobs[1].folder / "lock"):
-        shift.work(jobs, 1.5)
+        shift.work(jobs, 0.5)
     assert shift.finished == 4 and started == ["mimic", "MGD", "CWD"]
 
 
@@ -116,7 +121,7 @@ def test_a_real_queue_is_cut_and_goes_on(tmp_path: Path, capsys: pytest.CaptureF
     words = ["report_fusion", "scale=tiny", "jobs=2", f"output={tmp_path}"]
     main([*words, "minutes=0.005"])
     assert "4 runs are missing" in capsys.readouterr().out
-    main([*words, "minutes=5"])
+    main([*words, "minutes=600"])
     assert "4 runs finished, 0 are left" in capsys.readouterr().out
     lines = read_results("report_fusion", tmp_path / "results")
     assert {line["row"] for line in lines} == {"conv", "CSP", "CSP + reparam", "CSP + reparam + ELAN"}

@@ -47,7 +47,7 @@ def test_published_backbones_are_members() -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 @given(seed=st.integers(0, 2**32 - 1))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_moves_stay_inside(name: str, seed: int) -> None:
     space, rng = find_space(name), random.Random(seed)
     a, b = space.sample(rng), space.sample(rng)

@@ -19,7 +19,7 @@ from search_spaces.giraffe import SPACES
 
 
 @pytest.mark.parametrize("name", SPACES)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(seed=st.integers(0, 2**32), mode=st.sampled_from(["coarse", "minor"]))
 def test_moves_stay_in_the_space(name: str, seed: int, mode: str) -> None:
     space, rng = SPACES[name], Random(seed)

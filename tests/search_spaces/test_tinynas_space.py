@@ -83,7 +83,7 @@ def test_size_counts_the_members_exactly(limits: dict[str, object]) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(seed=seeds, mode=st.sampled_from(["coarse", "minor"]))
 def test_moves_stay_in_the_space(name: str, seed: int, mode: str) -> None:
     space, rng = SPACES[name], Random(seed)

@@ -19,7 +19,7 @@ def slow_front(points: np.ndarray) -> list[bool]:
     return keep
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(1, 4), st.lists(st.integers(0, 6), min_size=4, max_size=120))
 def test_front_equals_pairwise_comparison(columns: int, values: list[int]) -> None:
     points = np.array(values[: len(values) // columns * columns], dtype=float).reshape(-1, columns)
