@@ -19,6 +19,7 @@ from nas.detection.losses import (
     quality_focal_loss,
     side_distances,
 )
+from nas.detection.selection import places
 from nas.errors import UserError
 from nas.models.raw import RawPrediction, at_least_float32
 
@@ -134,15 +135,15 @@ class DetectionLoss:
     ) -> dict[str, Tensor]:
         options = self.options
         assignment = self.assign(raw, targets, assigner)
-        positive = assignment.positive
-        image, prior = positive.nonzero(as_tuple=True)
-        target = assignment.matched[image, prior]
-        labels = torch.full_like(assignment.matched, -1)
-        labels[image, prior] = targets.labels[image, target]
-        quality = assignment.quality[image, prior]
+        positive, matched = assignment.positive, assignment.matched
+        chosen = places(positive)
+        image, prior = chosen.indices
+        objects = targets.labels.shape[1]
+        labels = torch.where(positive, targets.labels.gather(1, matched.clamp(min=0)), -1) if objects else matched
+        quality = chosen.at(assignment.quality)
         logits = at_least_float32(raw.class_logits)
         if options.box_weighting == "score":
-            weights = logits.detach()[image, prior].amax(-1).sigmoid()
+            weights = chosen.kept(logits.detach()[image, prior].amax(-1).sigmoid())
         else:
             weights = quality
         counts = torch.stack([positive.sum().to(weights.dtype), weights.sum(), quality.sum()])
@@ -152,8 +153,9 @@ class DetectionLoss:
         else:
             class_loss = binary_cross_entropy(logits, labels, assignment.quality) / quality_sum
         boxes = at_least_float32(raw.boxes)
-        if len(image):
-            truth, predicted = targets.boxes[image, target], boxes[image, prior]
+        if objects and len(image):
+            truth = targets.boxes[image, chosen.at(matched)]
+            predicted = chosen.kept(boxes[image, prior], truth)
             kind: OverlapKind = options.overlap  # type: ignore[assignment]
             overlaps = overlap(predicted, truth, kind, eps=1e-7 if kind == "ciou" else 1e-6)
             box_loss = ((1 - overlaps) * weights).sum() / weight_sum

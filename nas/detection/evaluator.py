@@ -140,12 +140,12 @@ def inference(model: Any) -> Iterator[torch.device]:
 
 
 def _in_original(result: Any, width: int, height: int, seen_width: int, seen_height: int, lookup: NDArray) -> Found:
-    boxes: Tensor = result.boxes.cpu()
+    boxes: Tensor = result.boxes
     scale = np.array([width / seen_width, height / seen_height] * 2)
-    labels = lookup[result.labels.cpu().numpy()]
+    labels = lookup[result.labels.numpy()]
     known = labels >= 0
     corners = np.clip(boxes.numpy() * scale, 0, [width, height, width, height])
-    return Found(corners[known], result.scores.cpu().numpy()[known], labels[known])
+    return Found(corners[known], result.scores.numpy()[known], labels[known])
 
 
 def _now(device: torch.device) -> float:

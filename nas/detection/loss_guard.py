@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -12,20 +13,41 @@ from nas.detection.distributed import mean_over_processes
 from nas.errors import UserError
 
 
+class HostCopy:
+    """A small tensor on its way to the host, started when made; `late` if reading it at once would wait for the device.
+
+    A plain read would queue behind everything that was launched since, the next step included.
+    """
+
+    def __init__(self, values: Tensor) -> None:
+        self.late = values.device.type == "cuda"
+        self._values, self._arrived = values, None
+        if self.late:
+            self._values = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
+            self._values.copy_(values, non_blocking=True)
+            self._arrived = torch.cuda.Event()
+            self._arrived.record()
+
+    def read(self) -> Tensor:
+        """The values on the host, waiting for this copy alone."""
+        if self._arrived is not None:
+            self._arrived.synchronize()
+        return self._values
+
+
 class _Pending(NamedTuple):
     step: int
     rate: float
     names: tuple[str, ...]
-    local: Tensor
-    shared: Tensor
+    losses: HostCopy
     images: tuple[str, ...]
 
 
 class LossGuard:
     """Passes every step's losses (means over processes) to `write(step, rate, losses)`, in order.
 
-    `add` looks at the step before; `flush` at the last one, and must precede every checkpoint, so that a broken step is
-    never saved. Both raise UserError naming the loss term, the step and the images.
+    On a GPU `add` looks at the step before, elsewhere at its own; `flush` looks at the last one, and must precede every
+    checkpoint, so that a broken step is never saved. Both raise UserError naming the loss term, the step and the images.
     """
 
     def __init__(self, write: Callable[[int, float, dict[str, float]], None]) -> None:
@@ -35,10 +57,10 @@ class LossGuard:
     def add(self, step: int, rate: float, losses: Mapping[str, Tensor], images: Sequence[str]) -> None:
         """Losses of an optimiser step, scalars on any device, and the image files they came from."""
         local = torch.stack([value.detach().float() for value in losses.values()])
-        pending = _Pending(step, rate, tuple(losses), local, mean_over_processes(local), tuple(images))
+        copied = HostCopy(torch.stack([local, mean_over_processes(local)]))
         self.flush()
-        self._pending = pending
-        if local.device.type == "cpu":
+        self._pending = _Pending(step, rate, tuple(losses), copied, tuple(images))
+        if not copied.late:
             self.flush()
 
     def flush(self) -> None:
@@ -46,10 +68,9 @@ class LossGuard:
         pending, self._pending = self._pending, None
         if pending is None:
             return
-        values = pending.shared.tolist()
-        if not bool(torch.isfinite(pending.shared).all()):
-            local = pending.local.tolist()
-            bad = [name for name, v in zip(pending.names, local, strict=True) if v != v or abs(v) == float("inf")]
+        local, values = pending.losses.read().tolist()
+        if not all(map(math.isfinite, values)):
+            bad = [name for name, value in zip(pending.names, local, strict=True) if not math.isfinite(value)]
             term = ", ".join(bad) or "a loss of another process"
             shown = ", ".join(pending.images[:8]) + (", ..." if len(pending.images) > 8 else "")
             raise UserError(

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from nas.detection.selection import places
+
 PROBABILITY_FLOOR_LOG = 100.0
 
 
@@ -20,19 +22,19 @@ def quality_focal_loss(logits: Tensor, labels: Tensor, quality: Tensor, beta: fl
     probability = logits.sigmoid()
     negative = F.softplus(logits).clamp(max=PROBABILITY_FLOOR_LOG)
     total = (negative * probability.pow(beta)).sum()
-    rows = ((labels >= 0) & (labels < classes)).nonzero().squeeze(1)
-    columns, target = labels[rows], quality[rows]
+    chosen = places((labels >= 0) & (labels < classes))
+    (rows,), columns, target = chosen.indices, chosen.at(labels), chosen.at(quality)
     x, p, n = logits[rows, columns], probability[rows, columns], negative[rows, columns]
     positive = n * (1 - target) + F.softplus(-x).clamp(max=PROBABILITY_FLOOR_LOG) * target
-    return total + (positive * (target - p).abs().pow(beta) - n * p.pow(beta)).sum()
+    return total + chosen.kept(positive * (target - p).abs().pow(beta) - n * p.pow(beta)).sum()
 
 
 def binary_cross_entropy(logits: Tensor, labels: Tensor, quality: Tensor) -> Tensor:
     """Sum of the plain binary cross-entropy with the soft target `quality` at the label's class; shapes as above."""
     classes = logits.shape[-1]
     logits, labels, quality = logits.reshape(-1, classes), labels.reshape(-1), quality.reshape(-1)
-    rows = ((labels >= 0) & (labels < classes)).nonzero().squeeze(1)
-    return F.softplus(logits).sum() - (logits[rows, labels[rows]] * quality[rows]).sum()
+    chosen = places((labels >= 0) & (labels < classes))
+    return F.softplus(logits).sum() - (logits[chosen.indices[0], chosen.at(labels)] * chosen.at(quality)).sum()
 
 
 def distribution_focal_loss(logits: Tensor, target: Tensor) -> Tensor:

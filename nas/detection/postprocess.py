@@ -35,17 +35,17 @@ def postprocess(
     Every (prior, class) pair with a score strictly above the threshold is a candidate; beyond `max_candidates` the best
     are kept. A candidate is dropped if it overlaps a kept, better one of its class (of any class if `agnostic`) with an
     IoU above the threshold; equal scores go by prior, then class. `nms=False` is for end-to-end models. Boxes are not
-    clipped.
+    clipped. Detections lie on the CPU: candidates go there before NMS, whose rounds would each wait for a GPU.
     """
     found = []
     for image_scores, image_boxes in zip(scores.detach(), boxes.detach(), strict=True):
         values, priors, labels = _candidates(image_scores, score_threshold, max_candidates)
-        corners = image_boxes[priors]
+        corners, values, labels = image_boxes[priors].cpu(), values.cpu(), labels.cpu()
         if nms:
             groups = torch.zeros_like(labels) if agnostic else labels
             chosen = greedy_nms(corners, groups, iou_threshold, max_detections)
         else:
-            chosen = torch.arange(min(len(values), max_detections), device=values.device)
+            chosen = torch.arange(min(len(values), max_detections))
         found.append(Detections(corners[chosen], values[chosen], labels[chosen]))
     return found
 

@@ -142,13 +142,11 @@ class Predictor:
     def _prediction(self, frame: Frame, found: Detections, fit: Fit) -> Prediction:
         assert frame.pixels is not None
         height, width = frame.pixels.shape[:2]
-        boxes = found.boxes.cpu().numpy().astype(np.float32)
+        boxes = found.boxes.numpy().astype(np.float32)
         boxes[:, 0::2] = ((boxes[:, 0::2] - fit.left) / fit.x_scale).clip(0, width)
         boxes[:, 1::2] = ((boxes[:, 1::2] - fit.top) / fit.y_scale).clip(0, height)
-        labels = found.labels.cpu().numpy()
-        return Prediction(
-            frame.name, boxes, found.scores.cpu().numpy(), labels, self.classes, width, height, frame=frame
-        )
+        labels = found.labels.numpy()
+        return Prediction(frame.name, boxes, found.scores.numpy(), labels, self.classes, width, height, frame=frame)
 
     def _failed(self, frame: Frame) -> Prediction:
         empty = np.zeros(0, np.float32)

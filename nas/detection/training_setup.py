@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import inspect
 import os
 from collections.abc import Sequence
 from dataclasses import replace
@@ -14,6 +15,7 @@ from lightning_fabric import Fabric
 from lightning_fabric.plugins import DoublePrecision
 from lightning_fabric.strategies import DDPStrategy, Strategy
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 from nas.detection.distributed import leave_processes
 from nas.errors import UserError
@@ -64,7 +66,7 @@ def make_fabric(device: str = "auto", precision: str = "auto", shared_norms: boo
     strategy: str | Strategy = "auto"
     if world > 1:
         nccl = kind == "cuda" and torch.distributed.is_nccl_available()
-        strategy = DDPStrategy(process_group_backend="nccl" if nccl else "gloo", broadcast_buffers=not shared_norms)
+        strategy = DDPStrategy(process_group_backend="nccl" if nccl else "gloo", **_buffers(sync=not shared_norms))
     fabric = Fabric(
         accelerator=kind,
         devices=local if world > 1 else 1,
@@ -76,6 +78,12 @@ def make_fabric(device: str = "auto", precision: str = "auto", shared_norms: boo
     if world > 1:
         atexit.register(leave_processes)
     return fabric
+
+
+def _buffers(sync: bool) -> dict[str, Any]:
+    """DistributedDataParallel's option for copying the first process's buffers at every forward, as torch spells it."""
+    known = inspect.signature(DistributedDataParallel).parameters
+    return {"forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers": sync}
 
 
 def prepare_detector(source: Any, classes: Sequence[str], image_size: int | None) -> Any:

@@ -12,7 +12,7 @@ from torch import Tensor
 from nas.detection.dataset import DetectionData
 from nas.detection.decode import decode
 from nas.detection.evaluator import detect
-from nas.detection.loader import build_loader
+from nas.detection.loader import Loader, build_loader
 from nas.detection.norm_statistics import NormStatistics
 from nas.detection.scoring import Found, score_detections
 from nas.detection.trainer import Validation
@@ -38,9 +38,12 @@ class Validator:
         shown: float = 0.3,
     ) -> None:
         self.data, self.fabric, self.statistics, self.shown = data, fabric, statistics, shown
-        self.loader = build_loader(data, min(batch_size, len(data)), image_size, train=False, cache="auto")
+        self.loader: Loader | None = None
+        if fabric.is_global_zero:  # the others never score: their copies of the pictures would only fill the memory
+            self.loader = build_loader(data, min(batch_size, len(data)), image_size, train=False, cache="auto")
 
     def __call__(self, detector: Any) -> Validation:
+        assert self.loader is not None, "only the first process validates"
         if self.statistics is not None:
             detector = self.statistics(detector, self.fabric.autocast())
         found, _ = detect(_Deployed(detector, self.fabric), self.loader)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from nas.detection.assignment.targets import Assignment, Targets, background, class_scores, inside
 from nas.detection.boxes import overlap
+from nas.detection.selection import counting_waits
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +37,7 @@ class TAL:
         if targets.boxes.shape[1] == 0 or priors == 0:
             return background(batch, priors, boxes.device)
         candidate = inside(points, targets.boxes) & targets.mask[:, None]
-        image, prior, target = candidate.nonzero(as_tuple=True)
-        iou = boxes.new_zeros(candidate.shape)
-        iou[image, prior, target] = overlap(targets.boxes[image, target], boxes[image, prior], "ciou", eps=1e-7).clamp_(
-            min=0
-        )
+        iou = _overlaps(boxes, targets.boxes, candidate)
         own = class_scores(probabilities, targets.labels)
         metric = torch.where(candidate, own.pow(self.alpha) * iou.pow(self.beta), 0.0)
         chosen = _top(metric, min(self.topk, priors)) & candidate
@@ -54,6 +51,17 @@ class TAL:
         scale = (best_metric + self.floor).clamp(min=torch.finfo(metric.dtype).tiny)
         score = (metric / scale * best_iou * chosen).amax(-1)
         return Assignment(torch.where(chosen.any(-1), index, -1), score)
+
+
+def _overlaps(boxes: Tensor, truth: Tensor, wanted: Tensor) -> Tensor:
+    """CIoU of boxes (B, N, 4) and objects (B, G, 4) where `wanted` (B, N, G), not below 0; 0 elsewhere."""
+    if counting_waits(boxes.device):
+        every = overlap(truth[:, None], boxes[:, :, None], "ciou", eps=1e-7).clamp_(min=0)
+        return torch.where(wanted, every, 0.0)
+    image, prior, target = wanted.nonzero(as_tuple=True)
+    result = boxes.new_zeros(wanted.shape)
+    result[image, prior, target] = overlap(truth[image, target], boxes[image, prior], "ciou", eps=1e-7).clamp_(min=0)
+    return result
 
 
 def _top(metric: Tensor, count: int) -> Tensor:
