@@ -24,6 +24,7 @@ from experiments.data import results_place
 from experiments.queue import Job, Trainings, add_results, overview
 from experiments.scales import load_scale, require_device
 from experiments.tables import FOLDER, load_table, table_names
+from nas.detection.cores import usable_cores, wait_asleep
 from nas.errors import UserError
 
 DEFAULTS = {"scale": "cpu", "minutes": 20.0, "jobs": 1, "processes": 1, "output": "outputs/experiments"}
@@ -161,14 +162,16 @@ class Shift:
             flush=True,
         )
         several = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={self.processes}"]
-        threads = max(1, (os.cpu_count() or 1) // (self.at_once * self.processes))
+        threads = max(1, usable_cores() // (self.at_once * self.processes))
+        environment = {"OMP_NUM_THREADS": str(threads)} | os.environ
+        wait_asleep(environment)
         with (job.folder / "log.txt").open("ab") as log:
             process = subprocess.Popen(
                 [sys.executable, *(several if self.processes > 1 else []), "-m", "experiments.train_row", *job.words()],
                 stdout=log,
                 stderr=log,
                 cwd=FOLDER.parent,
-                env={"OMP_NUM_THREADS": str(threads)} | os.environ,
+                env=environment,
                 start_new_session=True,  # Ctrl-C is for this process, which asks its trainings once to save and stop
             )
         return Running(job, process, time.time(), alone=not self.running)

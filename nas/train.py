@@ -12,12 +12,15 @@ from pathlib import Path
 from typing import Any
 
 from nas.config import launch
-from nas.config.train import FREE, TrainConfig
+from nas.detection.cores import wait_asleep
 from nas.errors import UserError
 
 
 def main() -> None:
     """Entry point of `python -m nas.train`."""
+    wait_asleep()
+    from nas.config.train import TrainConfig  # brings torch
+
     if int(os.environ.get("RANK", 0)) > 0:  # the first process's run folder holds for all
         sys.argv += ["hydra.run.dir=."]
     launch("train", TrainConfig, _run)
@@ -27,6 +30,7 @@ def _run(config: Any) -> None:
     from hydra.core.hydra_config import HydraConfig
     from omegaconf import OmegaConf
 
+    from nas.config.train import FREE, TrainConfig
     from nas.training_command import train_from_config
 
     hydra = HydraConfig.get()

@@ -5,13 +5,17 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import os
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from lightning_fabric import Fabric
 
 from nas.detection.augment import Augmentation
+from nas.detection.cores import computing_threads
 from nas.detection.dataset import DetectionData, relabel
 from nas.detection.detection_loss import DetectionLoss
 from nas.detection.distill import Distiller
@@ -74,6 +78,22 @@ def run_training(task: TrainingTask, folder: str | Path, resume: bool = False, p
         precise = fabric.device.type == "cpu" and fabric.strategy.precision.precision in ("32-true", "64-true")
         options = replace(options, channels_last=not precise)
     folder = Path(fabric.broadcast(str(folder)))
+    with ExitStack() as stack:
+        threads = stack.enter_context(computing_threads(options.threads, int(os.environ.get("LOCAL_WORLD_SIZE", 1))))
+        if fabric.device.type == "cuda":
+            cudnn = torch.backends.cudnn
+            stack.enter_context(
+                cudnn.flags(benchmark=True, deterministic=cudnn.deterministic, allow_tf32=cudnn.allow_tf32)
+            )
+        elif progress and fabric.is_global_zero:
+            print(threads, flush=True)
+        return _train(task, options, fabric, folder, resume, progress)
+
+
+def _train(
+    task: TrainingTask, options: TrainerOptions, fabric: Fabric, folder: Path, resume: bool, progress: bool
+) -> TrainingResult:
+    """Everything of `run_training` that computes."""
     state = read_state(folder) if resume else None
     if state is None and (folder / "last.state").exists():
         raise UserError(f"{folder} already holds a training: resume it, or choose another folder")
@@ -123,7 +143,7 @@ def run_training(task: TrainingTask, folder: str | Path, resume: bool = False, p
     if val is not None:
         size, batch = detector.image_size, options.local_batch(fabric.world_size)
         count = options.ema.norm_images
-        statistics = NormStatistics(task.train, size, batch, count) if count else None
+        statistics = NormStatistics(task.train, size, batch, count) if count and fabric.is_global_zero else None
         validator = Validator(val, size, batch, fabric, statistics)
     trainer = Trainer(
         fabric,

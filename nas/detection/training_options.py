@@ -12,7 +12,7 @@ from nas.errors import UserError
 PRECISIONS = ("auto", "fp32", "bf16", "fp16", "fp64")
 
 #: Trainer options that may differ between a run and its continuation.
-FREE_OPTIONS = ("workers", "cache", "compile", "save_seconds", "save_steps", "log_steps")
+FREE_OPTIONS = ("threads", "workers", "cache", "compile", "save_seconds", "save_steps", "log_steps")
 
 
 @dataclass
@@ -64,6 +64,8 @@ class TrainerOptions:
     schedules run to their end (such a run repeats only approximately, as it depends on the machine's speed).
     batch_size: images of one optimiser step over all processes; accumulate: micro-batches that it is split into (the
     losses' normalisers, like BatchNorm, then see the micro-batch).
+    workers: processes that prepare pictures, of one thread each; threads: torch's, None takes the usable cores, shared by
+    the processes of a machine (another number rounds otherwise).
     clip: L2 norm of the detector's gradient; None is 30 when distilling and off otherwise (official), 0 is off.
     evaluate_every: epochs between validations, every epoch in the tail; patience: validations without progress until
     the training stops (0: never). `last` is saved at the end of an epoch if the one before is older than save_seconds,
@@ -80,6 +82,7 @@ class TrainerOptions:
     batch_size: int = 256
     accumulate: int = 1
     workers: int = 8
+    threads: int | None = None
     cache: str = "none"
     precision: str = "auto"
     channels_last: bool | None = None
@@ -109,6 +112,8 @@ class TrainerOptions:
         for name in ("workers", "patience", "save_steps"):
             if getattr(self, name) < 0:
                 raise UserError(f"trainer.{name} must not be negative, got {getattr(self, name)}")
+        if self.threads is not None and self.threads < 1:
+            raise UserError(f"trainer.threads must be at least 1, got {self.threads}")
         if self.minutes is not None and self.minutes <= 0:
             raise UserError(f"trainer.minutes must be positive, got {self.minutes}")
         if self.precision not in PRECISIONS:
