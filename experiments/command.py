@@ -1,7 +1,8 @@
-"""Words and `key=value` options of an experiment's command line, and the one-line end of one that cannot go on."""
+"""Words and `key=value` options of an experiment's command line, its workers, and the one-line end of one that cannot go on."""
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -53,3 +54,19 @@ def run(main: Callable[[list[str]], object]) -> None:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def run_workers(module: str, arguments: Sequence[str], shards: Sequence[str], *more: str) -> None:
+    """The same command once a shard, side by side; `more` replaces options. Raises UserError if a worker fails."""
+    own = {word.partition("=")[0] for word in ("jobs=", "shard=", *more)}
+    rest = [word for word in arguments if word.partition("=")[0] not in own]
+    command = [sys.executable, "-m", module, *rest, *more]
+    workers = [subprocess.Popen([*command, shard]) for shard in shards]
+    try:
+        codes = [worker.wait() for worker in workers]
+    except KeyboardInterrupt:
+        for worker in workers:
+            worker.wait()
+        raise
+    if any(codes):
+        raise UserError(f"{sum(map(bool, codes))} of {len(codes)} workers failed; run the same command again to go on")

@@ -11,13 +11,11 @@ other recipes do not mix), `report` writes results.md, scores.csv and a picture,
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from experiments.command import options_of, run
+from experiments.command import options_of, run, run_workers
 from experiments.scorer_truth.judging import write_report
 from experiments.scorer_truth.networks import draw_networks, read_networks, write_networks
 from experiments.scorer_truth.training import Recipe, read_results, train_missing, wanted
@@ -54,7 +52,8 @@ def main(arguments: list[str]) -> None:
         print_missing(networks, results, options)
         print(write_report(networks, results, folder, recipe))
     elif options["jobs"] > 1:
-        run_workers(arguments, options["jobs"])
+        jobs = options["jobs"]
+        run_workers("experiments.scorer_truth", arguments, [f"shard={index}/{jobs}" for index in range(jobs)])
         print_missing(networks, read_results(results_path, recipe), options)
     else:
         index, count = map(int, options["shard"].split("/"))
@@ -70,21 +69,6 @@ def parse(arguments: list[str]) -> tuple[str, dict[str, Any]]:
         raise UserError("say what to do: plan, train or report")
     options = {"folder": str(Path(__file__).parent)} | known[arguments[0]]
     return arguments[0], options_of(arguments[1:], options)
-
-
-def run_workers(arguments: list[str], jobs: int) -> None:
-    """The same command `jobs` times side by side, each with its share. Raises UserError if a worker fails."""
-    rest = [argument for argument in arguments if not argument.startswith(("jobs=", "shard="))]
-    command = [sys.executable, "-m", "experiments.scorer_truth", *rest]
-    workers = [subprocess.Popen([*command, f"shard={index}/{jobs}"]) for index in range(jobs)]
-    try:
-        codes = [worker.wait() for worker in workers]
-    except KeyboardInterrupt:
-        for worker in workers:
-            worker.wait()
-        raise
-    if any(codes):
-        raise UserError(f"{sum(map(bool, codes))} of {jobs} workers failed; run the same command again to go on")
 
 
 def print_missing(networks: list[Any], results: list[Any], options: dict[str, Any]) -> None:

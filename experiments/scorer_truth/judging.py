@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
+from experiments.noise import Noise, measured_noise
 from experiments.scorer_truth.networks import Network
 from experiments.scorer_truth.training import Recipe, Result
 from nas.cost.count import count_spec
-from nas.errors import UserError
 from nas.files import write_atomic
 from nas.frame import Frame
 from nas.report.canvas import ACCENT, INK, PALE, WARM, canvas, label, save_png
@@ -26,40 +26,12 @@ BASELINE = "layers"
 _COUNTS = ("layers", "-layers", "params", "macs", "activations", "-rho", "-latency")
 
 
-@dataclass(frozen=True, slots=True)
-class Noise:
-    """Between-network and between-seed standard deviations of AP50, and the share of variance that networks make."""
-
-    networks: int
-    seeds: int
-    between: float
-    within: float
-
-    @property
-    def ratio(self) -> float:
-        """Variance between networks over variance between seeds."""
-        return self.between**2 / self.within**2 if self.within else float("inf")
-
-    @property
-    def ceiling(self) -> float:
-        """The correlation that a perfect score would reach with accuracies of one seed."""
-        total = self.between**2 + self.within**2
-        return float(np.sqrt(self.between**2 / total)) if total else 0.0
-
-
-def measured_noise(results: Sequence[Result]) -> Noise:
-    """Noise from the networks with several seeds; their count and seeds come along. UserError if there are none."""
+def accuracies(results: Sequence[Result]) -> dict[str, list[float]]:
+    """AP50 of every network, one a seed."""
     by_name: dict[str, list[float]] = {}
     for row in results:
         by_name.setdefault(row.name, []).append(row.ap50)
-    repeated = [values for values in by_name.values() if len(values) > 1]
-    if len(repeated) < 2:
-        raise UserError("the noise needs at least two networks with two seeds each: go on with `train`")
-    within = float(np.mean([np.var(values, ddof=1) for values in repeated]))
-    seeds = min(map(len, repeated))
-    first = np.array([values[0] for values in by_name.values()])
-    between = max(0.0, float(np.var(first, ddof=1)) - within)
-    return Noise(len(repeated), seeds, between**0.5, within**0.5)
+    return by_name
 
 
 def analytic_scores(networks: Sequence[Network]) -> dict[str, np.ndarray]:
@@ -157,7 +129,7 @@ def write_report(
     """results.md, scores.csv and scorer_truth.png in `folder`; the text, noise before any correlation, is returned."""
     firsts = {row.name: row for row in sorted(results, key=lambda row: -row.seed)}
     trained = [network for network in networks if network.name in firsts]
-    noise = measured_noise(results)
+    noise = measured_noise(accuracies(results).values())
     ap50 = np.array([firsts[network.name].ap50 for network in trained])
     lines = [
         f"{len(trained)} of {len(networks)} networks trained, {len(results)} runs ({recipe}). Median AP50 {np.median(ap50):.3f}, "

@@ -9,8 +9,9 @@ import pytest
 
 import experiments.scorer_truth
 from experiments.costs import Latencies
+from experiments.noise import Noise, measured_noise
 from experiments.scorer_truth.__main__ import main, parse
-from experiments.scorer_truth.judging import Noise, analytic_scores, judge, measured_noise, recommendation, write_report
+from experiments.scorer_truth.judging import accuracies, analytic_scores, judge, recommendation, write_report
 from experiments.scorer_truth.networks import read_networks, write_networks
 from experiments.scorer_truth.training import Recipe, Result, append_result, read_results, wanted
 from nas.errors import UserError
@@ -66,7 +67,7 @@ def test_results_are_appended_read_back_and_torn_lines_left_out(tmp_path: Path) 
 def test_noise_comes_first_and_a_clear_winner_is_recommended(tmp_path: Path) -> None:
     networks = read_networks(FOLDER / "networks.csv")
     results = rows(networks, 0.001, tmp_path / "results.csv")
-    noise = measured_noise(results)
+    noise = measured_noise(accuracies(results).values())
     assert noise.networks == 5 and noise.seeds == 3 and noise.ratio > 5 and 0.9 < noise.ceiling <= 1
     ap50 = np.array([next(r.ap50 for r in results if r.name == network.name) for network in networks])
     judged = judge(analytic_scores(networks), ap50, resamples=50)
@@ -74,7 +75,7 @@ def test_noise_comes_first_and_a_clear_winner_is_recommended(tmp_path: Path) -> 
     assert "Recommended: effective_rank" in recommendation(judged, noise)
     assert "No recommendation" in recommendation(judged, Noise(5, 3, 0.01, 0.02))
     with pytest.raises(UserError, match="two seeds"):
-        measured_noise([row for row in results if row.seed == 0])
+        measured_noise(accuracies([row for row in results if row.seed == 0]).values())
 
 
 def test_a_report_of_an_unfinished_training(tmp_path: Path) -> None:
@@ -93,7 +94,7 @@ def test_the_committed_results_say_what_their_report_says(tmp_path: Path) -> Non
     recipe = Recipe()
     results = read_results(FOLDER / "results.csv", recipe)
     networks = read_networks(FOLDER / "networks.csv")
-    assert len({row.name for row in results}) >= 40 and measured_noise(results).networks == 5
+    assert len({row.name for row in results}) >= 40 and measured_noise(accuracies(results).values()).networks == 5
     assert np.median([row.ap50 for row in results if row.seed == 0]) >= 0.5
     text, committed = (
         write_report(networks, results, tmp_path, recipe, resamples=2),

@@ -1,0 +1,118 @@
+"""An open table of trained detectors: whole learning curves of networks that are predicted to be equally fast.
+
+    python -m experiments.detector_bench plan    [bands=18,22,28 hardware=cpu_onnxruntime_fp32_1thread randoms=2 seed=0]
+    python -m experiments.detector_bench train   [data=cards,bccd,aquarium jobs=1 seeds=3 most=0 shard=0/1 work=FOLDER]
+    python -m experiments.detector_bench merge   source=TABLE
+    python -m experiments.detector_bench measure [most=0 repetitions=30]
+    python -m experiments.detector_bench report
+
+`plan` draws networks.jsonl.gz (twenty minutes). `train` adds to bench.jsonl.gz, run by run, what it lacks, at most `most` runs
+(0: all): run it again to go on, on as many machines as you like with shard=0/3, 1/3, 2/3; `jobs` workers share one
+machine. `merge` takes over the runs of another machine's table. `measure` times the exported files, on an idle machine.
+`report` writes results.md and pictures, also from an unfinished training. `networks=` and `table=` are the two files.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+from experiments.command import options_of, run, run_workers
+from experiments.detector_bench.networks import PATH as NETWORKS
+from experiments.detector_bench.networks import draw_networks, read_networks, write_networks
+from experiments.detector_bench.table import PATH as TABLE
+from experiments.detector_bench.table import add_runs, load
+from nas.errors import UserError
+
+FILES: dict[str, Any] = {"networks": str(NETWORKS), "table": str(TABLE)}
+OPTIONS: dict[str, dict[str, Any]] = {
+    "plan": {
+        "bands": "18,22,28",
+        "hardware": "cpu_onnxruntime_fp32_1thread",
+        "tolerance": 0.015,
+        "evaluations": 20_000,
+        "randoms": 2,
+        "seed": 0,
+    },
+    "train": {
+        "data": "cards,bccd,aquarium",
+        "jobs": 1,
+        "seeds": 3,
+        "most": 0,
+        "shard": "0/1",
+        "work": "outputs/detector_bench",
+    },
+    "merge": {"source": ""},
+    "measure": {"most": 0, "repetitions": 30},
+    "report": {},
+}
+#: Data sets on which every network is trained; the others get the shared ones.
+WHOLE = ("bccd",)
+
+
+def main(arguments: list[str]) -> None:
+    """Run one action; UserError for anything unknown."""
+    action, options = parse(arguments)
+    networks, table = Path(options["networks"]), Path(options["table"])
+    if action == "plan":
+        given = {name: options[name] for name in OPTIONS["plan"] if name != "bands"}
+        drawn = draw_networks([float(band) for band in options["bands"].split(",")], **given)
+        print(
+            f"{len(drawn)} networks, {sum(n.shared for n in drawn)} on all data sets: {write_networks(drawn, networks)}"
+        )
+    elif action == "train":
+        train(arguments, options, networks, table)
+    elif action == "merge":
+        if not options["source"]:
+            raise UserError("source=TABLE is needed: the bench.jsonl.gz of another machine")
+        print(f"{add_runs(table, load(options['source']))} runs are new in {table}")
+    elif action == "measure":
+        from experiments.detector_bench.measuring import measure_missing
+        from nas.measure.runtimes import open_runtime
+
+        left = measure_missing(table, open_runtime("onnxruntime"), options["repetitions"], options["most"])
+        print(f"{left} networks are not measured yet" if left else "all runs are measured")
+    else:
+        from experiments.detector_bench.report import write_report
+
+        print(write_report(load(table), table.parent))
+
+
+def parse(arguments: list[str]) -> tuple[str, dict[str, Any]]:
+    """The action and its options, with defaults and the type of the default."""
+    if not arguments or arguments[0] not in OPTIONS:
+        raise UserError(f"say what to do: {', '.join(OPTIONS)}")
+    return arguments[0], options_of(arguments[1:], FILES | OPTIONS[arguments[0]])
+
+
+def train(arguments: list[str], options: dict[str, Any], networks: Path, table: Path) -> None:
+    """Train the missing runs of the wanted data sets, here or in `jobs` workers."""
+    from experiments.detector_bench.training import RECIPES, dealt, train_missing, wanted
+
+    sets = options["data"].split(",")
+    unknown = [data for data in sets if data not in RECIPES]
+    if unknown:
+        raise UserError(f"data={unknown[0]}: one of {', '.join(RECIPES)}, or several with commas")
+    index, count = shard_of(options["shard"])
+    every = read_networks(networks)
+    if options["jobs"] > 1:
+        share = math.ceil(options["most"] / options["jobs"])
+        shards = [f"shard={index + count * worker}/{count * options['jobs']}" for worker in range(options["jobs"])]
+        run_workers("experiments.detector_bench", arguments, shards, f"most={share}")
+        return
+    jobs = [job for data in sets for job in wanted(every, data, options["seeds"], data in WHOLE)]
+    left = train_missing(dealt(jobs, (index, count)), table, Path(options["work"]), options["most"])
+    print(f"{left} runs are left; the same command goes on" if left else "no run is missing")
+
+
+def shard_of(text: str) -> tuple[int, int]:
+    """Index and count of `i/n`; UserError for anything else."""
+    index, _, count = text.partition("/")
+    if not (index.isdigit() and count.isdigit() and int(index) < int(count)):
+        raise UserError(f"shard={text}: i/n with i from 0 to n - 1")
+    return int(index), int(count)
+
+
+if __name__ == "__main__":
+    run(main)

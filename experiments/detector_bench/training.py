@@ -1,0 +1,176 @@
+"""Trains the detectors of the bench, run by run, with the project's own trainer: one recipe a data set."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import resource
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from experiments.detector_bench.networks import Network
+from experiments.detector_bench.table import Run, add_runs, load
+from nas.config.compose import compose_config
+from nas.config.train import TrainConfig, task_of
+from nas.measure.device import cpu_facts
+
+if TYPE_CHECKING:
+    from nas.detection.dataset import DetectionData
+    from nas.detection.training import TrainingResult, TrainingTask
+
+#: Image size and epochs of each data set, fixed by the pilot (README), in the order of training.
+RECIPES = {"cards": (224, 30), "bccd": (192, 30), "aquarium": (256, 24)}
+#: What all share, over conf/trainer/cpu_small.yaml and conf/augmentation/light.yaml.
+OPTIONS: dict[str, Any] = {
+    "trainer": "cpu_small",
+    "augmentation": "light",
+    "trainer.workers": 0,
+    "trainer.precision": "bf16",
+    "trainer.evaluate_every": 2,
+    "trainer.schedule.tail_epochs": 0,
+    "augmentation.closing_epochs": 5,
+    "device": "cpu",
+}
+
+
+#: What a run takes over from its network.
+OF_THE_NETWORK = (
+    "name", "family", "space", "score", "band_ms", "latency_ms", "table", "digest", "spec", "scores", "counts",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A network to be trained on a data set with a seed."""
+
+    network: Network
+    data: str
+    seed: int
+
+    @property
+    def key(self) -> str:
+        """Sixteen hex digits by which runs are dealt to workers and named on disk."""
+        text = f"{self.data} {self.network.digest} {self.seed}"
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def wanted(networks: Sequence[Network], data: str, seeds: int, every: bool) -> list[Job]:
+    """Runs of a data set in the order of the networks: all of them, or the shared ones; extra seeds beside the first."""
+    chosen = [network for network in networks if every or network.shared]
+    return [Job(network, data, seed) for network in chosen for seed in range(seeds if network.repeated else 1)]
+
+
+def dealt(jobs: Sequence[Job], shard: tuple[int, int]) -> list[Job]:
+    """Share (i, n) of the runs, by their keys: the same on every machine and day."""
+    index, count = shard
+    return [job for job in jobs if int(job.key, 16) % count == index]
+
+
+def bench_config(data: str, seed: int, **more: Any) -> TrainConfig:
+    """The training of a data set as `python -m nas.train` would compose it."""
+    image_size, epochs = RECIPES[data]
+    given = OPTIONS | {"data": data, "seed": seed, "image_size": image_size, "trainer.epochs": epochs} | more
+    return compose_config("train", TrainConfig, given)
+
+
+def recipe_of(config: TrainConfig) -> str:
+    """Eight hex digits of everything that decides a result besides the network, the data and the seed."""
+    facts = [config.trainer.decisive(), asdict(config.augmentation), config.image_size]
+    return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:8]
+
+
+def train_missing(jobs: Sequence[Job], table: Path, folder: Path, most: int = 0, **more: Any) -> int:
+    """Train what the table lacks, at most `most` runs (0: all); returns how many remain.
+
+    Each run has a folder of its own below `folder`, goes on where it was interrupted, and is removed when the table holds
+    it. more: options of the training beside the recipe, which give it another digest.
+    """
+    recipes = {data: recipe_of(bench_config(data, 0, **more)) for data in {job.data for job in jobs}}
+    done = {run.key for run in load(table)} if table.is_file() else set()
+    todo = [job for job in jobs if (job.data, job.network.digest, job.seed, recipes[job.data]) not in done]
+    for number, job in enumerate(todo[: most or None], 1):
+        run = train_one(job, folder / f"{job.key}-{recipes[job.data]}", **more)
+        add_runs(table, [run])
+        shutil.rmtree(folder / f"{job.key}-{recipes[job.data]}")
+        print(
+            f"{number}/{len(todo)} {job.data} {job.network.name} seed {job.seed}: val AP {run.val_ap:.3f}, test AP "
+            f"{run.test_ap:.3f} in {run.seconds:.0f} s ({run.cpu_seconds:.0f} s of CPU)",
+            flush=True,
+        )
+    return max(0, len(todo) - most) if most else 0
+
+
+def train_one(job: Job, folder: Path, **more: Any) -> Run:
+    """Train one network, or go on with it, and score its last averaged weights on the test split."""
+    import torch
+
+    from nas.detection.training import run_training
+
+    config = bench_config(job.data, job.seed, **more)
+    task, test, _ = task_of(config)
+    task.model = job.network.spec
+    resume = (folder / "last.state").exists()
+    if folder.exists() and not resume:
+        shutil.rmtree(folder)
+    sittings = _sittings(folder)
+    started, used = time.perf_counter(), cpu_seconds()
+    result = run_training(task, folder, resume=resume, progress=False)
+    scores = test_scores(task, result, test if test is not None else task.val)
+    network = job.network
+    return Run(
+        data=job.data,
+        seed=job.seed,
+        recipe=recipe_of(config),
+        image_size=int(config.image_size or 0),
+        epochs=config.trainer.epochs,
+        curve=curve_of(folder),
+        test_ap=round(float(scores.ap), 5),
+        test_ap50=round(float(scores.ap50), 5),
+        seconds=round(result.seconds if sittings > 1 else time.perf_counter() - started, 1),
+        cpu_seconds=round(cpu_seconds() - used, 1),
+        sittings=sittings,
+        machine=cpu_facts() | {"torch": torch.__version__, "threads": torch.get_num_threads()},
+        **{name: getattr(network, name) for name in OF_THE_NETWORK},
+    )
+
+
+def test_scores(task: TrainingTask, result: TrainingResult, test: DetectionData | None) -> Any:
+    """Scores of the last averaged weights, their BatchNorm statistics measured as for a validation."""
+    from nas.detection.evaluator import evaluate
+    from nas.detection.norm_statistics import NormStatistics
+    from nas.models.checkpoint import load_checkpoint
+
+    assert test is not None
+    model = load_checkpoint(result.last)
+    options = task.options
+    if options.ema.norm_images:
+        model = NormStatistics(task.train, model.image_size, options.batch_size, options.ema.norm_images)(model)
+    return evaluate(model.fuse(), test, model.image_size, batch_size=options.batch_size)
+
+
+def curve_of(folder: Path) -> tuple[tuple[int, float, float], ...]:
+    """(epoch, AP, AP50) of every validation of a training."""
+    rows = [json.loads(line) for line in (folder / "epochs.jsonl").read_text(encoding="utf-8").splitlines()]
+    return tuple((int(row["epoch"]), round(float(row["ap"]), 5), round(float(row["ap50"]), 5)) for row in rows)
+
+
+def cpu_seconds() -> float:
+    """Processor time of this process so far."""
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return usage.ru_utime + usage.ru_stime
+
+
+def _sittings(folder: Path) -> int:
+    """How often this run was begun, counted in its folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "sittings"
+    with path.open("a") as file:
+        file.write("x")
+        file.flush()
+        os.fsync(file.fileno())
+    return path.stat().st_size
