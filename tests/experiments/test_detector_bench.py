@@ -172,7 +172,7 @@ def test_a_recipe_is_known_by_what_decides_the_result() -> None:
     config = bench_config("cards", 0)
     assert config.image_size == RECIPES["cards"][0] and config.trainer.epochs == RECIPES["cards"][1]
     assert (
-        config.trainer.evaluate_every == 2 and config.trainer.precision == "bf16" and config.augmentation.mosaic == 0.5
+        config.trainer.evaluate_every == 2 and config.trainer.precision == "fp32" and config.augmentation.mosaic == 0.5
     )
     assert (
         recipe_of(config) == recipe_of(bench_config("cards", 1)) == recipe_of(bench_config("cards", 0, device="auto"))
@@ -187,7 +187,6 @@ def short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, drawn_bccd: Callable[
     monkeypatch.setitem(RECIPES, "bccd", (64, 4))
     return {
         "trainer.batch_size": 4,
-        "trainer.precision": "fp32",
         "trainer.schedule.warmup_epochs": 1,
         "trainer.ema.norm_images": 8,
         "augmentation.closing_epochs": 1,
