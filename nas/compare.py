@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from nas.config.compare import CompareConfig
+from nas.config.compare import CompareConfig, settings_of
 from nas.config.launch import launch
 
 
 def _run(config: CompareConfig) -> None:
     from omegaconf import OmegaConf
 
-    from nas.comparison import CompareSettings, run_comparison
+    from nas.comparison import run_comparison
 
-    plain = OmegaConf.to_container(config, resolve=True)  # type: ignore[arg-type]
-    assert isinstance(plain, dict)
-    values = {str(key): value for key, value in plain.items()}
-    settings = CompareSettings(**values | {"models": tuple(values["models"]), "folder": Path(values["folder"])})
+    plain = OmegaConf.to_object(config)  # type: ignore[arg-type]
+    assert isinstance(plain, CompareConfig)
+    settings = settings_of(plain)
     print(run_comparison(settings))
     print(f"written to {settings.folder}: compare.md, compare.csv, compare.png, compare.html")
 

@@ -6,7 +6,7 @@ import difflib
 import re
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,9 @@ from nas.errors import UserError
 from nas.lowering import Operation
 from nas.report.compare import DIFFERENCES, Entry, Figure, write_comparison
 from nas.report.published import PublishedRow, published_rows
-from nas.spec import Spec, image_side
+from nas.scorers import score_spec, spec_scorer
+from nas.spec import Backbone, Spec, image_side
+from search_spaces.published import load_published
 
 GROUPS = ("seeds",)
 DEFAULT_HARDWARE = "t4_tensorrt_fp16"
@@ -38,7 +40,8 @@ class CompareSettings:
 
     models: names, spec files, checkpoints, exported files; group: "seeds" for every published row beside our counts;
     measure: also time each on this machine (median of `repeats` runs of one image, `threads` threads);
-    scorer: a training-free score of the specs, "" for none; ap: AP (percent) of our own runs, by model as given.
+    scorer, scorer_options: a training-free score of the specs, "" for none; ap: AP (percent) of our own runs, by model
+    as given.
     """
 
     models: tuple[str, ...] = ()
@@ -46,6 +49,7 @@ class CompareSettings:
     hardware: str = DEFAULT_HARDWARE
     image_size: int | None = None
     scorer: str = "mae"
+    scorer_options: Mapping[str, Any] = field(default_factory=dict)
     measure: bool = False
     repeats: int = 10
     threads: int = 1
@@ -56,12 +60,14 @@ class CompareSettings:
 def run_comparison(settings: CompareSettings) -> str:
     """Gather all entries, write the report into `settings.folder`, and return its Markdown.
 
-    Raises UserError, before any counting, for an unknown group, a missing file, or nothing to compare.
+    Raises UserError, before any counting, for an unknown group or scorer, a missing file, or nothing to compare.
     """
     if settings.group is not None and settings.group not in GROUPS:
         raise UserError(f"unknown group {settings.group!r}; known: {', '.join(GROUPS)}")
     if not settings.models and settings.group is None:
         raise UserError("nothing to compare: give models=[damo-yolo-s,yolo11s] (names or files) or group=seeds")
+    if settings.scorer:
+        spec_scorer(settings.scorer).check_options(dict(settings.scorer_options))
     for model in settings.models:
         check_model(model)
     gatherer = Gatherer(settings)
@@ -174,7 +180,7 @@ class Gatherer:
         return Entry(name, family_of(name), side, figures)
 
     def _spec_figures(self, spec: Spec, side: int, model: str) -> dict[str, Figure]:
-        from nas.api import deployed_operations, score
+        from nas.api import deployed_operations
         from nas.cost.count import count_spec
 
         folded, train = count_spec(spec, "folded", side), count_spec(spec, "train", side)
@@ -189,10 +195,7 @@ class Gatherer:
             from nas.models.build import build_model
 
             figures["measured_ms"] = self._measured(build_model(spec), side)
-        if self.settings.scorer:
-            value = score(spec, self.settings.scorer, image_size=side)
-            figures["score"] = Figure(value, f"training-free score {self.settings.scorer} of the backbone")
-        return figures
+        return figures | self._score(spec, side)
 
     def _module_figures(self, module: Any, side: int, model: str) -> dict[str, Figure]:
         from nas.measure.module_counts import count_module
@@ -211,12 +214,21 @@ class Gatherer:
 
             figures["measured_ms"] = self._measured(build_model(model), side)
         backbone = drawn_backbone(module.name)
-        if self.settings.scorer and backbone is not None:
-            from nas.api import score
+        return figures if backbone is None else figures | self._score(load_published(backbone), side)
 
-            value = score(backbone, self.settings.scorer, image_size=side)
-            figures["score"] = Figure(value, f"training-free score {self.settings.scorer} of the backbone")
-        return figures
+    def _score(self, spec: Spec, side: int) -> dict[str, Figure]:
+        """The training-free score of a spec, where the scorer can judge it."""
+        name = self.settings.scorer
+        if not name:
+            return {}
+        try:
+            value = score_spec(spec, name, **{"image_size": side, **self.settings.scorer_options})
+        except UserError as error:
+            problem = f"No {name} score: {error}."
+            self.problems += [problem] if problem not in self.problems else []
+            return {}
+        of = "backbone" if isinstance(spec, Backbone) else "detector"
+        return {"score": Figure(value, f"training-free score {name} of the {of}")}
 
     def _exported(self, model: str) -> Entry:
         """A file that only runs: measured if asked, its parameters where the format tells them."""

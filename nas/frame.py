@@ -55,13 +55,23 @@ class Frame:
             self.extra_up,
         )
 
-    def require_same_side(self, spec: Spec, space: str) -> None:
-        """Raise UserError if a space's detectors bring another image size than this frame's."""
-        if isinstance(spec, DetectorSpec) and spec.image_size != self.image_size:
+    def require_agreement(self, spec: Spec, space: str) -> None:
+        """Raise UserError if a space's detectors bring another head or image size than this frame's."""
+        if not isinstance(spec, DetectorSpec):
+            return
+        if spec.image_size != self.image_size:
             raise UserError(
-                f"space {space} holds detectors of {spec.image_size} pixels, image_size is {self.image_size}: "
-                f"set space.image_size={self.image_size} too"
+                f"space {space} holds detectors of {spec.image_size} pixels, image_size is {self.image_size}"
             )
+        for name, here in self.head_fields().items():
+            if getattr(spec.head, name.removeprefix("head_")) != here:
+                theirs = getattr(spec.head, name.removeprefix("head_"))
+                raise UserError(f"space {space} holds detectors of {name} {theirs}, neck.{name} is {here}")
+
+    def head_fields(self) -> dict[str, int]:
+        """The fields that describe the head."""
+        names = ("num_classes", "reg_max", "head_kernel", "head_stacked")
+        return {name: getattr(self, name) for name in names}
 
     def detector(self, spec: Spec) -> DetectorSpec:
         """The whole detector around a backbone; a detector that brings its own neck and head stays as it is."""

@@ -7,7 +7,8 @@ import io
 import json
 import platform
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +22,25 @@ from nas.report.plots import draw_search
 from nas.report.search_record import Mark, SearchRecord, network_parts
 from nas.searchers.candidate import Candidate
 from nas.searching import SearchResult, backbone_of, published_marks
+from search_spaces.catalog import changed_limits
 
 #: Evaluations that trace.csv and the pictures show.
 SAMPLE = 4000
 SHOWN = ("latency_ms", "flops_g", "params_m", "layers", "rho")
 
 
-def write_search(result: SearchResult, folder: Path, marks: list[Mark] | None = None) -> list[Path]:
-    """Write every file of a search into `folder`; returns the paths, the most important first."""
-    settings, best, history = result.settings, result.best, result.outcome.history
+@dataclass(frozen=True)
+class Decoration:
+    """What stands beside the files of a search: page and pictures, published networks, and what could not be made."""
+
+    written: tuple[Path, ...]
+    marks: tuple[Mark, ...]
+    warnings: tuple[str, ...]
+
+
+def write_search(result: SearchResult, folder: Path) -> list[Path]:
+    """Write what a search found into `folder`; returns the paths, the most important first."""
+    settings, best = result.settings, result.best
     written = [
         save_spec(
             folder / "best.yaml",
@@ -40,26 +51,57 @@ def write_search(result: SearchResult, folder: Path, marks: list[Mark] | None = 
         )
     ]
     written.append(write_atomic(folder / "pareto.csv", _front_csv(result)))
-    outside = history.column("excess")
-    rose = history.improvements("score", outside == 0)
-    rows = history.sample(SAMPLE, rose)
-    written.append(write_atomic(folder / "trace.csv", history.to_csv(rows)))
-    record = search_record(result, rows, marks if marks is not None else [])
-    written.append(write_search_page(record, folder / "report.html"))
-    written += draw_search(record, folder)
+    written.append(write_atomic(folder / "trace.csv", result.outcome.history.to_csv(_sampled(result))))
     written.append(write_atomic(folder / "summary.json", json.dumps(summary(result), indent=1) + "\n"))
     return written
 
 
+def decorate_search(result: SearchResult, folder: Path) -> Decoration:
+    """Set published networks beside a search and draw its page and pictures, once its files are safe.
+
+    Whatever fails is named in `warnings` and left out: a search is not lost for the sake of a picture.
+    """
+    written: list[Path] = []
+    warnings: list[str] = []
+
+    def attempt(what: str, make: Callable[[], list[Any]]) -> list[Any]:
+        try:
+            return make()
+        except Exception as error:  # whatever it is, the result is written already
+            reason = (str(error).splitlines() or [""])[0]
+            warnings.append(f"{what} left out: {type(error).__name__}: {reason}")
+            return []
+
+    marks = attempt("the published networks are", lambda: published(result))
+    records = attempt("the report is", lambda: [search_record(result, _sampled(result), marks)])
+    if records:
+        written += attempt("the page is", lambda: [write_search_page(records[0], folder / "report.html")])
+        written += attempt("the pictures are", lambda: draw_search(records[0], folder))
+    return Decoration(tuple(written), tuple(marks), tuple(warnings))
+
+
+def _sampled(result: SearchResult) -> np.ndarray:
+    """The evaluations that trace.csv and the pictures show, every improvement among them."""
+    history = result.outcome.history
+    return history.sample(SAMPLE, history.improvements("score", history.column("excess") == 0))
+
+
 def provenance(result: SearchResult) -> dict[str, Any]:
-    """Where a result comes from, the same wherever and however often the search ran."""
+    """Where a result comes from, enough to repeat the search; the same wherever and however often it ran."""
     settings = result.settings
+    neck = asdict(settings.frame)
+    image_size = neck.pop("image_size")
     return {
         "maenas": nas.__version__,
         "space": settings.space.name,
+        "space_limits": changed_limits(settings.space),
         "limits": dict(settings.budget.limits),
         "scorer": settings.scorer,
+        "scorer_options": _plain(settings.scorer_options),
         "searcher": settings.searcher,
+        "searcher_options": _plain(settings.searcher_options),
+        "neck": _plain(neck),
+        "image_size": image_size,
         "evaluations": settings.evaluations,
         "seed": settings.seed,
         "scope": settings.scope,
@@ -67,6 +109,13 @@ def provenance(result: SearchResult) -> dict[str, Any]:
         "table_digest": result.table.digest,
         "search": settings.identity,
     }
+
+
+def _plain(value: Any) -> Any:
+    """Options as YAML and JSON hold them."""
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, tuple | list) else value
 
 
 def summary(result: SearchResult) -> dict[str, Any]:
@@ -104,7 +153,7 @@ def published(result: SearchResult) -> list[Mark]:
     ]
 
 
-def search_record(result: SearchResult, rows: np.ndarray, marks: list[Mark]) -> SearchRecord:
+def search_record(result: SearchResult, rows: np.ndarray, marks: Sequence[Mark]) -> SearchRecord:
     """What the pictures and the page show."""
     settings, history = result.settings, result.outcome.history
     outside = history.column("excess")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -9,7 +10,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from rich.table import Table
 
 from nas.report.search_record import Mark
-from nas.search_output import SHOWN, published, shape_of, write_search
+from nas.search_output import SHOWN, decorate_search, shape_of, write_search
 from nas.searchers.loop import Progress as Standing
 from nas.searching import SearchResult, SearchSettings, run_search
 
@@ -31,9 +32,11 @@ def search_with_screen(settings: SearchSettings, folder: Path, progress: bool = 
         except KeyboardInterrupt:
             tell_resume(console, folder)
             raise
-    marks = published(result)
-    write_search(result, folder, marks)
-    print_result(console, result, marks, folder)
+    write_search(result, folder)
+    decoration = decorate_search(result, folder)
+    print_result(console, result, decoration.marks, folder)
+    for warning in decoration.warnings:
+        console.print(f"warning   {warning}", highlight=False, markup=False)
     if result.outcome.interrupted:
         tell_resume(console, folder)
         raise KeyboardInterrupt
@@ -99,7 +102,7 @@ class TensorBoard:
         self._writer.add_scalar("search/candidates_per_second", standing.rate, standing.evaluated)
 
 
-def print_result(console: Console, result: SearchResult, marks: list[Mark], folder: Path) -> None:
+def print_result(console: Console, result: SearchResult, marks: Sequence[Mark], folder: Path) -> None:
     """The winner beside the published networks, its limits, and where the files are."""
     table = Table(title=f"best of {result.outcome.evaluated:,} in {result.outcome.seconds:.1f} s, {result.table.name}")
     heads = ("network", "score", "ms", "GFLOPs", "params M", "layers", "rho")

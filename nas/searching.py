@@ -19,8 +19,8 @@ from nas.frame import Frame
 from nas.limit_notes import limit_notes
 from nas.options import Count, Pixels, Seed, check_fields, check_value, unknown
 from nas.searchers.candidate import Candidate
+from nas.searchers.least import least_cost
 from nas.searchers.loop import Progress, SearchOutcome
-from nas.searchers.problem import Problem
 from nas.spec import Backbone, DetectorSpec, Spec, digest, image_side, require_side
 from search_spaces import SearchSpace, find_space
 
@@ -58,7 +58,7 @@ class SearchSettings:
         return cls(limits, find_space(space) if isinstance(space, str) else space, **options).checked()
 
     def checked(self) -> SearchSettings:
-        """Itself; raises UserError for a value that cannot be used."""
+        """Itself, with the space in its frame; raises UserError for a value that cannot be used."""
         from nas.searchers.catalog import check_searcher
 
         frame = asdict(self.frame)
@@ -70,9 +70,8 @@ class SearchSettings:
         if isinstance(first, DetectorSpec):
             if self.scope != "detector":
                 raise UserError(f"space {self.space.name} holds whole detectors: it has no scope=backbone")
-            self.frame.require_same_side(first, self.space.name)
         check_searcher(self.searcher, self.searcher_options)
-        return self
+        return replace(self, space=self.space.in_frame(self.frame))
 
     @property
     def identity(self) -> str:
@@ -136,6 +135,7 @@ def run_search(
     from nas.searchers.catalog import make_problem, search_with
 
     table = LatencyTable.load(settings.hardware)
+    check_possible(settings, table)
     problem = make_problem(
         settings.space,
         settings.budget,
@@ -147,7 +147,6 @@ def run_search(
         settings.workers,
     )
     try:
-        check_possible(settings, problem)
         outcome = search_with(
             settings.searcher,
             settings.searcher_options,
@@ -178,15 +177,15 @@ def whole(settings: SearchSettings, candidate: Candidate) -> Candidate:
     return replace(candidate, spec=spec, digest=digest(spec))
 
 
-def check_possible(settings: SearchSettings, problem: Problem) -> None:
-    """Raise UserError if even the smallest network of the space exceeds a limit by half."""
-    smallest = problem.evaluate(problem.encode([settings.space.smallest()])).metrics[0]
+def check_possible(settings: SearchSettings, table: LatencyTable) -> None:
+    """Raise UserError if no network of the space can stay within some limit."""
+    frame = settings.frame if settings.scope == "detector" else None
     for metric, limit in settings.budget.limits:
-        least = float(smallest[problem.metrics.index(metric)])
-        if least > 1.5 * limit:
+        least = least_cost(metric, settings.space, frame, settings.frame.image_size, table)
+        if least > limit * (1 + 1e-9):
             raise UserError(
-                f"impossible budget: {metric} <= {limit:g}, but the smallest network of space {settings.space.name} "
-                f"has {least:.4g}; {_remedy(settings)}"
+                f"impossible budget: {metric} <= {limit:g}, but no network of space {settings.space.name} has less than "
+                f"{least:.4g}; {_remedy(settings)}"
             )
 
 
@@ -201,6 +200,7 @@ def _nothing(settings: SearchSettings, outcome: SearchOutcome) -> str:
 def _remedy(settings: SearchSettings) -> str:
     """What helps when nothing fits."""
     framed = settings.scope == "detector" and not isinstance(settings.space.initial(), DetectorSpec)
+    framed = framed and not {"layers", "rho"}.issuperset(settings.budget.metrics)  # those are the backbone's alone
     smaller = ", take a smaller neck (neck=t, neck=nano)" if framed else ""
     return f"loosen it{smaller} or widen space {settings.space.name}"
 

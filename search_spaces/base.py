@@ -7,7 +7,7 @@ scores, budgets or searchers. All randomness comes from the `random.Random` that
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from random import Random
@@ -16,8 +16,19 @@ from typing import Annotated, Any, Generic, Literal, TypeVar
 from annotated_types import Ge, Le, MinLen
 
 from nas.errors import SpecError
+from nas.frame import Frame
+from nas.lowering import Operation
 from nas.options import DISTINCT, LOWEST_FIRST, Kernel, Rule, Width, check_fields
 from nas.spec import Backbone, Block, Stem
+
+Cost = Callable[[Sequence[Operation]], float]
+"""A price of some operations."""
+
+
+def parameters(operations: Sequence[Operation]) -> float:
+    """Learnable numbers: what the smallest member has the fewest of unless another cost is asked for."""
+    return sum(operation.params for operation in operations)
+
 
 Mode = Literal["coarse", "minor"]
 Value = TypeVar("Value")
@@ -97,9 +108,26 @@ class SearchSpace(ABC, Generic[Value]):
     def size(self) -> int:
         """How many architectures the space holds (a subclass says if it is an upper bound)."""
 
-    def smallest(self) -> Value:
-        """A member that costs about as little as any: what tells whether a budget is possible at all."""
-        return self.initial()
+    def smallest(self, cost: Cost = parameters, image_size: int | None = None) -> Value | None:
+        """A member that no other undercuts, up to shortcuts of residual blocks; None where the space knows none.
+
+        cost: of some operations, anything that grows with them and with their widths, depths and kernels; image_size:
+        pixels at which it is asked. Tells whether a budget is possible at all (`nas.searchers.least`).
+        """
+        return None
+
+    def in_frame(self, frame: Frame) -> SearchSpace[Value]:
+        """The space of detectors with whatever it does not search taken from `frame`; one of backbones is itself.
+
+        Raises UserError where the frame says what the space searches, or contradicts what it holds fixed.
+        """
+        frame.require_agreement(self.initial(), self.name)  # type: ignore[arg-type]
+        return self
+
+    def limits(self) -> dict[str, Any]:
+        """Every limit as plain data that `override` takes: lists, numbers, words, and mappings for spaces inside."""
+        values = {item.name: getattr(self, item.name) for item in fields(self)}
+        return {key: _plain(value) for key, value in values.items() if key != "name" and not isinstance(value, Frame)}
 
     def reached(self, spec: Value) -> list[str]:
         """The limits of the space that a member uses up, as readable lines: what stops it from growing."""
@@ -122,8 +150,15 @@ class SearchSpace(ABC, Generic[Value]):
     def _overridden(self, where: str, limits: Mapping[str, Any]) -> SearchSpace[Value]:
         """`override`; a space inside a space takes a mapping of its limits."""
         values = dict(limits)
+        fixed = [item.name for item in fields(self) if isinstance(getattr(self, item.name), Frame)]
         for item in fields(self):
             inner = getattr(self, item.name)
             if isinstance(inner, SearchSpace) and isinstance(values.get(item.name), Mapping):
                 values[item.name] = inner._overridden(f"{where}.{item.name}", values[item.name])
-        return replace(self, **check_fields(type(self), values, where))
+        return replace(self, **check_fields(type(self), values, where, fixed))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, SearchSpace):
+        return value.limits()
+    return [_plain(item) for item in value] if isinstance(value, tuple) else value

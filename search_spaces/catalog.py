@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Mapping
 from typing import Any
 
 from nas.errors import UserError
@@ -22,6 +23,22 @@ def _spaces() -> dict[str, SearchSpace[Any]]:
 def space_names() -> tuple[str, ...]:
     """Names of all search spaces."""
     return tuple(_spaces())
+
+
+def changed_limits(space: SearchSpace[Any]) -> dict[str, Any]:
+    """The limits in which a space differs from the shipped one of its name, for `find_space`; all of any other space."""
+    usual = _spaces().get(space.name)
+    limits = space.limits()
+    return limits if type(usual) is not type(space) else differences(limits, usual.limits())
+
+
+def differences(values: Mapping[str, Any], usual: Mapping[str, Any]) -> dict[str, Any]:
+    """The entries of `values` that are not as `usual`; of mappings within, theirs."""
+    return {
+        key: differences(value, usual[key]) if isinstance(value, Mapping) else value
+        for key, value in values.items()
+        if value != usual[key]
+    }
 
 
 def find_space(name: str, **limits: Any) -> SearchSpace[Any]:

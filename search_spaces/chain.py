@@ -20,6 +20,7 @@ from nas.lowering.residual import LAYERS_PER_UNIT
 from nas.options import DISTINCT, ENDLESS, LOWEST_FIRST, CountOrNone, Pixels, Width
 from nas.spec import Activation, Backbone, Block, Plain, Residual, ResidualKind, SppKind, Stem
 from search_spaces.base import (
+    Cost,
     Depths,
     Factor,
     Factors,
@@ -30,6 +31,7 @@ from search_spaces.base import (
     SearchSpace,
     Step,
     draw,
+    parameters,
     round_to,
     stem_of,
     with_blocks,
@@ -144,8 +146,8 @@ class TinyNASSpace(SearchSpace[Backbone]):
     def initial(self) -> Backbone:
         return self.frame
 
-    def smallest(self) -> Backbone:
-        """Every width, bottleneck, depth and kernel at its lowest."""
+    def smallest(self, cost: Cost = parameters, image_size: int | None = None) -> Backbone:
+        """Every width, bottleneck, depth and kernel at its lowest, which is least in every such cost."""
         blocks = []
         for i in range(len(self.strides)):
             out = self.widths(i)[0]

@@ -7,19 +7,19 @@ the compute. Score these detectors with `mae_neck`, which sees the neck.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from itertools import accumulate
 from random import Random
 from typing import Annotated
 
-from annotated_types import Ge, Le, MinLen
+from annotated_types import MinLen
 
 from nas.errors import UserError
-from nas.frame import HiddenRatio
-from nas.options import DISTINCT, LOWEST_FIRST, Pixels, Width
-from nas.spec import Backbone, DetectorSpec, HeadSpec, NeckSpec
-from search_spaces.base import Depth, Mode, Range, SearchSpace, Step, draw, round_to
+from nas.frame import Frame, HiddenRatio
+from nas.options import DISTINCT, LOWEST_FIRST, Width
+from nas.spec import Backbone, DetectorSpec, NeckSpec
+from search_spaces.base import Cost, Depth, Mode, Range, SearchSpace, Step, draw, parameters, round_to
 from search_spaces.chain import TinyNASSpace
 from search_spaces.tinynas import SPACES as TINYNAS
 
@@ -33,11 +33,12 @@ _set = object.__setattr__
 
 @dataclass(frozen=True, kw_only=True)
 class GiraffeSpace(SearchSpace[DetectorSpec]):
-    """Detectors of a backbone from `backbone`, a RepGFPN within the neck limits, and a fixed head.
+    """Detectors of a backbone from `backbone`, a RepGFPN within the neck limits, and the head of `frame`.
 
     neck_depth: fewest and most blocks of a fusion stage; neck_channels: (lowest, highest) width of N3, N4, N5 on
     multiples of `step`, never decreasing; hidden_ratios: allowed ratios, chosen for each level.
     start_neck: output widths of the first candidate, whose depth and ratio are the smallest.
+    frame: what is not searched: head, image size, and the neck's activation, fusion and edges.
     """
 
     backbone: TinyNASSpace
@@ -46,9 +47,7 @@ class GiraffeSpace(SearchSpace[DetectorSpec]):
     hidden_ratios: Annotated[tuple[HiddenRatio, ...], MinLen(1), DISTINCT] = (0.5, 0.75, 1.0)
     start_neck: tuple[Width, Width, Width] = (48, 96, 192)
     step: Step = 8
-    num_classes: Annotated[int, Ge(1), Le(100_000)] = 80
-    reg_max: Annotated[int, Ge(1), Le(1024)] = 16
-    image_size: Pixels = 640
+    frame: Frame = field(default_factory=Frame)
 
     def __post_init__(self) -> None:
         for low, high in self.neck_channels:
@@ -56,16 +55,28 @@ class GiraffeSpace(SearchSpace[DetectorSpec]):
                 raise UserError(f"space {self.name}: neck range [{low}, {high}] must be multiples of {self.step}")
         self.check(self.initial())
 
+    def in_frame(self, frame: Frame) -> GiraffeSpace:
+        usual = Frame()
+        for name in ("depth", "out", "hidden_ratio"):
+            if getattr(frame, name) != getattr(usual, name):
+                raise UserError(
+                    f"space {self.name} searches the neck's {name}: take neck.{name} (or neck=) away; "
+                    "its limits are space.neck_depth, space.neck_channels and space.hidden_ratios"
+                )
+        return replace(self, frame=frame)
+
     def initial(self) -> DetectorSpec:
         lowest = min(self.hidden_ratios)
         o3, o4, o5 = self.start_neck
         return self._detector(self.backbone.initial(), (o3, o4, o5), self.neck_depth[0], (lowest, lowest, lowest))
 
-    def smallest(self) -> DetectorSpec:
+    def smallest(self, cost: Cost = parameters, image_size: int | None = None) -> DetectorSpec:
         """The smallest backbone under the narrowest, shallowest neck."""
         o3, o4, o5 = accumulate((low for low, _ in self.neck_channels), max)
         lowest = min(self.hidden_ratios)
-        return self._detector(self.backbone.smallest(), (o3, o4, o5), self.neck_depth[0], (lowest, lowest, lowest))
+        return self._detector(
+            self.backbone.smallest(cost, image_size), (o3, o4, o5), self.neck_depth[0], (lowest, lowest, lowest)
+        )
 
     def reached(self, spec: DetectorSpec | Backbone) -> list[str]:
         """The limits that a member uses up; of a bare backbone, those of its part."""
@@ -117,7 +128,7 @@ class GiraffeSpace(SearchSpace[DetectorSpec]):
         fixed = replace(neck, out=frame.neck.out, depth=frame.neck.depth, hidden_ratio=frame.neck.hidden_ratio)
         if fixed != frame.neck:
             broken.append("the neck's activation, fusion or edges differ from the space's")
-        if spec.head != frame.head or spec.image_size != self.image_size:
+        if spec.head != frame.head or spec.image_size != frame.image_size:
             broken.append("the head or the image size differs from the space's")
         return broken
 
@@ -131,11 +142,12 @@ class GiraffeSpace(SearchSpace[DetectorSpec]):
         return self.backbone.size() * necks
 
     def _neck(self, out: Widths, depth: int, ratios: Ratios) -> NeckSpec:
-        return neck_of(out, depth, ratios, self.backbone.activation)
+        frame = self.frame
+        kinds = (frame.activation, frame.depthwise, frame.fusion, frame.extra_down, frame.extra_up)
+        return neck_of(out, depth, ratios, *kinds)
 
     def _detector(self, backbone: Backbone, out: Widths, depth: int, ratios: Ratios) -> DetectorSpec:
-        head = HeadSpec(self.num_classes, self.reg_max)
-        return DetectorSpec(backbone, self._neck(out, depth, ratios), head, self.image_size)
+        return DetectorSpec(backbone, self._neck(out, depth, ratios), self.frame.head, self.frame.image_size)
 
     def _moved_neck(self, neck: NeckSpec, rng: Random, mode: Mode) -> NeckSpec:
         """The neck with its depth, one width or one hidden ratio moved (in minor mode, a width)."""

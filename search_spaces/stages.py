@@ -16,9 +16,24 @@ from typing import Annotated, Any
 from annotated_types import MinLen
 
 from nas.errors import UserError
+from nas.lowering import block_operations
+from nas.lowering.primitives import halved
 from nas.options import Pixels, Width
 from nas.spec import Activation, Backbone, Block, SppKind
-from search_spaces.base import Factors, Mode, Moves, Range, SearchSpace, Step, draw, round_to, stem_of, with_blocks
+from search_spaces.base import (
+    Cost,
+    Factors,
+    Mode,
+    Moves,
+    Range,
+    SearchSpace,
+    Step,
+    draw,
+    parameters,
+    round_to,
+    stem_of,
+    with_blocks,
+)
 
 Choice = tuple[Any, ...]
 
@@ -88,9 +103,20 @@ class StageSpace(SearchSpace[Backbone]):
     def initial(self) -> Backbone:
         return self._frame
 
-    def smallest(self) -> Backbone:
-        """Every width at its lowest, every choice at its first option."""
-        return self._assembled(self.stem_channels[0], self._lowest, self._first_choices, min(self.closing_depths()))
+    def smallest(self, cost: Cost = parameters, image_size: int | None = None) -> Backbone:
+        """Every width at its lowest, each stage with the choices that cost least there."""
+        side = self.image_size if image_size is None else image_size
+        before, size, choices = self.stem_channels[0], halved((side, side), 2), []
+        for stage, out in enumerate(self._lowest):
+            spp = self.spp if stage + 1 == len(self._lowest) else "none"
+            blocks = _tables(self, stage, out)[0]
+            prices = {
+                choice: cost(block_operations(block, before, *size, self.activation, self._frame.reparam, spp))
+                for choice, block in blocks.items()
+            }
+            choices.append(min(prices, key=lambda choice: prices[choice]))  # noqa: B023
+            before, size = out, halved(size, blocks[choices[-1]].stride)
+        return self._assembled(self.stem_channels[0], self._lowest, choices, min(self.closing_depths()))
 
     def sample(self, rng: Random) -> Backbone:
         low, high = self.stem_channels

@@ -92,11 +92,14 @@ class Network:
 
 def space_of(name: str) -> SearchSpace[Any]:
     """A space whose members fit the frame."""
-    space = find_space(name)
-    limits: dict[str, Any] = {"image_size": FRAME.image_size}
-    if isinstance(space.initial(), DetectorSpec):
-        limits |= {"num_classes": FRAME.num_classes, "backbone": {"image_size": FRAME.image_size}}
-    return space.override(**limits)
+    space, side = find_space(name).in_frame(frame_of(name)), {"image_size": FRAME.image_size}
+    return space.override(backbone=side) if isinstance(space.initial(), DetectorSpec) else space.override(**side)
+
+
+def frame_of(name: str) -> Frame:
+    """The frame of a space; of detectors, whose neck is searched too, with head and image size alone."""
+    whole = isinstance(find_space(name).initial(), DetectorSpec)
+    return Frame(num_classes=FRAME.num_classes, image_size=FRAME.image_size) if whole else FRAME
 
 
 def block_family(spec: Backbone) -> str:
@@ -131,7 +134,7 @@ def draw_band(
                     space_of(space),
                     scorer=score,
                     hardware=hardware,
-                    frame=FRAME,
+                    frame=frame_of(space),
                     evaluations=evaluations,
                     seed=seed,
                 )

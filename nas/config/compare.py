@@ -3,24 +3,41 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nas.config.search import named
+
+if TYPE_CHECKING:
+    from nas.comparison import CompareSettings
 
 
 @dataclass
 class CompareConfig:
     """models: names, spec files, checkpoints, exported files, mixed at will; group: seeds, every published row.
 
-    hardware: a latency table; image_size: pixels, null for each model's own; scorer: a training-free score of the
-    specs, "" for none; measure: also time each here (repeats runs on threads threads); ap: AP in percent of our own
-    runs by model; folder: where compare.md, .csv, .png and .html go.
+    hardware: a latency table; image_size: pixels, null for each model's own; scorer: `name` and options of a
+    training-free score of the specs (conf/scorer), ~scorer for none; measure: also time each here (repeats runs on threads
+    threads); ap: AP in percent of our own runs by model; folder: where compare.md, .csv, .png and .html go.
     """
 
     models: list[str] = field(default_factory=list)
     group: str | None = None
     hardware: str = "t4_tensorrt_fp16"
     image_size: int | None = None
-    scorer: str = "mae"
+    scorer: dict[str, Any] | None = None
     measure: bool = False
     repeats: int = 10
     threads: int = 1
     ap: dict[str, float] = field(default_factory=dict)
     folder: str = "outputs/compare"
+
+
+def settings_of(config: CompareConfig) -> CompareSettings:
+    """The settings of a composed configuration. Raises UserError for a scorer without a name."""
+    from nas.comparison import CompareSettings
+
+    values = {key: getattr(config, key) for key in CompareConfig.__dataclass_fields__}
+    scorer, options = named(config.scorer, "scorer") if config.scorer is not None else ("", {})
+    changed = {"models": tuple(config.models), "folder": Path(config.folder)}
+    return CompareSettings(**values | changed | {"scorer": scorer, "scorer_options": options})

@@ -64,7 +64,7 @@ def settings_of(plain: dict[str, Any]) -> SearchSettings:
     from nas.searching import SearchSettings
     from search_spaces import find_space
 
-    space, scorer, searcher = (_named(plain[group], group) for group in ("space", "scorer", "searcher"))
+    space, scorer, searcher = (named(plain[group], group) for group in ("space", "scorer", "searcher"))
     neck = plain["neck"]
     fields: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in neck.items()}
     frame = Frame(image_size=plain["image_size"], **fields)
@@ -119,7 +119,8 @@ def override_names(overrides: Sequence[str]) -> list[str]:
     return [override.split("=")[0].lstrip("+~") for override in overrides]
 
 
-def _named(entry: dict[str, Any], group: str) -> tuple[str, dict[str, Any]]:
+def named(entry: dict[str, Any], group: str) -> tuple[str, dict[str, Any]]:
+    """Name and options of a chosen part; raises UserError without a name."""
     if not isinstance(entry.get("name"), str):
         raise UserError(f"{group} needs a name")
     return entry["name"], {key: value for key, value in entry.items() if key != "name"}

@@ -175,6 +175,10 @@ class KernelModel:
     def offset_ms(self) -> float:
         return self.parameters.network
 
+    def at_least(self, operations: Sequence[Operation]) -> float:
+        """The sum itself: a larger operation is never cheaper here."""
+        return sum(price.ms for price in self.price_many(operations))
+
     def price_many(self, operations: Sequence[Operation]) -> list[Price]:
         """Modelled prices; the bound is the largest part."""
         if not operations:

@@ -120,6 +120,10 @@ class LatencyTable:
             self._prices.update(zip(new, prices, strict=True))
         return [self._prices[operation] for operation in operations]
 
+    def at_least(self, operations: Sequence[Operation]) -> float:
+        """Milliseconds that these operations cost at least, were any of them larger; 0 where the table cannot tell."""
+        return self._pricer.at_least(operations) / self.header.batch
+
     def sum_ms(self, operations: tuple[Operation, ...]) -> float:
         """Milliseconds of one block's operations without the offset, remembered for this very tuple."""
         known = self._sums.get(id(operations))

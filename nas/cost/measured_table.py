@@ -127,6 +127,8 @@ class MeasuredRows:
         self._families = {key: (places[chosen], ratios[chosen], times[chosen]) for key, chosen in members.items()}
         self._kinds = {kind: float(np.median(ratios[chosen])) for kind, chosen in kinds.items()}
         self._all = float(np.median(ratios)) if rows else 0.0
+        self._lowest = {kind: float(np.min(ratios[chosen])) for kind, chosen in kinds.items()}
+        self._lowest_of_all = float(np.min(ratios)) if rows else 0.0
 
     @classmethod
     def from_body(cls, body: Mapping[str, Any], header: Header, where: str) -> MeasuredRows:
@@ -163,6 +165,13 @@ class MeasuredRows:
             how = max((price.how for price in prices), key=_TRUST.index)
             result.append(Price(sum(price.ms for price in prices), how, prices[0].bound))
         return result
+
+    def at_least(self, operations: Sequence[Operation]) -> float:
+        """The model's prices, which never fall as operations grow, at the lowest measured ratio of the same kind."""
+        kernels = [kernel for operation in operations for kernel in self.kernels.of(operation)]
+        ratios = [self._lowest.get(kernel.kind, self._lowest_of_all) for kernel in kernels]
+        base, _ = self._modelled(kernels)
+        return float((base * np.exp(ratios)).sum()) * self.factor
 
     def _modelled(self, kernels: Sequence[Operation]) -> tuple[FloatArray, list[Bound]]:
         if not kernels:

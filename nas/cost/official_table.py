@@ -109,6 +109,10 @@ class OfficialTable:
         }
         return cls(header, planes)
 
+    def at_least(self, operations: Sequence[Operation]) -> float:
+        """Nothing is known: the rows are measured values that rise and fall."""
+        return 0.0
+
     def price_many(self, operations: Sequence[Operation]) -> list[Price]:
         """Milliseconds per batch of each operation; what is not a convolution is free, as in the official program."""
         queries = [_query(operation) for operation in operations]

@@ -30,3 +30,6 @@ class Pricer(Protocol):
 
     def price_many(self, operations: Sequence[Operation]) -> list[Price]:
         """One price per operation, in order."""
+
+    def at_least(self, operations: Sequence[Operation]) -> float:
+        """What these operations cost together at least, were any of them larger; 0 where nothing is known."""

@@ -85,10 +85,10 @@ class ProfileSettings:
         options = dict(self.space)
         space = find_space(str(options.pop("name")), **options)
         frames = [replace(self.frame, image_size=side) for side in self.image_sizes] or [self.frame]
-        for frame in frames:
-            frame.require_same_side(space.initial(), space.name)
         share = -(-count // len(frames))
-        return [random_detectors(space, frame, share, seed + place) for place, frame in enumerate(frames)]
+        return [
+            random_detectors(space.in_frame(frame), frame, share, seed + place) for place, frame in enumerate(frames)
+        ]
 
 
 def measure_table(settings: ProfileSettings, progress: Progress = print, runtime: Runtime | None = None) -> Path:

@@ -5,14 +5,20 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import hydra
 import pytest
+from hydra.core.config_store import ConfigStore
+from omegaconf import OmegaConf
 
 from nas.comparison import CompareSettings, Gatherer, run_comparison
+from nas.config.compare import CompareConfig, settings_of
+from nas.config.launch import config_folder
 from nas.errors import UserError
 from nas.files import save_spec
 from nas.models.baselines import build_baseline
 from nas.models.checkpoint import save_checkpoint
 from nas.report.published import published_rows
+from nas.scorers.deepmad import deepmad
 from search_spaces import load_published
 
 
@@ -28,6 +34,46 @@ def test_a_mix_of_everything(tmp_path: Path) -> None:
     assert "62.5 [" in text and "in the checkpoint best.safetensors" in text and "measured on this machine" in text
     assert "training-free score mae" in text
     assert (tmp_path / "report" / "compare.csv").is_file()
+
+
+@pytest.mark.parametrize(
+    ("words", "name", "options"),
+    [
+        ((), "mae", {"level_weights": [0, 0, 1, 1, 16]}),
+        (("scorer=macs",), "macs", {}),
+        (
+            ("scorer=deepmad", "scorer.depth_penalty=5"),
+            "deepmad",
+            {"level_weights": [1, 1, 1, 1, 8], "depth_penalty": 5},
+        ),
+        (("~scorer",), "", {}),
+    ],
+)
+def test_the_scorer_is_chosen_as_in_a_search(words: tuple[str, ...], name: str, options: dict[str, object]) -> None:
+    ConfigStore.instance().store(name="compare_schema", node=CompareConfig)
+    with hydra.initialize_config_dir(config_folder(), version_base="1.3"):
+        config = OmegaConf.to_object(hydra.compose("compare", overrides=list(words)))
+    assert isinstance(config, CompareConfig)
+    settings = settings_of(config)
+    assert (settings.scorer, settings.scorer_options) == (name, options)
+
+
+def test_scores_are_taken_at_the_size_of_the_row_with_the_options(tmp_path: Path) -> None:
+    options = {"depth_penalty": 5.0}
+    settings = CompareSettings(("damo-yolo-t", "yolo11n"), image_size=64, scorer="deepmad", scorer_options=options)
+    drawn = load_published("yolo11-n-backbone")
+    for model, spec in (("damo-yolo-t", load_published("damo-yolo-t")), ("yolo11n", drawn)):
+        assert Gatherer(settings).entry(model).value("score") == pytest.approx(deepmad(spec, image_size=64, **options))
+    with pytest.raises(UserError, match="scorer synflow needs a module"):
+        run_comparison(replace(settings, scorer="synflow", folder=tmp_path))
+    with pytest.raises(UserError, match="scorer mae has no option"):
+        run_comparison(replace(settings, scorer="mae", folder=tmp_path))
+
+
+def test_a_row_that_the_scorer_cannot_judge_stays_without_a_score(tmp_path: Path) -> None:
+    models = ("yolov9-t-backbone", "damo-yolo-t")
+    text = run_comparison(CompareSettings(models, image_size=64, scorer="mae_neck", folder=tmp_path))
+    assert "No mae_neck score: mae_neck scores a whole detector" in text and "training-free score mae_neck" in text
 
 
 def test_published_figures_stand_beside_ours(tmp_path: Path) -> None:

@@ -132,10 +132,10 @@ def test_wrong_settings_are_named(tmp_path: Path, change: dict[str, Any], messag
         open_runtime("abacus")
 
 
-def test_a_space_of_detectors_has_one_image_size(tmp_path: Path) -> None:
-    settings = small(tmp_path, space={"name": "giraffe"}, frame=Frame(image_size=320))
-    with pytest.raises(UserError, match="space giraffe holds detectors of 640 pixels, image_size is 320"):
-        measure_table(settings, lambda text: None, Desk())
+def test_a_space_of_detectors_takes_head_and_image_size_of_the_frame(tmp_path: Path) -> None:
+    settings = small(tmp_path, space={"name": "giraffe"}, frame=Frame(image_size=320, num_classes=3))
+    for spec in (spec for group in settings.random_detectors(4, 0) for spec in group):
+        assert spec.image_size == 320 and spec.head.num_classes == 3
 
 
 def test_the_plan_begins_with_what_covers_most() -> None:

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import nas
+from nas import search_output
+from nas.config.search import settings_of
+from nas.files import read_spec_document
+from nas.frame import Frame
 from nas.report.search_record import network_parts
-from nas.search_output import published, search_record, shape_of, write_search
-from nas.searching import SearchResult
+from nas.search_output import decorate_search, published, search_record, shape_of, write_search
+from nas.searching import SearchResult, run_search
+from search_spaces import SearchSpace, find_space
 
 
 @pytest.fixture(scope="module")
@@ -41,8 +48,52 @@ def test_the_record_marks_the_published_networks(result: SearchResult) -> None:
 
 
 def test_every_file_is_written_and_self_contained(result: SearchResult, tmp_path: Path) -> None:
-    written = write_search(result, tmp_path, published(result))
-    assert written[0] == tmp_path / "best.yaml" and all(path.stat().st_size > 0 for path in written)
+    written, decoration = write_search(result, tmp_path), decorate_search(result, tmp_path)
+    assert written[0] == tmp_path / "best.yaml" and decoration.warnings == ()
+    assert all(path.stat().st_size > 0 for path in (*written, *decoration.written))
     page = (tmp_path / "report.html").read_text()
     assert "https://cdn" not in page.split("plotly.js v")[0] and "microseconds" in page
     assert (tmp_path / "pareto.csv").read_text().splitlines()[1].endswith(shape_of(result.best.spec))
+
+
+@pytest.mark.parametrize("broken", ["published", "search_record", "write_search_page", "draw_search"])
+def test_what_cannot_be_drawn_is_a_warning(
+    result: SearchResult, tmp_path: Path, broken: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*arguments: object) -> None:
+        raise TypeError("object of type 'NoneType' has no len()")
+
+    monkeypatch.setattr(search_output, broken, fails)
+    written, decoration = write_search(result, tmp_path), decorate_search(result, tmp_path)
+    assert {path.name for path in written} == {"best.yaml", "pareto.csv", "trace.csv", "summary.json"}
+    (warning,) = decoration.warnings
+    assert warning.endswith("left out: TypeError: object of type 'NoneType' has no len()")
+    assert bool(decoration.marks) == (broken != "published")
+
+
+@pytest.mark.parametrize(
+    ("space", "scorer", "options"),
+    [
+        (find_space("tinynas_k1kx", max_layers=21, depths=[1, 2, 2, 2, 2]), "mae", {"level_weights": [0, 0, 1, 1, 8]}),
+        (find_space("giraffe", backbone={"max_layers": 21}, neck_depth=[1, 2]), "mae_neck", {}),
+        (find_space("gelan", depths=[1]), "level_balance", {"level_weights": (0, 0, 1, 1, 2)}),
+    ],
+)
+def test_a_search_can_be_repeated_from_best_yaml(
+    space: SearchSpace[Any], scorer: str, options: dict[str, Any], tmp_path: Path
+) -> None:
+    frame = Frame(num_classes=3, activation="silu", image_size=320)
+    found = nas.find({"flops_g": 8.0}, space, scorer=scorer, scorer_options=options, searcher="evolution",
+                     searcher_options={"population": 32}, frame=frame, evaluations=100, seed=4)  # fmt: skip
+    write_search(found, tmp_path)
+    spec, known = read_spec_document(tmp_path / "best.yaml")
+    told = known["provenance"]
+    again = settings_of(
+        {group: {"name": told[group], **told[f"{group}_{rest}"]}
+         for group, rest in (("space", "limits"), ("scorer", "options"), ("searcher", "options"))}
+        | {"budget": told["limits"], "workers": 1}
+        | {key: told[key] for key in ("neck", "image_size", "hardware", "scope", "seed", "evaluations")}
+    )  # fmt: skip
+    assert again.identity == found.settings.identity == told["search"]
+    assert run_search(again).best.spec == spec
+    assert json.loads((tmp_path / "summary.json").read_text())["provenance"] == told

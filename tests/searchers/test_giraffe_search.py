@@ -31,7 +31,25 @@ def test_winner_is_a_member_inside_the_budget_and_counted_whole() -> None:
 def test_settings_that_contradict_the_space_are_refused() -> None:
     with pytest.raises(UserError, match="holds whole detectors: it has no scope=backbone"):
         settings(scope="backbone")
-    with pytest.raises(UserError, match=r"detectors of 640 pixels, image_size is 416: set space.image_size=416 too"):
-        settings(frame=Frame(image_size=416))
-    space = find_space("giraffe", image_size=416)
-    assert SearchSettings.of({"flops_g": 12}, space=space, frame=Frame(image_size=416)).space is space
+    for frame in (Frame(depth=2), Frame(out=(64, 128, 256)), Frame(hidden_ratio=(1.0, 1.0, 1.0))):
+        with pytest.raises(UserError, match=r"space giraffe searches the neck's (depth|out|hidden_ratio): take neck\."):
+            settings(frame=frame)
+    with pytest.raises(UserError, match="space has no option 'num_classes'"):
+        find_space("giraffe", num_classes=3)
+
+
+def test_what_the_space_does_not_search_is_the_frames() -> None:
+    frame = Frame(num_classes=3, head_stacked=1, activation="silu", extra_up=True, image_size=416)
+    found = run_search(settings(frame=frame))
+    spec = found.best.spec
+    assert isinstance(spec, DetectorSpec) and spec.head == frame.head and spec.image_size == 416
+    assert (spec.neck.activation, spec.neck.extra_up) == ("silu", True) and found.settings.space.contains(spec)
+    assert found.best.metrics["flops_g"] == pytest.approx(count_spec(spec).flops / 1e9)
+
+
+def test_a_space_with_a_detector_of_its_own_must_agree_with_the_frame() -> None:
+    spec = find_space("giraffe").in_frame(Frame(num_classes=3)).initial()
+    with pytest.raises(UserError, match="space mine holds detectors of num_classes 3, neck.num_classes is 80"):
+        Frame().require_agreement(spec, "mine")
+    with pytest.raises(UserError, match="space mine holds detectors of 640 pixels, image_size is 320"):
+        Frame(num_classes=3, image_size=320).require_agreement(spec, "mine")
