@@ -15,7 +15,7 @@ FREE = ("resume", "workers", "progress")
 
 
 def run(config: Any) -> None:
-    """Search with a composed configuration, in Hydra's run folder."""
+    """Search with a composed configuration, in Hydra's run folder, or that of the run to resume."""
     from hydra.core.hydra_config import HydraConfig
     from omegaconf import OmegaConf
 
@@ -28,6 +28,7 @@ def run(config: Any) -> None:
         changed = [name for name in override_names(hydra.overrides.task) if name not in FREE]
         if changed:
             raise UserError(f"resume={config.resume} goes on with its own settings; take away {', '.join(changed)}")
+        folder = Path(config.resume)
         plain = stored_config(config.resume) | {name: plain[name] for name in FREE}
     settings = settings_of(plain)
     write_atomic(folder / "config.yaml", dump_yaml({key: value for key, value in plain.items() if key not in FREE}))

@@ -25,7 +25,7 @@ def train(model: str | Path, data: str, folder: str | Path | None = None, **opti
     distill={"teacher": "..."}), or a group's file by name (trainer="cpu_small").
     """
     config = compose_config("train", TrainConfig, {"model": str(model), "data": data, **options})
-    place = Path(folder) if folder else Path("outputs/train") / time.strftime("%Y-%m-%d_%H-%M-%S")
+    place = Path(folder or config.resume or Path("outputs/train") / time.strftime("%Y-%m-%d_%H-%M-%S"))
     return train_from_config(config, place, asdict(config))
 
 

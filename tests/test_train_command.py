@@ -17,6 +17,7 @@ from nas.detection.shapes import draw_shapes
 from nas.errors import UserError
 from nas.files import save_spec
 from nas.spec import Backbone, DetectorSpec, HeadSpec, NeckSpec, Residual, Stem
+from nas.train import main
 from nas.training_command import train
 
 CONF = Path(config_folder())
@@ -113,6 +114,39 @@ def test_command_line_resume_and_refusals(model, home):
     assert (home / "run" / "best.safetensors").is_file() and "4 steps" in done.stdout
     again = command(home, "resume=run", "progress=false")
     assert again.returncode == 0 and "4 steps" in again.stdout, again.stderr
+    freely = command(home, "resume=run", "progress=false", "trainer.workers=1", "++trainer.save_steps=3", "device=cpu")
+    assert freely.returncode == 0 and "4 steps" in freely.stdout, freely.stderr
     refused = command(home, "resume=run", "seed=3")
     assert refused.returncode == 1
     assert refused.stderr.strip() == "error: resume=run goes on with its own settings; take away seed=3"
+    other = command(home, "resume=run", "trainer.workers=1", "trainer.epochs=3")
+    assert other.stderr.strip() == "error: resume=run goes on with its own settings; take away trainer.epochs=3"
+
+
+def test_a_mistyped_resume_creates_nothing(home):
+    before = sorted(home.rglob("*"))
+    refused = command(home, "resume=nowhere/run")
+    assert refused.returncode == 1 and sorted(home.rglob("*")) == before
+    assert refused.stderr.strip() == "error: nothing to resume in nowhere/run: config.yaml is missing"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("- a\n- b", "is not the configuration of a training"),
+        ("trainer: {epochs: many}", "trainer.epochs"),
+        ("trainer: 3", "config.yaml: trainer must be"),
+        ("tariner: {}", "tariner"),
+        ("model: [", "not valid YAML"),
+        ("seed: ${nowhere}", "seed must be a whole number"),
+    ],
+)
+def test_an_edited_config_is_refused_in_one_line(home, text, message, monkeypatch):
+    folder = home / "edited"
+    folder.mkdir(exist_ok=True)
+    (folder / "config.yaml").write_text(text)
+    monkeypatch.chdir(home)
+    monkeypatch.setattr(sys, "argv", ["train", "resume=edited"])
+    with pytest.raises(SystemExit) as error:
+        main()
+    assert message in str(error.value) and "\n" not in str(error.value)

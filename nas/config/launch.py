@@ -39,7 +39,8 @@ def launch(name: str, schema: type, run: Callable[[Any], Any], folder: str | Non
     from omegaconf.errors import OmegaConfBaseException
 
     _tell_cautions()
-    OmegaConf.register_new_resolver("first", lambda *values: next((v for v in values if v), None), replace=True)
+    # Hydra creates its run folder at once; a resumed run has one, and a mistyped one must not come into being.
+    OmegaConf.register_new_resolver("run_folder", lambda resume, new: "." if resume else new, replace=True)
     ConfigStore.instance().store(name=f"{name}_schema", node=schema)
     failures: list[BaseException] = []
 

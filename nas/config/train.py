@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 from nas.config.data import DataConfig
 from nas.detection.augment import Augmentation
-from nas.detection.training_options import DistillOptions, TrainerOptions
+from nas.detection.training_options import FREE_OPTIONS, DistillOptions, TrainerOptions
 from nas.errors import UserError
 
 if TYPE_CHECKING:
     from nas.detection.training import TrainingTask
 
 #: What may differ between a run and its continuation.
-FREE = ("resume", "device", "progress")
+FREE = ("resume", "device", "progress", *(f"trainer.{name}" for name in FREE_OPTIONS))
 
 
 @dataclass

@@ -12,6 +12,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, Strict, TypeAdapter
 
 from nas.detection.problems import Problem
 from nas.errors import UserError
+from nas.options import shown
 
 T = TypeVar("T")
 
@@ -103,7 +104,7 @@ def fault(error: ValidationError, place: str = "") -> str:
         return f"{place} is missing"
     reason = "a map" if first["type"] == "dataclass_type" else first["msg"]
     reason = reason.removeprefix("Value error, ").removeprefix("Input should be ")
-    return f"{place} must be {reason[:1].lower()}{reason[1:]}, not {_shown(first['input'])}"
+    return f"{place} must be {reason[:1].lower()}{reason[1:]}, got {shown(first['input'])}"
 
 
 def field_of(error: ValidationError) -> str:
@@ -137,13 +138,3 @@ def require_names(names: Iterable[str], where: object) -> list[str]:
             raise UserError(f"{where}: two classes are called {name!r}; rename one")
         seen.add(name)
     return names
-
-
-def _shown(value: Any) -> str:
-    """A value as the file has it, short."""
-    if isinstance(value, dict | list | tuple):
-        return f"a {'map' if isinstance(value, dict) else 'list'} of {len(value)}"
-    text = (
-        "null" if value is None else repr(value) if not isinstance(value, int) or abs(value) < 10**30 else "that large"
-    )
-    return text if len(text) <= 40 else f"{text[:37]}..."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -83,6 +84,21 @@ class DetectionData:
         """Boxes of each class (C,), without crowd regions."""
         labels = [record.labels for record in self.records]
         return np.bincount(np.concatenate(labels) if labels else [], minlength=self.num_classes).astype(np.int64)
+
+    def digest(self) -> str:
+        """Hexadecimal digest of what a training sees of the data, wherever it lies: annotations, and the names and
+        lengths of the picture files."""
+        state = hashlib.blake2b(repr(self.classes).encode(), digest_size=8)
+        for record in self.records:
+            outlines = [points for polygons in record.polygons for points in polygons]
+            arrays = [record.boxes, record.labels, record.areas, *outlines]
+            arrays += [record.crowd_boxes, record.crowd_labels, record.crowd_areas]
+            length = record.path.stat().st_size if record.path.is_file() else 0
+            facts = record.path.name, record.image_id, record.width, record.height, length, [a.shape for a in arrays]
+            state.update(repr(facts).encode())
+            for array in arrays:
+                state.update(array.tobytes())
+        return state.hexdigest()
 
     def subset(self, indices: Iterable[int]) -> DetectionData:
         """The same data with the records at `indices`, in that order."""

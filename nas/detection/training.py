@@ -206,6 +206,8 @@ def _fingerprint(task: TrainingTask, detector: Any) -> dict[str, Any]:
         "seed": task.seed,
         "image_size": detector.image_size,
         "classes": list(task.train.classes),
+        "training data": task.train.digest(),
+        "validation data": task.val.digest() if task.val is not None else None,
         "batch_size": options.batch_size,
         "accumulate": options.accumulate,
         "epochs": options.epochs,

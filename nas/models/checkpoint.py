@@ -62,7 +62,8 @@ def save_checkpoint(path: str | Path, model: Any, extra: Mapping[str, Any] | Non
         "extra": dict(extra or {}),
     }
     tensors = {name: value.detach().cpu().clone().contiguous() for name, value in model.state_dict().items()}
-    return write_atomic(path, save(tensors, {"format": "pt", "maenas": json.dumps(header)}))
+    # One key: safetensors writes several in an order of chance, and equal checkpoints must be equal files.
+    return write_atomic(path, save(tensors, {"maenas": json.dumps(header)}))
 
 
 def read_header(path: str | Path) -> dict[str, Any]:

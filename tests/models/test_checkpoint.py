@@ -38,6 +38,11 @@ def test_round_trip_is_exact_in_every_form(spec_of, tmp_path, form, name):
     assert read_header(path)["extra"] == {"epoch": 3}
 
 
+def test_equal_checkpoints_are_equal_files(model, tmp_path):
+    files = {save_checkpoint(tmp_path / "model.safetensors", model, {"epoch": 3}).read_bytes() for _ in range(12)}
+    assert len(files) == 1
+
+
 def test_a_baseline_round_trips(tmp_path):
     model = build_model("yolov8n", classes=("a", "b")).eval()
     path = save_checkpoint(tmp_path / "model.safetensors", model)
