@@ -121,7 +121,7 @@ def options_at(row: Row, scale: Scale) -> tuple[TrainerOptions, DistillOptions, 
 def training_recipe(table: Table, row: Row, scale: Scale) -> str:
     """Digest of what a row is at a scale: rows of equal digests are the same training for the same seed and data."""
     options, distill, augmentation = options_at(row, scale)
-    parts: list[Any] = [to_dict(spec_at(table, row, scale)), options.decisive(), dataclasses.asdict(augmentation)]
+    parts: list[Any] = [to_dict(spec_at(table, row, scale)), options.decisive(), augmentation.decisive()]
     if row.teacher:
         parts += [dataclasses.asdict(distill), training_recipe(table, table.row(row.teacher), scale)]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:8]

@@ -13,6 +13,8 @@ from nas.detection.frames import open_frames
 from nas.detection.predictor import Prediction, PredictOptions, Predictor
 from nas.errors import UserError
 from nas.models.build import build_model
+from nas.models.checkpoint import require_finite
+from nas.options import check_fields, check_keywords
 from nas.spec import Backbone, Spec, require_side
 
 #: Files that a runtime runs; everything else is torch's.
@@ -81,10 +83,7 @@ class Detector:
         self, source: Any, device: str | None = None, image_size: int | None = None, **options: Any
     ) -> Iterator[Prediction]:
         """As `predict`, one prediction after the other: for videos and large folders."""
-        try:
-            settings = PredictOptions(**options)
-        except TypeError as error:
-            raise UserError(f"predict: {str(error).removeprefix('PredictOptions.__init__() ')}") from None
+        settings = PredictOptions(**check_fields(PredictOptions, options, "predict"))
         self.input_side(image_size)
         return Predictor(self.deployed(device), settings, image_size)(open_frames(source))
 
@@ -106,11 +105,13 @@ class Detector:
             if device not in self._fused:
                 from nas.deploy.runtime import load_runtime
 
+                require_finite(self.model.state_dict(), self.source or "the model")
                 self._fused = {device: load_runtime(self.source, device)}
             return self._fused[device]
         device = device or "cpu"
         if device not in self._fused:
             try:
+                require_finite(self.model.state_dict(), self.source or "the model")
                 self._fused = {device: copy.deepcopy(self.model).to(device).fuse().eval()}
             except (RuntimeError, AssertionError) as error:
                 raise UserError(f"device {device!r} cannot be used: {str(error).splitlines()[0]}") from None
@@ -151,8 +152,10 @@ class Detector:
         from nas.detection.evaluator import evaluate
         from nas.detection.sources import load_splits
 
+        image_size = options.pop("image_size", None)
+        options = check_keywords(evaluate, options, "evaluate", given=("model", "data", "image_size"))
         config = compose_config("train", TrainConfig, {"data": data} | ({"data.root": str(root)} if root else {}))
-        side = self.input_side(options.pop("image_size", None))
+        side = self.input_side(image_size)
         splits, _ = load_splits(config.data, (split,))
         return evaluate(self.deployed(device), splits[split], side, **options)
 
@@ -169,4 +172,5 @@ class Detector:
         """
         from nas.deploy.export import ExportSettings, export_model
 
-        return export_model(self.model, path, ExportSettings(format=format, **options))
+        settings = ExportSettings(**check_fields(ExportSettings, {"format": format, **options}, "export"))
+        return export_model(self.model, path, settings)

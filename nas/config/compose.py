@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from nas.config.launch import check_config, config_folder
+from nas.config.launch import check_config, config_folder, one_line
 from nas.errors import UserError
 
 
@@ -30,8 +30,7 @@ def compose_config(name: str, schema: type, options: Mapping[str, Any]) -> Any:
         check_config(schema, config)
         return OmegaConf.to_object(config)
     except (HydraException, OmegaConfBaseException) as error:
-        cause = error.__cause__ or error
-        raise UserError(str(cause).strip().splitlines()[0]) from None
+        raise UserError(one_line(error)) from None
 
 
 def _flat(options: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

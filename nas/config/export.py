@@ -26,6 +26,7 @@ class ExportConfig:
     calibration_images: int = 128
     calibration: str = "minmax"
     keep_float: list[str] = field(default_factory=list)
+    seed: int = 0
     score_threshold: float = 0.05
     iou_threshold: float = 0.7
     max_detections: int = 300

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 from omegaconf import MISSING
+
+from nas.options import Count, CountOrNone, ImageSize, Name, OneOf, Share
 
 
 @dataclass
@@ -14,18 +17,18 @@ class PredictConfig:
     annotations: a COCO file whose image and category ids the results take, matched by name; rows: lines of the table.
     """
 
-    model: str = MISSING
-    source: str = MISSING
-    image_size: int | None = None
-    score_threshold: float = 0.3
-    iou_threshold: float = 0.7
-    max_detections: int = 300
-    max_candidates: int = 30_000
+    model: Name = MISSING
+    source: Name = MISSING
+    image_size: ImageSize | None = None
+    score_threshold: Share = 0.3
+    iou_threshold: Share = 0.7
+    max_detections: Count = 300
+    max_candidates: Count = 30_000
     agnostic: bool = False
-    resize: str = "stretch"
-    batch: int = 1
-    device: str | None = None
+    resize: Annotated[str, OneOf("stretch", "letterbox")] = "stretch"
+    batch: Count = 1
+    device: Name | None = None
     pictures: bool = True
     results: bool = True
-    annotations: str | None = None
-    rows: int = 40
+    annotations: Name | None = None
+    rows: CountOrNone = 40

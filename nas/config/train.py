@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from nas.config.data import DataConfig
 from nas.detection.augment import Augmentation
 from nas.detection.training_options import FREE_OPTIONS, DistillOptions, TrainerOptions
 from nas.errors import UserError
+from nas.options import ImageSize, Name, OneOf, Seed
 
 if TYPE_CHECKING:
     from nas.detection.training import TrainingTask
@@ -25,16 +26,16 @@ class TrainConfig:
     checkpoint on the data's test split.
     """
 
-    model: str = "damo-yolo-t"
+    model: Name = "damo-yolo-t"
     data: DataConfig = field(default_factory=DataConfig)
     augmentation: Augmentation = field(default_factory=Augmentation)
     trainer: TrainerOptions = field(default_factory=TrainerOptions)
     distill: DistillOptions = field(default_factory=DistillOptions)
-    image_size: int | None = None
-    seed: int = 0
-    device: str = "auto"
+    image_size: ImageSize | None = None
+    seed: Seed = 0
+    device: Annotated[str, OneOf("auto", "cpu", "cuda")] = "auto"
     test: bool = True
-    resume: str | None = None
+    resume: Name | None = None
     progress: bool = True
 
 

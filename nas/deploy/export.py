@@ -8,18 +8,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
 from nas.deploy.metadata import Metadata
-from nas.deploy.onnx_graph import DEFAULT_OPSET, HALF_SCALES_OPSET, export_onnx, set_metadata, write
+from nas.deploy.onnx_graph import DEFAULT_OPSET, HALF_SCALES_OPSET, Opset, export_onnx, set_metadata, write
 from nas.deploy.runtime import Runtime, load_runtime
 from nas.deploy.verify import TOLERANCES, Agreement, median_milliseconds, verify
 from nas.detection.frames import open_frames
 from nas.detection.predictor import fit_into
 from nas.errors import UserError
-from nas.spec import require_side
+from nas.options import Count, ImageSize, Name, OneOf, Seed, Share, check_object
 
 FORMATS = {"onnx": ".onnx", "onnx_nms": ".onnx", "openvino": ".xml", "tensorrt": ".engine"}
 PRECISIONS = ("fp32", "fp16", "int8")
@@ -31,39 +31,32 @@ CHECK_BATCH = 4
 class ExportSettings:
     """What to write and how to check it.
 
-    images: folder, glob or file of pictures for the check and for INT8 calibration; without it pictures are made up
-    (not for INT8). keep_float: layers that INT8 leaves alone ("head", "neck.merge_3"). The three NMS fields are built
-    into `onnx_nms`. batch: null keeps the batch size free, a number fixes it (for TensorRT it is the largest).
+    images: folder, glob or file of pictures for the check and for INT8 calibration, drawn by `seed`; without it pictures
+    are made up (not for INT8). keep_float: layers that INT8 leaves alone ("head", "neck.merge_3"). The three NMS fields
+    are built into `onnx_nms`. batch: null keeps the batch size free, a number fixes it (for TensorRT it is the largest).
     """
 
-    format: str = "onnx"
-    precision: str = "fp32"
-    image_size: int | None = None
-    opset: int = DEFAULT_OPSET
-    batch: int | None = None
-    images: str | None = None
-    check_images: int = 8
-    calibration_images: int = 128
-    calibration: str = "minmax"
-    keep_float: tuple[str, ...] = ()
-    score_threshold: float = 0.05
-    iou_threshold: float = 0.7
-    max_detections: int = 300
+    format: Annotated[str, OneOf(*FORMATS)] = "onnx"
+    precision: Annotated[str, OneOf(*PRECISIONS)] = "fp32"
+    image_size: ImageSize | None = None
+    opset: Opset = DEFAULT_OPSET
+    batch: Count | None = None
+    images: Name | None = None
+    check_images: Count = 8
+    calibration_images: Count = 128
+    calibration: Annotated[str, OneOf("minmax", "entropy", "percentile")] = "minmax"
+    keep_float: tuple[Name, ...] = ()
+    seed: Seed = 0
+    score_threshold: Share = 0.05
+    iou_threshold: Share = 0.7
+    max_detections: Count = 300
 
     def __post_init__(self) -> None:
-        if self.format not in FORMATS:
-            raise UserError(f"format {self.format!r} is unknown; known: {', '.join(FORMATS)}")
-        if self.precision not in PRECISIONS:
-            raise UserError(f"precision {self.precision!r} is unknown; known: {', '.join(PRECISIONS)}")
+        check_object(self)
         if self.precision == "int8" and self.images is None:
             raise UserError("INT8 needs calibration pictures: give a folder with images=...")
         if self.keep_float and self.precision != "int8":
             raise UserError("keep_float counts for precision=int8 alone")
-        if self.image_size is not None:
-            require_side(self.image_size)
-        for name in ("check_images", "calibration_images", "max_detections"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name} must be at least 1, got {getattr(self, name)}")
 
 
 @dataclass(frozen=True)
@@ -203,7 +196,7 @@ def _pictures(settings: ExportSettings, side: int) -> list[np.ndarray]:
     if settings.images is None:
         return generated_pictures(settings.check_images, side)
     inputs: list[np.ndarray] = []
-    for frame in islice(open_frames(settings.images), 4 * count):
+    for frame in islice(open_frames(settings.images, settings.seed), 4 * count):
         if frame.pixels is not None and len(inputs) < count:
             image = np.empty((1, 3, side, side), np.float32)
             fit_into(frame.pixels, image[0], "stretch")

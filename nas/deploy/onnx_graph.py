@@ -9,19 +9,22 @@ import logging
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from annotated_types import Ge, Le
 from onnx import helper
 from torch import nn
 
 from nas.deploy.metadata import KEY, Metadata
 from nas.errors import UserError
+from nas.options import check_value
 
-MINIMUM_OPSET = 17
 DEFAULT_OPSET = 18
 #: The first opset in which quantisation has scales of 16 bits.
 HALF_SCALES_OPSET = 19
+#: The exporter writes opset 18 or later; what it converts down to 17 is no valid graph where a tensor is split unevenly.
+Opset = Annotated[int, Ge(DEFAULT_OPSET), Le(23)]
 #: Operators with learned weights: what comes after the last of them is decoding.
 WEIGHTED = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 VIEWS = frozenset({"Reshape", "Transpose", "Squeeze", "Unsqueeze", "Concat", "Identity"})
@@ -30,10 +33,9 @@ VIEWS = frozenset({"Reshape", "Transpose", "Squeeze", "Unsqueeze", "Concat", "Id
 def export_onnx(model: nn.Module, image_size: int, opset: int = DEFAULT_OPSET, batch: int | None = None) -> Any:
     """The ONNX graph of a fused detector: `images` (B, 3, S, S) -> `scores` (B, N, C), `boxes` (B, N, 4).
 
-    B is symbolic unless `batch` fixes it. Raises UserError for an opset below 17 or one that this torch cannot write.
+    B is symbolic unless `batch` fixes it. Raises UserError for an opset below 18 or one that this torch cannot write.
     """
-    if opset < MINIMUM_OPSET:
-        raise UserError(f"opset must be at least {MINIMUM_OPSET}, got {opset}")
+    check_value("opset", opset, Opset)
     images = torch.zeros(batch or 2, 3, image_size, image_size)
     dynamic = None if batch else {"images": {0: torch.export.Dim("batch", min=1)}}
     model = copy.deepcopy(model).cpu().float().eval()

@@ -42,6 +42,8 @@ class Runtime:
         if pixels.ndim != 4 or pixels.shape[1:] != (3, self.image_size, self.image_size):
             raise UserError(f"the file takes images (B, 3, {self.image_size}, {self.image_size}), got {pixels.shape}")
         outputs = [torch.as_tensor(value) for value in self._in_turns(np.ascontiguousarray(pixels, np.float32))]
+        if bool(outputs[0].isnan().any()):
+            raise UserError("the exported file gives scores that are not numbers: export the checkpoint again")
         if not self.metadata.nms:
             return outputs[0], outputs[1]
         values, boxes, labels = outputs

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import NamedTuple
+from dataclasses import asdict, dataclass, replace
+from typing import Annotated, Any, NamedTuple
 
 import cv2
 import numpy as np
+from annotated_types import Ge, Le, Lt
 from numpy.typing import NDArray
 
 from nas.detection.affine import (
@@ -26,9 +27,13 @@ from nas.detection.decode import ImageSource
 from nas.detection.mosaic import Tile, mosaic_tiles, moved_boxes, whole_tile
 from nas.detection.sada import apply_sada
 from nas.detection.sampler import Draw, companions
-from nas.errors import UserError
+from nas.options import CountOrNone, Rule, Share, check_object
 
 FILL = 114
+#: From the smallest to the largest factor of a random scale.
+Zoom = Annotated[
+    tuple[float, float], Rule("from 0.01 to 100, lowest first", lambda pair: 0.01 <= pair[0] <= pair[1] <= 100)
+]
 
 
 class Sample(NamedTuple):
@@ -46,23 +51,26 @@ class Augmentation:
     Probabilities in [0, 1]; rotation and shear in degrees, drawn from +-; translation a share of the size.
     """
 
-    mosaic: float = 1.0
-    mosaic_pool: int = 64  # partners come from about as many images near in the epoch's order; 0: from all, as official
-    rotation: float = 10.0
-    scale: tuple[float, float] = (0.1, 2.0)
-    shear: float = 2.0
-    translation: float = 0.2
-    mixup: float = 0.15
-    mixup_scale: tuple[float, float] = (0.5, 1.5)
-    flip: float = 0.5
-    flip_vertical: float = 0.0
+    mosaic: Share = 1.0
+    mosaic_pool: CountOrNone = (
+        64  # partners come from about as many images near in the epoch's order; 0: from all, as official
+    )
+    rotation: Annotated[float, Ge(0), Le(180)] = 10.0
+    scale: Zoom = (0.1, 2.0)
+    shear: Annotated[float, Ge(0), Lt(90)] = 2.0
+    translation: Share = 0.2
+    mixup: Share = 0.15
+    mixup_scale: Zoom = (0.5, 1.5)
+    flip: Share = 0.5
+    flip_vertical: Share = 0.0
     sada: bool = True
     sada_in_closing: bool = True  # official: the ramp counts all epochs, so that SADA is strongest in the closing ones
-    hue: float = 0.0
-    saturation: float = 0.0
-    value: float = 0.0
-    multi_scale: float = 0.0  # batches at sizes within +- this share of the image size, multiples of 32
-    closing_epochs: int = 16
+    hue: Share = 0.0
+    saturation: Share = 0.0
+    value: Share = 0.0
+    multi_scale: Share = 0.0  # batches at sizes within +- this share of the image size, multiples of 32
+    closing_epochs: CountOrNone = 16
+    closing_affine: bool = False  # the closing epochs lose mosaic and mixup alone, not the affine map
 
     @classmethod
     def plain(cls, flip: float = 0.0, flip_vertical: float = 0.0) -> Augmentation:
@@ -82,15 +90,13 @@ class Augmentation:
         low, high = image_size * (1 - self.multi_scale), image_size * (1 + self.multi_scale)
         return tuple(range(max(int(np.ceil(low / 32)) * 32, 32), int(high) + 1, 32))
 
+    def decisive(self) -> dict[str, Any]:
+        """The values that decide what comes out, as plain data; what did not exist once counts only where it is used."""
+        return {name: value for name, value in asdict(self).items() if value or name != "closing_affine"}
+
     def checked(self) -> Augmentation:
         """Itself; UserError for a number outside its range."""
-        for name in ("mosaic", "mixup", "flip", "flip_vertical", "hue", "saturation", "value", "multi_scale"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise UserError(f"augmentation.{name}={getattr(self, name)}: between 0 and 1")
-        for name in ("scale", "mixup_scale"):
-            low, high = getattr(self, name)
-            if not 0 < low <= high:
-                raise UserError(f"augmentation.{name}=[{low},{high}]: 0 < low <= high")
+        check_object(self, "augmentation")
         return self
 
 
@@ -107,7 +113,10 @@ class Augmenter:
         """image (S, S, 3) at the draw's size with its boxes."""
         recipe, again = self.recipe, draw.position // len(self._records)
         rng = np.random.default_rng([self.seed, draw.epoch, draw.record, again])
-        if draw.closing or not (recipe.mosaic or recipe.moves or recipe.mixup):
+        moved = (
+            recipe.closing_affine and recipe.moves if draw.closing else recipe.mosaic or recipe.moves or recipe.mixup
+        )
+        if not moved:
             sample = self._stretched(draw)
         else:
             sample = self._composed(draw, rng)
@@ -131,7 +140,7 @@ class Augmenter:
 
     def _composed(self, draw: Draw, rng: np.random.Generator) -> Sample:
         recipe, size = self.recipe, draw.size
-        if rng.random() < recipe.mosaic:
+        if not draw.closing and rng.random() < recipe.mosaic:
             pool = companions(len(self._records), self.seed, draw, recipe.mosaic_pool)
             a, b, c = (int(i) for i in rng.choice(pool, 3))
             tiles, side = mosaic_tiles(rng, (draw.record, a, b, c), self._records, size), 2 * size
@@ -142,7 +151,7 @@ class Augmenter:
         parts = [self._draw_tile(image, tile, affine, factor) for tile in tiles]
         boxes = np.concatenate([part for part, _ in parts])
         labels = np.concatenate([part for _, part in parts])
-        if len(labels) and rng.random() < recipe.mixup:
+        if not draw.closing and len(labels) and rng.random() < recipe.mixup:
             image, boxes, labels = self._mix(Sample(image, boxes, labels), draw, rng)
         image = np.asarray(cv2.cvtColor(image, cv2.COLOR_RGBA2RGB))
         keep = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1]) > 4 * (size / 640) ** 2

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Annotated
+
+from nas.options import Count, Name, OneOf
 
 
 @dataclass
@@ -10,8 +13,8 @@ class Split:
     """Paths relative to the root. COCO: annotations is a JSON file; YOLO: a folder of .txt files (default: the image
     folder with `images` replaced by `labels`)."""
 
-    images: str | None = None
-    annotations: str | None = None
+    images: Name | None = None
+    annotations: Name | None = None
 
 
 @dataclass
@@ -19,25 +22,29 @@ class Download:
     """An archive that belongs to a data set: http, https or file URL, `md5:...` or `sha256:...` or null."""
 
     url: str = ""
-    checksum: str | None = None
+    checksum: Name | None = None
 
 
 @dataclass
 class DataConfig:
-    """One data set; a split without paths does not exist."""
+    """One data set; a split without paths does not exist.
 
-    name: str = "custom"
-    format: str = "coco"  # coco, yolo, or shapes (drawn at first use)
-    root: str | None = None  # default: the first of ./data/NAME and ../shared/data/NAME that exists
+    mode: strict stops at a broken label or image, repair drops or clips it and says so. check: full decodes and hashes
+    every image before a training, labels looks at the annotations alone.
+    """
+
+    name: Name = "custom"
+    format: Annotated[str, OneOf("coco", "yolo", "shapes")] = "coco"  # coco, yolo, or shapes (drawn at first use)
+    root: Name | None = None  # default: the first of ./data/NAME and ../shared/data/NAME that exists
     train: Split = field(default_factory=Split)
     val: Split = field(default_factory=Split)
     test: Split = field(default_factory=Split)
-    classes: list[str] | None = None  # a subset or another order; default: all of the training annotations
-    num_classes: int | None = None  # only checked: an error if the data has another number
-    mode: str = "strict"  # strict: a broken label or image stops; repair: it is dropped or clipped, and reported
-    check: str = "full"  # full: every image is decoded and hashed before training; labels: annotations only
+    classes: list[Name] | None = None  # a subset or another order; default: all of the training annotations
+    num_classes: Count | None = None  # only checked: an error if the data has another number
+    mode: Annotated[str, OneOf("strict", "repair")] = "strict"
+    check: Annotated[str, OneOf("full", "labels")] = "full"
     download: list[Download] = field(default_factory=list)  # what `python -m nas.data action=fetch` gets
-    layout: str = "as_is"  # of the archives: as_is, or a set of nas/detection/annotated, whose annotations are ours
+    layout: Name = "as_is"  # of the archives: as_is, or a set of nas/detection/annotated, whose annotations are ours
 
 
 @dataclass
@@ -45,6 +52,6 @@ class DataCommand:
     """action: check, convert or fetch; `to` and `output` belong to convert, `output` also to fetch."""
 
     data: DataConfig = field(default_factory=DataConfig)
-    action: str = "check"
-    to: str = "yolo"
-    output: str | None = None
+    action: Annotated[str, OneOf("check", "convert", "fetch")] = "check"
+    to: Annotated[str, OneOf("coco", "yolo")] = "yolo"
+    output: Name | None = None

@@ -91,7 +91,7 @@ class DetectionData:
         state = hashlib.blake2b(repr(self.classes).encode(), digest_size=8)
         for record in self.records:
             outlines = [points for polygons in record.polygons for points in polygons]
-            arrays = [record.boxes, record.labels, record.areas, *outlines]
+            arrays: list[NDArray] = [record.boxes, record.labels, record.areas, *outlines]
             arrays += [record.crowd_boxes, record.crowd_labels, record.crowd_areas]
             length = record.path.stat().st_size if record.path.is_file() else 0
             facts = record.path.name, record.image_id, record.width, record.height, length, [a.shape for a in arrays]

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
+from typing import Annotated
 
 import torch
+from annotated_types import Ge, Lt
 from torch import Tensor
 
 from nas.detection.assignment.atss import ATSS
@@ -20,26 +24,19 @@ from nas.detection.losses import (
     side_distances,
 )
 from nas.detection.selection import places
-from nas.errors import UserError
 from nas.models.raw import RawPrediction, at_least_float32
+from nas.options import NotNegative, OneOf, check_object
 
-
-def make_assigner(name: str) -> OTA | TAL | ATSS:
-    """The assigner of that name with its published constants.
-
-    `align_ota_report` follows equation 2 of the DAMO-YOLO report, `tal_report` the normalisation of the TOOD paper.
-    """
-    known: dict[str, OTA | TAL | ATSS] = {
-        "align_ota": OTA(),
-        "align_ota_report": OTA(power=1.0, iou_cost="linear"),
-        "sim_ota": sim_ota(),
-        "atss": ATSS(),
-        "tal": TAL(),
-        "tal_report": TAL(floor=0.0),
-    }
-    if name not in known:
-        raise UserError(f"loss.assigner must be one of {', '.join(known)}, got {name!r}")
-    return known[name]
+#: Assigners by name, with their published constants. `align_ota_report` follows equation 2 of the DAMO-YOLO report,
+#: `tal_report` the normalisation of the TOOD paper.
+ASSIGNERS: dict[str, Callable[[], OTA | TAL | ATSS]] = {
+    "align_ota": OTA,
+    "align_ota_report": partial(OTA, power=1.0, iou_cost="linear"),
+    "sim_ota": sim_ota,
+    "atss": ATSS,
+    "tal": TAL,
+    "tal_report": partial(TAL, floor=0.0),
+}
 
 
 @dataclass
@@ -54,15 +51,15 @@ class LossOptions:
     optimiser step, over all micro-batches and processes.
     """
 
-    assigner: str = "align_ota"
-    classification: str = "qfl"
-    overlap: str = "giou"
-    box_weighting: str = "score"
-    class_weight: float = 1.0
-    box_weight: float = 2.0
-    dfl_weight: float = 0.25
-    distance_margin: float = 0.1
-    auxiliary_weight: float = 0.25
+    assigner: Annotated[str, OneOf(*ASSIGNERS)] = "align_ota"
+    classification: Annotated[str, OneOf("qfl", "bce")] = "qfl"
+    overlap: Annotated[str, OneOf("iou", "giou", "ciou")] = "giou"
+    box_weighting: Annotated[str, OneOf("score", "quality")] = "score"
+    class_weight: NotNegative = 1.0
+    box_weight: NotNegative = 2.0
+    dfl_weight: NotNegative = 0.25
+    distance_margin: Annotated[float, Ge(0), Lt(1)] = 0.1
+    auxiliary_weight: NotNegative = 0.25
     end_to_end: bool = False
     scale_by_batch: bool = False
 
@@ -91,14 +88,8 @@ class DetectionLoss:
     micro_batches: int = 1
 
     def __post_init__(self) -> None:
-        for name, choices in (
-            ("classification", ("qfl", "bce")),
-            ("overlap", ("iou", "giou", "ciou")),
-            ("box_weighting", ("score", "quality")),
-        ):
-            if getattr(self.options, name) not in choices:
-                raise UserError(f"loss.{name} must be one of {', '.join(choices)}, got {getattr(self.options, name)!r}")
-        assigner = make_assigner(self.options.assigner)
+        check_object(self.options, "trainer.loss")
+        assigner = ASSIGNERS[self.options.assigner]()
         self.main_assigner = self.auxiliary_assigner = assigner
         if self.options.end_to_end:
             self.main_assigner = TAL(topk=7, keep=1)

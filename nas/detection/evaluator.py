@@ -13,10 +13,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from nas.detection.dataset import DetectionData
-from nas.detection.loader import Loader, build_loader
+from nas.detection.loader import Loader, Workers, build_loader
+from nas.detection.memory import told_when_full
 from nas.detection.postprocess import postprocess
 from nas.detection.scoring import Evaluation, Found, score_detections
 from nas.errors import UserError
+from nas.models.classes import numbered
+from nas.options import Count, Share, check_keywords
 
 Model = Callable[[Any], Any]
 
@@ -25,12 +28,12 @@ def evaluate(
     model: Model,
     data: DetectionData | Loader,
     image_size: int = 640,
-    batch_size: int = 8,
-    workers: int = 0,
-    score_threshold: float = 0.001,
-    iou_threshold: float = 0.7,
-    max_detections: int = 300,
-    max_candidates: int = 3000,
+    batch_size: Count = 8,
+    workers: Workers = 0,
+    score_threshold: Share = 0.001,
+    iou_threshold: Share = 0.7,
+    max_detections: Count = 300,
+    max_candidates: Count = 3000,
     classes: Sequence[str] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
@@ -48,18 +51,22 @@ def evaluate(
     return score_detections(loader.data, [found[i] for i in range(len(loader.data))], milliseconds=times)
 
 
+@told_when_full("batch_size, image_size or max_candidates")
 def detect(
     model: Model,
     loader: Loader,
-    score_threshold: float = 0.001,
-    iou_threshold: float = 0.7,
-    max_detections: int = 300,
-    max_candidates: int = 3000,
+    score_threshold: Share = 0.001,
+    iou_threshold: Share = 0.7,
+    max_detections: Count = 300,
+    max_candidates: Count = 3000,
     classes: Sequence[str] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[dict[int, Found], dict[str, float]]:
     """Detections by record index, in each image's pixels and the data's labels; and milliseconds an image of the model
     and of the post-processing."""
+    limits = {"score_threshold": score_threshold, "iou_threshold": iou_threshold}
+    limits |= {"max_detections": max_detections, "max_candidates": max_candidates}
+    check_keywords(detect, limits, "")
     lookup = class_lookup(model, loader.data, classes)
     nms = not getattr(model, "end_to_end", False)
     found: dict[int, Found] = {}
@@ -91,8 +98,8 @@ def class_lookup(model: Any, data: DetectionData, classes: Sequence[str] | None 
     """
     names = tuple(classes or getattr(model, "classes", None) or data.classes)
     missing = [name for name in data.classes if name not in names]
-    if missing and len(names) == data.num_classes and all(name.isdigit() for name in names):
-        return np.arange(len(names))  # a model without class names: numbered
+    if missing and len(names) == data.num_classes and numbered(names):
+        return np.arange(len(names))
     if missing:
         raise UserError(
             f"{data.name} has the class {missing[0]!r}, the model has {', '.join(names[:10])}"

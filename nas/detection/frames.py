@@ -33,20 +33,21 @@ class Frame(NamedTuple):
     rate: float = 0.0
 
 
-def open_frames(source: Any) -> Iterator[Frame]:
+def open_frames(source: Any, seed: int | None = None) -> Iterator[Frame]:
     """The pictures of a source, in order; a broken one of several comes with its error instead of its pixels.
 
     source: the path of an image or a video, a folder (with its sub-folders), a glob, an array (H, W, 3), a tensor
-    (3, H, W) or batch of them (uint8 or 0..255), a PIL image, or a sequence of any of these.
+    (3, H, W) or batch of them (uint8 or 0..255), a PIL image, or a sequence of any of these. With a seed the files of a
+    folder, a glob or a sequence come in a drawn order: the first of them are a sample.
     Raises UserError at once if nothing can come of it: a missing path, a glob without matches, a folder without files.
     """
     if isinstance(source, str | Path):
         root, files = _files(str(source))
-        return (frame for file in files for frame in _read(file, root))
+        return (frame for file in _drawn(files, seed) for frame in _read(file, root))
     if isinstance(source, Sequence):
         if not source:
             raise UserError("the source is an empty list")
-        parts = [open_frames(item) for item in source]
+        parts = [open_frames(item, seed) for item in _drawn(source, seed)]
         return (
             frame._replace(name=f"image_{index:05d}") if frame.name == "image_00000" else frame
             for index, part in enumerate(parts)
@@ -87,6 +88,12 @@ def prefetch(frames: Iterable[Frame], depth: int = 4) -> Iterator[Frame]:
             yield item
     finally:
         stop.set()
+
+
+def _drawn(items: Sequence[Any], seed: int | None) -> Sequence[Any]:
+    if seed is None:
+        return items
+    return [items[i] for i in np.random.default_rng(seed).permutation(len(items))]
 
 
 def _files(source: str) -> tuple[Path, list[Path]]:

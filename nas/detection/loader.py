@@ -4,11 +4,12 @@ batches whatever the number of workers or processes."""
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import cv2
 import numpy as np
 import torch
+from annotated_types import Ge, Le
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -17,6 +18,9 @@ from nas.detection.dataset import DetectionData
 from nas.detection.decode import ImageSource
 from nas.detection.sampler import Draw, EpochSampler
 from nas.errors import UserError
+
+#: Processes that prepare batches; 0: none but the caller's.
+Workers = Annotated[int, Ge(0), Le(1024)]
 
 
 class Batch(NamedTuple):
@@ -44,7 +48,7 @@ class Loader:
     def __init__(self, data: DetectionData, sampler: EpochSampler, batches: DataLoader) -> None:
         self.data, self.sampler, self._batches = data, sampler, batches
         self._stream: Iterator[dict[str, Any]] | None = None
-        self._expected: dict[str, int | None] = {}
+        self._expected: dict[str, float | None] = {}
 
     def __len__(self) -> int:
         return len(self.sampler)
@@ -94,11 +98,11 @@ class Loader:
             iterator._shutdown_workers()
             self._batches._iterator = None
 
-    def state_dict(self) -> dict[str, int | None]:
+    def state_dict(self) -> dict[str, float | None]:
         """The sampler's state: a few integers."""
         return self.sampler.state_dict()
 
-    def load_state_dict(self, state: dict[str, int | None]) -> None:
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         """Resume at exactly the next batch."""
         self.sampler.load_state_dict(state)
 
@@ -117,23 +121,20 @@ def build_loader(
     total_epochs: int | None = None,
     pin_memory: bool = False,
     endless: bool = False,
+    closing_epochs: float | None = None,
 ) -> Loader:
     """A loader of `data`: `batch_size` images a process, stretched to image_size x image_size.
 
     train: shuffled, augmented by `augmentation` (None: plain stretch and flip); otherwise in order, plain stretch.
     cache: "none", "ram" (images decoded once and kept stretched to image_size), or "auto". endless: workers prepare the
-    next epoch before this one ends, for plans that do not change between epochs. UserError for empty data.
+    next epoch before this one ends, for plans that do not change between epochs. closing_epochs: instead of the recipe's.
+    UserError for empty data.
     """
     if not len(data):
         raise UserError(f"{data.name} {data.split}: no images; check its annotations and folder")
     if batch_size < 1 or workers < 0:
         raise UserError(f"batch size {batch_size} and workers {workers}: at least 1 and 0 are needed")
     recipe = (augmentation or Augmentation.plain(flip=0.5)).checked() if train else Augmentation.plain()
-    if total_epochs is not None and recipe.mosaic and recipe.closing_epochs >= total_epochs:
-        raise UserError(
-            f"augmentation.closing_epochs={recipe.closing_epochs} leaves no epoch with mosaic in a training of "
-            f"{total_epochs}; lower it"
-        )
     sampler = EpochSampler(
         len(data),
         batch_size,
@@ -143,7 +144,7 @@ def build_loader(
         rank,
         world_size,
         total_epochs,
-        recipe.closing_epochs,
+        recipe.closing_epochs if closing_epochs is None else closing_epochs,
         endless and workers > 0,
     )
     source = ImageSource(data.records, image_size, cache, capacity=4 * recipe.mosaic_pool)

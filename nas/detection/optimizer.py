@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
+from annotated_types import Ge, Lt
 from torch import nn
 
 from nas.detection.schedule import Schedule
 from nas.errors import UserError
+from nas.options import NotNegative, OneOf, Positive
 
 _NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm)
 
@@ -19,11 +22,11 @@ class OptimizerOptions:
     """name: sgd (Nesterov) or adamw; lr_per_image times the batch of one optimiser step is the peak rate, unless `lr`
     gives the peak itself."""
 
-    name: str = "sgd"
-    lr_per_image: float = 0.01 / 64
-    lr: float | None = None
-    momentum: float = 0.9
-    weight_decay: float = 5e-4
+    name: Annotated[str, OneOf("sgd", "adamw")] = "sgd"
+    lr_per_image: Positive = 0.01 / 64
+    lr: Positive | None = None
+    momentum: Annotated[float, Ge(0), Lt(1)] = 0.9
+    weight_decay: NotNegative = 5e-4
 
     def peak_rate(self, batch: int) -> float:
         """Peak learning rate for `batch` images a step (all processes and accumulated batches together)."""
@@ -58,9 +61,7 @@ def make_optimizer(modules: Iterable[nn.Module], options: OptimizerOptions) -> t
         raise UserError("nothing is left to train: every parameter is frozen")
     if options.name == "sgd":
         return torch.optim.SGD(groups, lr=0.0, momentum=options.momentum, nesterov=options.momentum > 0)
-    if options.name == "adamw":
-        return torch.optim.AdamW(groups, lr=0.0, betas=(options.momentum, 0.999))
-    raise UserError(f"trainer.optimizer.name must be sgd or adamw, got {options.name!r}")
+    return torch.optim.AdamW(groups, lr=0.0, betas=(options.momentum, 0.999))
 
 
 def set_rates(optimizer: torch.optim.Optimizer, schedule: Schedule, position: float) -> float:

@@ -14,8 +14,9 @@ from torch import Tensor
 
 from nas.detection.frames import Frame, prefetch
 from nas.detection.images import BACKGROUND, Pixels
+from nas.detection.memory import told_when_full
 from nas.detection.postprocess import Detections, postprocess
-from nas.errors import UserError
+from nas.options import Count, Share, check_object
 
 Resize = Literal["stretch", "letterbox"]
 
@@ -41,23 +42,16 @@ class PredictOptions:
     aspect, pad with grey 114). `max_detections` a picture; `agnostic` lets boxes of different classes compete.
     """
 
-    score_threshold: float = 0.3
-    iou_threshold: float = 0.7
-    max_detections: int = 300
-    max_candidates: int = 30_000
+    score_threshold: Share = 0.3
+    iou_threshold: Share = 0.7
+    max_detections: Count = 300
+    max_candidates: Count = 30_000
     agnostic: bool = False
     resize: Resize = "stretch"
-    batch: int = 1
+    batch: Count = 1
 
     def __post_init__(self) -> None:
-        for name in ("score_threshold", "iou_threshold"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise UserError(f"{name} must lie in 0..1, got {getattr(self, name)}")
-        for name in ("max_detections", "max_candidates", "batch"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if self.resize not in ("stretch", "letterbox"):
-            raise UserError(f"resize must be stretch or letterbox, got {self.resize!r}")
+        check_object(self)
 
 
 @dataclass(frozen=True)
@@ -112,6 +106,7 @@ class Predictor:
         while batch := list(islice(ahead, self.options.batch)):
             yield from self.predict_batch(batch)
 
+    @told_when_full("batch, image_size or max_candidates")
     def predict_batch(self, frames: Sequence[Frame]) -> list[Prediction]:
         """Predictions of a few frames in one run of the network; the unreadable ones take no part."""
         readable = [frame.pixels for frame in frames if frame.pixels is not None]

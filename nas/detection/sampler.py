@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -87,7 +87,7 @@ class EpochSampler:
         rank: int = 0,
         world_size: int = 1,
         total_epochs: int | None = None,
-        closing_epochs: int = 0,
+        closing_epochs: float = 0,
         endless: bool = False,
     ) -> None:
         self.endless = endless
@@ -130,7 +130,7 @@ class EpochSampler:
         before = self.total_epochs - self.closing_epochs
         return min(epochs / self.total_epochs, 1.0), epochs / before if before > 0 else 1.0
 
-    def state_dict(self) -> dict[str, int | None]:
+    def state_dict(self) -> dict[str, float | None]:
         """Where the next batch is, and what the order depends on."""
         return {
             "epoch": self.epoch,
@@ -142,7 +142,7 @@ class EpochSampler:
             "closing_epochs": self.closing_epochs,
         }
 
-    def load_state_dict(self, state: dict[str, int | None]) -> None:
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on where the state was taken; UserError if the data, the seed or the global batch is another one."""
         mine = self.state_dict()
         for key, what in (("length", "number of images"), ("seed", "seed"), ("global_batch", "global batch size")):

@@ -12,6 +12,7 @@ from nas.detection.problems import Problem
 from nas.detection.shapes import draw_shapes
 from nas.detection.yolo_format import read_yolo, yolo_classes
 from nas.errors import UserError
+from nas.options import check_object
 
 SPLITS = ("train", "val", "test")
 
@@ -25,10 +26,7 @@ def load_splits(
     splits are matched by name. UserError, before anything long: missing root, file or split, unknown class, another
     number of classes than data.num_classes, and in strict mode any broken label or image.
     """
-    if config.mode not in ("strict", "repair"):
-        raise UserError(f"data.mode={config.mode}: strict or repair")
-    if config.check not in ("full", "labels"):
-        raise UserError(f"data.check={config.check}: full or labels")
+    check_object(config, "data")
     root = data_root(config)
     names = list(classes) if classes else list(config.classes) if config.classes else None
     splits: dict[str, DetectionData] = {}
@@ -79,8 +77,6 @@ def data_root(config: DataConfig) -> Path:
 def _read(config: DataConfig, root: Path, split: str, paths: Split) -> tuple[DetectionData, list[Problem]]:
     if config.format == "shapes":
         draw_shapes(root)
-    elif config.format not in ("coco", "yolo"):
-        raise UserError(f"data.format={config.format}: coco, yolo or shapes")
     if config.format == "yolo":
         if not paths.images:
             raise UserError(f"data.{split}.images is missing: the folder of the images")

@@ -22,16 +22,18 @@ from nas.detection.distill import Distiller
 from nas.detection.distributed import share_batch_norm
 from nas.detection.ema import Ema
 from nas.detection.loader import build_loader
+from nas.detection.memory import told_when_full
 from nas.detection.norm_statistics import NormStatistics
 from nas.detection.optimizer import make_optimizer
 from nas.detection.schedule import Schedule
 from nas.detection.trainer import Trainer
 from nas.detection.training_network import TrainingNetwork, neck_channels
-from nas.detection.training_options import DistillOptions, TrainerOptions
+from nas.detection.training_options import DistillOptions, Phases, TrainerOptions
 from nas.detection.training_setup import load_teacher, make_fabric, prepare_detector
 from nas.detection.training_state import Position, TrainingParts, read_state
 from nas.detection.validation import Validator
 from nas.errors import UserError
+from nas.options import check_object
 from nas.spec import DetectorSpec, digest
 
 
@@ -63,6 +65,10 @@ class TrainingTask:
     device: str = "auto"
 
 
+@told_when_full(
+    "trainer.batch_size or image_size, raise trainer.accumulate, or set trainer.cache=none and fewer trainer.workers "
+    "(what was saved last is intact: resume goes on from it)"
+)
 def run_training(task: TrainingTask, folder: str | Path, resume: bool = False, progress: bool = True) -> TrainingResult:
     """Train `task`, leaving in `folder` last and best checkpoints, the full state, logs and TensorBoard events.
 
@@ -73,6 +79,7 @@ def run_training(task: TrainingTask, folder: str | Path, resume: bool = False, p
     if not 0 <= task.seed < 2**32:
         raise UserError(f"seed must be from 0 to {2**32 - 1}, got {task.seed}")
     options = task.options.checked()
+    check_object(task.distill, "distill")
     fabric = make_fabric(task.device, options.precision, options.sync_batch_norm)
     if options.channels_last is None:
         precise = fabric.device.type == "cpu" and fabric.strategy.precision.precision in ("32-true", "64-true")
@@ -97,6 +104,7 @@ def _train(
     state = read_state(folder) if resume else None
     if state is None and (folder / "last.state").exists():
         raise UserError(f"{folder} already holds a training: resume it, or choose another folder")
+    phases = Phases.of(options, task.augmentation)
     torch.manual_seed(task.seed)
     source = folder / "last.safetensors" if resume else task.model
     detector = prepare_detector(source, task.train.classes, task.image_size)
@@ -129,9 +137,10 @@ def _train(
         world_size=fabric.world_size,
         total_epochs=options.epochs,
         pin_memory=fabric.device.type == "cuda",
+        closing_epochs=phases.closing,
         endless=options.minutes is None,  # the clock changes the plan of every epoch
     )
-    schedule = _schedule(task, -(-len(loader) // options.accumulate))
+    schedule = _schedule(task, phases, -(-len(loader) // options.accumulate))
     parts = TrainingParts(network, ema, optimizer, loader, fabric.strategy.precision, Position())
     fingerprint = _fingerprint(task, detector)
     if state is not None:
@@ -160,6 +169,8 @@ def _train(
         fingerprint,
         progress,
     )
+    if phases.shortened:
+        trainer.log.say(f"{options.epochs} epochs are too few for the recipe's phases: {phases}")
     trainer.fit()
     position = parts.position
     best, last = folder / "best.safetensors", folder / "last.safetensors"
@@ -178,19 +189,13 @@ def _network(task: TrainingTask, detector: Any, teacher: Any | None) -> Training
     return TrainingNetwork(detector, distiller, task.options.freeze)
 
 
-def _schedule(task: TrainingTask, steps_per_epoch: int) -> Schedule:
+def _schedule(task: TrainingTask, phases: Phases, steps_per_epoch: int) -> Schedule:
     options, shape = task.options, task.options.schedule
-    tail = task.augmentation.closing_epochs if shape.tail_epochs is None else shape.tail_epochs
-    if shape.warmup_epochs + tail > options.epochs:
-        raise UserError(
-            f"trainer.epochs={options.epochs} is shorter than warm-up ({shape.warmup_epochs:g}) and closing epochs "
-            f"({tail:g}) together; lower trainer.schedule.warmup_epochs and augmentation.closing_epochs"
-        )
     return Schedule(
         options.optimizer.peak_rate(options.batch_size),
         options.epochs * steps_per_epoch,
-        shape.warmup_epochs * steps_per_epoch,
-        tail * steps_per_epoch,
+        phases.warmup * steps_per_epoch,
+        phases.tail * steps_per_epoch,
         shape.end_ratio,
         shape.warmup_power,
         shape.shape,
@@ -220,5 +225,5 @@ def _fingerprint(task: TrainingTask, detector: Any) -> dict[str, Any]:
 def _recipe(task: TrainingTask) -> str:
     """Digest of everything else that decides the result: losses, optimiser, augmentation, the network's description."""
     network = digest(task.model) if isinstance(task.model, DetectorSpec) else ""
-    facts = [task.options.decisive(), asdict(task.augmentation), asdict(task.distill), network]
+    facts = [task.options.decisive(), task.augmentation.decisive(), asdict(task.distill), network]
     return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:16]

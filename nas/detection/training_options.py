@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
+from annotated_types import Ge, Le, Lt
+
+from nas.detection.augment import Augmentation
 from nas.detection.detection_loss import LossOptions
+from nas.detection.distill import KINDS
+from nas.detection.loader import Workers
 from nas.detection.optimizer import OptimizerOptions
 from nas.errors import UserError
+from nas.options import Count, CountOrNone, Name, NotNegative, OneOf, Positive, Share, check_object
 
 PRECISIONS = ("auto", "fp32", "bf16", "fp16", "fp64")
 
@@ -19,13 +25,45 @@ FREE_OPTIONS = ("threads", "workers", "cache", "compile", "save_seconds", "save_
 class ScheduleOptions:
     """Learning rate over the training, lengths in epochs; tail_epochs None takes the augmentation's closing epochs."""
 
-    warmup_epochs: float = 5.0
-    tail_epochs: float | None = None
-    end_ratio: float = 0.05
-    warmup_power: float = 2.0
-    shape: str = "cosine"
-    warmup_bias: float | None = None
-    warmup_momentum: float | None = None
+    warmup_epochs: NotNegative = 5.0
+    tail_epochs: NotNegative | None = None
+    end_ratio: Share = 0.05
+    warmup_power: Annotated[float, Ge(0), Le(10)] = 2.0
+    shape: Annotated[str, OneOf("cosine", "linear", "constant")] = "cosine"
+    warmup_bias: NotNegative | None = None
+    warmup_momentum: Annotated[float, Ge(0), Lt(1)] | None = None
+
+
+@dataclass(frozen=True)
+class Phases:
+    """Epochs of the warm-up, of the tail at the constant rate, and of the closing augmentation."""
+
+    warmup: float
+    tail: float
+    closing: float
+    shortened: bool = False
+
+    @classmethod
+    def of(cls, options: TrainerOptions, augmentation: Augmentation) -> Phases:
+        """Those of a recipe; a training too short for them gives them half of its epochs, in their proportion."""
+        warmup, tail, closing = (
+            options.schedule.warmup_epochs,
+            options.schedule.tail_epochs,
+            augmentation.closing_epochs,
+        )
+        tail = float(closing) if tail is None else tail
+        if warmup + tail <= options.epochs and not (augmentation.mosaic and closing >= options.epochs):
+            return cls(warmup, tail, closing)
+        share = 0.5 * options.epochs / (warmup + max(tail, closing))
+        return cls(warmup * share, tail * share, closing * share, True)
+
+    def __str__(self) -> str:
+        parts = (
+            ("warm-up", self.warmup),
+            ("constant rate at the end", self.tail),
+            ("closing augmentation", self.closing),
+        )
+        return ", ".join(f"{name} {epochs:.2g}" for name, epochs in parts)
 
 
 @dataclass
@@ -36,9 +74,9 @@ class EmaOptions:
     best checkpoint holds them (0: the running ones, as official).
     """
 
-    decay: float = 0.9998
-    ramp: float = 2000.0
-    norm_images: int = 0
+    decay: Annotated[float, Ge(0), Lt(1)] = 0.9998
+    ramp: Positive = 2000.0
+    norm_images: CountOrNone = 0
 
 
 @dataclass
@@ -48,11 +86,11 @@ class DistillOptions:
     stop_in_tail: without teacher in the closing epochs, as the report writes (the official code keeps it on).
     """
 
-    teacher: str | None = None
-    kind: str = "cwd"
-    weight: float = 1.0
-    end_weight: float = 0.1
-    tau: float = 1.0
+    teacher: Name | None = None
+    kind: Annotated[str, OneOf(*KINDS)] = "cwd"
+    weight: NotNegative = 1.0
+    end_weight: NotNegative = 0.1
+    tau: Positive = 1.0
     stop_in_tail: bool = False
 
 
@@ -77,24 +115,24 @@ class TrainerOptions:
     freeze: names of modules that are not trained, such as backbone or backbone.block_list.0.
     """
 
-    epochs: int = 300
-    minutes: float | None = None
-    batch_size: int = 256
-    accumulate: int = 1
-    workers: int = 8
-    threads: int | None = None
-    cache: str = "none"
-    precision: str = "auto"
+    epochs: Count = 300
+    minutes: Positive | None = None
+    batch_size: Count = 256
+    accumulate: Count = 1
+    workers: Workers = 8
+    threads: Annotated[int, Ge(1), Le(1024)] | None = None
+    cache: Annotated[str, OneOf("none", "ram", "auto")] = "none"
+    precision: Annotated[str, OneOf(*PRECISIONS)] = "auto"
     channels_last: bool | None = None
     compile: bool = False
     sync_batch_norm: bool = True
-    clip: float | None = None
-    evaluate_every: int = 10
-    patience: int = 0
-    save_seconds: float = 60.0
-    save_steps: int = 0
-    log_steps: int = 10
-    freeze: list[str] = field(default_factory=list)
+    clip: NotNegative | None = None
+    evaluate_every: Count = 10
+    patience: CountOrNone = 0
+    save_seconds: NotNegative = 60.0
+    save_steps: CountOrNone = 0
+    log_steps: Count = 10
+    freeze: list[Name] = field(default_factory=list)
     optimizer: OptimizerOptions = field(default_factory=OptimizerOptions)
     schedule: ScheduleOptions = field(default_factory=ScheduleOptions)
     loss: LossOptions = field(default_factory=LossOptions)
@@ -106,20 +144,7 @@ class TrainerOptions:
 
     def checked(self) -> TrainerOptions:
         """Itself; UserError for a value that cannot be used."""
-        for name in ("epochs", "batch_size", "accumulate", "evaluate_every", "log_steps"):
-            if getattr(self, name) < 1:
-                raise UserError(f"trainer.{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("workers", "patience", "save_steps"):
-            if getattr(self, name) < 0:
-                raise UserError(f"trainer.{name} must not be negative, got {getattr(self, name)}")
-        if self.threads is not None and self.threads < 1:
-            raise UserError(f"trainer.threads must be at least 1, got {self.threads}")
-        if self.minutes is not None and self.minutes <= 0:
-            raise UserError(f"trainer.minutes must be positive, got {self.minutes}")
-        if self.precision not in PRECISIONS:
-            raise UserError(f"trainer.precision must be one of {', '.join(PRECISIONS)}, got {self.precision!r}")
-        if self.schedule.shape not in ("cosine", "linear", "constant"):
-            raise UserError(f"trainer.schedule.shape must be cosine, linear or constant, got {self.schedule.shape!r}")
+        check_object(self, "trainer")
         return self
 
     def local_batch(self, processes: int) -> int:

@@ -22,7 +22,7 @@ from nas.errors import UserError
 from nas.models.baselines import BASELINES, build_baseline
 from nas.models.build import build_model
 from nas.models.checkpoint import Origin, load_checkpoint
-from nas.models.classes import class_names
+from nas.models.classes import class_names, numbered
 from nas.models.detector import DetectionModel, build_detector
 from nas.spec import require_side
 
@@ -130,13 +130,17 @@ def require_training_form(detector: Any) -> None:
 
 
 def adapt_classes(detector: Any, classes: Sequence[str]) -> Any:
-    """The detector for other classes: itself if they are the same, else a new one with all other weights.
+    """The detector for other classes: itself if they are the same or its own are mere numbers, else a new one with
+    all other weights.
 
     Raises UserError for a form for deployment.
     """
     require_training_form(detector)
     classes = tuple(classes)
     if tuple(detector.classes) == classes:
+        return detector
+    if len(detector.classes) == len(classes) and numbered(detector.classes):
+        detector.classes = classes
         return detector
     fresh = _rebuild(detector, class_names(len(classes), classes))
     with torch.random.fork_rng([]):

@@ -101,8 +101,19 @@ def load_weights(model: Any, state: Mapping[str, Tensor], source: str, optional:
                 break
         else:
             raise UserError(f"{source} does not fit the architecture: {problem}")
+    require_finite(state, source)
     model.load_state_dict(dict(state), strict=False)
     model.origin = Origin.of(model, state, source)
+
+
+def require_finite(state: Mapping[str, Tensor], source: str) -> None:
+    """UserError that counts and names the entries with NaN or infinity: such a detector would find nothing, in silence."""
+    broken = [name for name, value in state.items() if not bool(torch.isfinite(value).all())]
+    if broken:
+        raise UserError(
+            f"{source} has values that are not finite in {len(broken)} of {len(state)} entries ({', '.join(broken[:3])}"
+            f"{', ...' if len(broken) > 3 else ''}): it is broken, take an earlier checkpoint"
+        )
 
 
 def _difference(own: Mapping[str, Tensor], state: Mapping[str, Tensor], optional: tuple[str, ...]) -> str:

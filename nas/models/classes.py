@@ -19,6 +19,12 @@ COCO_CLASSES = tuple(
 )
 
 
+def numbered(classes: Sequence[str]) -> bool:
+    """Whether the names are none, only the labels: "class 0", "class 1", ... as `class_names` gives, or "0", "1", ..."""
+    labels = range(len(classes))
+    return tuple(classes) in (tuple(f"class {i}" for i in labels), tuple(str(i) for i in labels))
+
+
 def class_names(num_classes: int, classes: Sequence[str] | None = None) -> tuple[str, ...]:
     """`classes` checked against their number, or default names for it.
 

@@ -129,6 +129,31 @@ def test_mixup_appends_the_other_images_boxes_at_half_strength(coloured: Detecti
             assert (centre[expected > 0] >= expected[expected > 0] - 3).all()
 
 
+def test_closing_epochs_may_keep_the_affine_map(coloured: DetectionData) -> None:
+    """Then they lose mosaic and mixup alone: what a recipe without these two draws in its other epochs."""
+    recipe = Augmentation(closing_affine=True, sada=False, mixup=1.0)
+    without = Augmentation(mosaic=0.0, mixup=0.0, sada=False)
+    rows = [
+        [augmenter(coloured, recipe)(draw(i, opening=1.0)) for i in range(4)],
+        [augmenter(coloured, Augmentation(sada=False, mixup=1.0))(draw(i, opening=1.0)) for i in range(4)],
+    ]
+    for kept, still in zip(*rows, strict=True):
+        assert kept.image.shape == still.image.shape and not np.array_equal(kept.image, still.image)
+        assert len(kept.labels) <= 1  # of one image alone
+    moved = [augmenter(coloured, without)(draw(i)).image for i in range(4)]
+    assert all(len(np.unique(image.reshape(-1, 3), axis=0)) > 1 for image in moved)
+    plain = Augmentation.plain()
+    plain.closing_affine = True
+    assert np.array_equal(
+        augmenter(coloured, plain)(draw(1, opening=1.0)).image, augmenter(coloured, Augmentation.plain())(draw(1)).image
+    )
+
+
+def test_a_field_that_is_new_counts_only_where_it_is_used() -> None:
+    assert "closing_affine" not in Augmentation().decisive()
+    assert Augmentation(closing_affine=True).decisive() == Augmentation().decisive() | {"closing_affine": True}
+
+
 def test_closing_epochs_are_a_stretch_and_a_flip(coloured: DetectionData) -> None:
     make = augmenter(coloured, Augmentation(sada=False, flip=0.0))
     sample = make(draw(1, opening=1.0))
@@ -284,7 +309,7 @@ def test_colour_jitter_is_an_identity_at_zero_and_keeps_grey_grey() -> None:
 
 @pytest.mark.parametrize("wrong", [{"flip": 1.5}, {"scale": (0.0, 1.0)}, {"mixup_scale": (2.0, 1.0)}, {"mosaic": -1}])
 def test_wrong_recipes_are_named(wrong: dict) -> None:
-    with pytest.raises(UserError, match=f"augmentation.{next(iter(wrong))}="):
+    with pytest.raises(UserError, match=f"augmentation.{next(iter(wrong))} must be"):
         Augmentation(**wrong).checked()
 
 

@@ -7,6 +7,7 @@ import io
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -154,8 +155,26 @@ def test_classes_that_do_not_fit_are_named(data: DetectionData) -> None:
         4,
     ]
     assert class_lookup(Oracle(data, tuple("01234"), 64), data).tolist() == [0, 1, 2, 3, 4]
+    assert class_lookup(Oracle(data, tuple(f"class {i}" for i in range(5)), 64), data).tolist() == [0, 1, 2, 3, 4]
+    for names in (tuple("12345"), tuple("10234"), tuple("0123"), ("class 1", "class 0", *"234")):
+        with pytest.raises(UserError, match="has the class 'disc', the model has"):
+            class_lookup(Oracle(data, names, 64), data)
     with pytest.raises(UserError, match="gives 6 classes, but 5"):
         evaluate(lambda x: (torch.zeros(len(x), 4, 6), torch.zeros(len(x), 4, 4)), data, 64)
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        ({"iou_threshold": -3}, "iou_threshold must be a number from 0 to 1, got -3"),
+        ({"score_threshold": float("nan")}, "score_threshold must be a number from 0 to 1, got nan"),
+        ({"max_detections": 0}, "max_detections must be a whole number from 1"),
+        ({"max_candidates": 2.5}, "max_candidates must be a whole number from 1"),
+    ],
+)
+def test_options_are_checked_before_anything_runs(data: DetectionData, options: dict[str, Any], line: str) -> None:
+    with pytest.raises(UserError, match=line):
+        evaluate(lambda images: pytest.fail("it ran"), data, 64, **options)
 
 
 def test_time_model() -> None:

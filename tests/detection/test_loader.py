@@ -225,7 +225,6 @@ def test_reduced_decoding_and_orientation(tmp_path: Path) -> None:
     [
         ({"batch_size": 0}, "batch size 0"),
         ({"cache": "disk"}, "none, ram or auto"),
-        ({"total_epochs": 10, "augmentation": Augmentation()}, "closing_epochs=16 leaves no epoch"),
     ],
 )
 def test_wrong_options(data: DetectionData, options: dict, message: str) -> None:

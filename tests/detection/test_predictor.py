@@ -135,3 +135,14 @@ def test_prefetch_hands_on_errors_and_stops():
     endless = prefetch(iter(int, 1), 2)
     assert next(endless) == 0
     endless.close()
+
+
+def test_a_seed_draws_the_order_of_the_files(tmp_path):
+    for index in range(20):
+        Image.new("L", (4, 4), index).save(tmp_path / f"{index:02d}.png")
+    names = [frame.name for frame in open_frames(tmp_path)]
+    drawn = [[frame.name for frame in open_frames(tmp_path, seed)] for seed in (0, 0, 1)]
+    assert drawn[0] == drawn[1] != drawn[2] and sorted(drawn[0]) == names == sorted(drawn[2])
+    assert drawn[0] != names and set(drawn[0][:5]) != set(names[:5])
+    listed = [f"{tmp_path}/{name}" for name in names]
+    assert [frame.name for frame in open_frames(listed, 0)] == drawn[0]

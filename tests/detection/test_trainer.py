@@ -276,10 +276,9 @@ def test_a_validation_without_boxes_still_leaves_the_best(tiny, root, tmp_path):
 
 def test_unusable_settings_are_told(tiny, root, tmp_path):
     for changes, words in (
-        ({"epochs": 1}, "shorter than warm-up"),
         ({"precision": "fp8"}, "trainer.precision must be one of"),
         ({"precision": "fp16"}, "needs a GPU"),
-        ({"minutes": -1.0}, "trainer.minutes must be positive"),
+        ({"minutes": -1.0}, "trainer.minutes must be a number above 0 or null, got -1.0"),
     ):
         with pytest.raises(UserError, match=words):
             run(tiny, root, tmp_path / "run", changes, augment=False)
@@ -287,6 +286,44 @@ def test_unusable_settings_are_told(tiny, root, tmp_path):
         run(tiny, root, tmp_path / "run", image_size=100)
     with pytest.raises(UserError, match="seed must be from 0 to 4294967295, got -1"):
         run(tiny, root, tmp_path / "run", seed=-1)
+
+
+def test_a_short_training_has_all_phases(tiny, root, tmp_path):
+    """One epoch of six steps with a recipe of 1 epoch of warm-up and 1 at the end: half of it is left to the phases."""
+    run(tiny, root, tmp_path / "run", {"epochs": 1})
+    rates = [float(row["lr"]) for row in steps(tmp_path / "run")]
+    assert rates[:2] == pytest.approx([0, 0.02 * (1 / 1.5) ** 2]) and rates[5] == pytest.approx(0.001)
+    assert rates[1] < rates[2] > rates[3] > rates[4] > rates[5]
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (
+            torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB"),
+            "out of memory on the GPU: lower trainer",
+        ),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), "out of memory on the GPU: lower trainer"),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), "out of memory: lower trainer"),
+        (MemoryError(), "out of memory: lower trainer.batch_size or image_size"),
+        (RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed."), "prepares batches was killed"),
+        (RuntimeError("unable to allocate shared memory(shm) for file"), "out of shared memory: lower"),
+    ],
+)
+def test_memory_that_runs_out_is_one_line(tiny, root, tmp_path, monkeypatch, error, line):
+    def full(self):
+        raise error
+
+    monkeypatch.setattr(Trainer, "fit", full)
+    with pytest.raises(UserError, match=line) as told:
+        run(tiny, root, tmp_path / "run")
+    assert "\n" not in str(told.value) and "resume" in str(told.value)
+
+
+def test_other_errors_stay_what_they_are(tiny, root, tmp_path, monkeypatch):
+    monkeypatch.setattr(Trainer, "fit", Mock(side_effect=RuntimeError("sizes do not match")))
+    with pytest.raises(RuntimeError, match="sizes do not match"):
+        run(tiny, root, tmp_path / "run")
 
 
 def test_half_precision_on_the_cpu(tiny, root, tmp_path):

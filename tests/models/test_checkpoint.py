@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from nas.detector import Detector
 from nas.errors import UserError
 from nas.models.build import build_model
 from nas.models.checkpoint import load_checkpoint, read_header, save_checkpoint
@@ -97,6 +99,19 @@ def test_what_does_not_fit_is_named(model, tmp_path):
         with pytest.raises(UserError, match=words) as error:
             load_checkpoint(path)
         assert "\n" not in str(error.value) and "model.safetensors" in str(error.value)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_broken_weights_are_told(model, tmp_path, value):
+    with torch.no_grad():
+        model.neck.merge_3.conv1.conv.weight.view(-1)[5] = value
+    path = save_checkpoint(tmp_path / "model.safetensors", model)
+    with pytest.raises(
+        UserError, match=r"values that are not finite in 1 of \d+ entries \(neck.merge_3.conv1.conv.weight\)"
+    ):
+        load_checkpoint(path)
+    with pytest.raises(UserError, match="the model has values that are not finite"):
+        Detector(model).predict(np.zeros((8, 8, 3), np.uint8))
 
 
 def test_a_failed_write_keeps_the_old_file(model, tmp_path, monkeypatch):
