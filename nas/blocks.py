@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal, Union, get_args
 
-from nas.errors import SpecError
+from nas.errors import SpecError, shown
 
 Activation = Literal["relu", "silu"]
 ResidualKind = Literal["k1kx", "kxkx", "k1kxk1", "k1dwk1", "k1dwsek1"]
@@ -17,11 +17,17 @@ SppKind = Literal["none", "spp", "sppf", "sppelan"]
 FusionKind = Literal["conv", "csp", "csp_rep", "elan"]
 
 
+#: The most channels, units or classes that anything can have.
+MOST = 100_000
+
+
 def require_positive(owner: object, *names: str) -> None:
     for name in names:
         value = getattr(owner, name)
-        if type(value) is not int or value < 1:
-            raise SpecError(f"{type(owner).__name__}.{name} must be a positive integer, got {value!r}")
+        if type(value) is not int or not 1 <= value <= MOST:
+            raise SpecError(
+                f"{type(owner).__name__}.{name} must be a positive integer of at most {MOST:,}, got {shown(value)}"
+            )
 
 
 def require_choice(owner: object, name: str, options: Any) -> None:
@@ -161,10 +167,14 @@ class GELAN:
         require_block(self)
         require_positive(self, "entry", "hidden", "inner")
         require_choice(self, "down", DownKind)
-        if type(self.depth) is not int or self.depth < 0:
+        if type(self.depth) is not int or not 0 <= self.depth <= MOST:
             raise SpecError(f"GELAN.depth must be 0 (ELAN1) or more, got {self.depth!r}")
         if self.hidden % 2 or self.stride != 2:
             raise SpecError("GELAN.hidden must be even and GELAN.stride 2")
+        if self.depth and self.inner < 2:
+            raise SpecError("GELAN.inner must be at least 2: the units of its branches have half of it")
+        if self.down == "adown" and self.entry % 2:
+            raise SpecError(f"GELAN.entry must be even with down=adown, got {self.entry}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class UserError(Exception):
     """Something the user gave cannot be used; the message is one line with the thing and the remedy."""
@@ -17,3 +19,13 @@ class Caution(UserWarning):
 
 class InternalError(Exception):
     """Two results of the program contradict each other: a defect of the program, never of what the user gave."""
+
+
+def shown(value: Any) -> str:
+    """A value for a message: one short line, whatever it is."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # thousands of digits, or a list within itself
+        return "something too large to show"
+    text = "".join(char if char.isprintable() else "?" for char in text)
+    return text if len(text) <= 80 else f"{text[:77]}..."

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_
 
 from annotated_types import Ge, Gt, Le, Lt, MaxLen, MinLen, MultipleOf
 
-from nas.errors import UserError
+from nas.errors import UserError, shown
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
@@ -92,6 +92,7 @@ Pixels = Annotated[int, Ge(1), Le(8192)]
 ImageSize = Annotated[int, Ge(32), Le(8192), MultipleOf(32)]
 """Side of a detector's square input in pixels, which its strides must divide."""
 Name = Annotated[str, MinLen(1)]
+Threads = Annotated[int, Ge(1), Le(1024)]
 Width = Annotated[int, Ge(1), Le(65_536)]
 """Channels of a map."""
 Kernel = Annotated[int, Ge(1), Le(31), Rule("odd", lambda kernel: kernel % 2 == 1)]
@@ -149,16 +150,6 @@ def unknown(owner: str, key: Any, known: Collection[str]) -> UserError:
     near = difflib.get_close_matches(str(key), known, 1, 0.7)
     hint = f"did you mean {near[0]}? It" if near else "it"
     return UserError(f"{owner or 'this command'} has no option {shown(key)}; {hint} has {', '.join(known) or 'none'}")
-
-
-def shown(value: Any) -> str:
-    """A value for a message: one short line, whatever it is."""
-    try:
-        text = repr(value)
-    except (ValueError, RecursionError):  # thousands of digits, or a list within itself
-        return "something too large to show"
-    text = "".join(char if char.isprintable() else "?" for char in text)
-    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def describe(annotation: Any) -> str:

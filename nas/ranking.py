@@ -12,7 +12,8 @@ import numpy as np
 
 from nas.config.rank import RankConfig
 from nas.errors import UserError
-from nas.files import load_spec, read_yaml
+from nas.files import load_spec, read_text, read_yaml
+from nas.options import check_object
 from nas.report.rank import RankTable, Row, write_rank_report
 from nas.scorers import SCORERS, score_spec
 from nas.scorers.agreement import Spread, agreement, spread
@@ -43,20 +44,16 @@ def run_ranking(settings: RankConfig) -> str:
 
 
 def _check(settings: RankConfig) -> None:
+    check_object(settings)
     if (settings.networks is None) == (settings.benchmark is None):
         raise UserError("give networks=NAME_OR_FILE or benchmark=nasbench201|nasbench_macro tables=FOLDER")
     if settings.benchmark is not None and settings.tables is None:
         raise UserError("benchmark= needs tables=FOLDER with the benchmark's table")
-    for name in ("batch", "seeds", "threads"):
-        if getattr(settings, name) < 1:
-            raise UserError(f"{name} must be at least 1, got {getattr(settings, name)}")
-    for name in ("sample", "spread_networks", "spread_seeds", "image_size", "resamples"):
-        if getattr(settings, name) < 0:
-            raise UserError(f"{name} must not be negative, got {getattr(settings, name)}")
-    if settings.inputs != "gaussian" and not Path(settings.inputs).is_dir():
-        raise UserError(f"inputs must be `gaussian` or a folder with pictures, got {settings.inputs}")
-    if settings.published is not None and not Path(settings.published).is_file():
-        raise UserError(f"published must be a CSV file, got {settings.published}")
+    if settings.inputs != "gaussian":
+        from nas.scorers.inputs import pictures_in
+
+        pictures_in(Path(settings.inputs))
+    _published(settings.published)
 
 
 def _plan(names: list[str]) -> tuple[list[str], tuple[Pass, ...]]:
@@ -225,12 +222,13 @@ def _published(path: str | None) -> dict[tuple[str, str], str]:
     if path is None:
         return {}
     found: dict[tuple[str, str], str] = {}
-    with Path(path).open(encoding="utf-8", newline="") as file:
-        for row in csv.DictReader(file):
-            try:
-                key = (row["scorer"], row["target"])
-                text = f"{row['statistic']} {row['value']} ({row['source']})"
-            except KeyError as error:
-                raise UserError(f"{path} lacks the column {error}") from None
+    try:
+        for row in csv.DictReader(read_text(path).splitlines()):
+            key = (row["scorer"], row["target"])
+            text = f"{row['statistic']} {row['value']} ({row['source']})"
             found[key] = f"{found[key]}; {text}" if key in found else text
+    except KeyError as error:
+        raise UserError(f"{path} lacks the column {error}") from None
+    except csv.Error as error:
+        raise UserError(f"{path} is not a CSV file: {error}") from None
     return found

@@ -6,12 +6,9 @@ from pathlib import Path
 from typing import Any, cast
 
 from nas.config import launch
-from nas.config.search import SearchConfig, override_names, settings_of, stored_config
+from nas.config.search import FREE, SearchConfig, override_names, settings_of, stored_config
 from nas.errors import UserError
 from nas.files import dump_yaml, write_atomic
-
-#: What may differ between a run and its continuation.
-FREE = ("resume", "workers", "progress")
 
 
 def run(config: Any) -> None:

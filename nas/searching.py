@@ -7,9 +7,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
-
-from annotated_types import Ge, Le
+from typing import Any, Literal
 
 from nas.cost.budget import Budget
 from nas.cost.latency import LatencyTable
@@ -17,7 +15,7 @@ from nas.cost.memory import peak_memory_mb
 from nas.errors import UserError
 from nas.frame import Frame
 from nas.limit_notes import limit_notes
-from nas.options import Count, Pixels, Seed, check_fields, check_value, unknown
+from nas.options import Count, Pixels, Seed, Threads, check_fields, check_value, unknown
 from nas.searchers.candidate import Candidate
 from nas.searchers.least import least_cost
 from nas.searchers.loop import Progress, SearchOutcome
@@ -43,7 +41,7 @@ class SearchSettings:
     frame: Frame = field(default_factory=Frame)
     scope: Literal["detector", "backbone"] = "detector"
     seed: Seed = 0
-    workers: Annotated[int, Ge(1), Le(1024)] = 1
+    workers: Threads = 1
     evaluations: Count = 100_000
 
     @classmethod

@@ -37,7 +37,7 @@ from nas.blocks import (
     require_flag,
     require_positive,
 )
-from nas.errors import SpecError
+from nas.errors import SpecError, shown
 
 __all__ = [
     "BLOCK_TYPES", "CSP", "GELAN", "Activation", "Backbone", "Block", "C2PSA", "C3k2", "DetectorSpec", "DownKind",
@@ -74,6 +74,8 @@ class Backbone:
             raise SpecError(f"Backbone.out_blocks must lie in 0..{len(self.blocks) - 1}, got {list(outs)}")
         inputs = [self.stem.out, *(block.out for block in self.blocks)]
         for index, (width, block) in enumerate(zip(inputs, self.blocks, strict=False)):
+            if isinstance(block, GELAN) and block.down == "adown" and width % 2:
+                raise SpecError(f"blocks[{index}]: an adown splits its input in halves, its width {width} must be even")
             if isinstance(block, C2PSA) and block.out != width:
                 raise SpecError(f"blocks[{index}]: C2PSA keeps the width of its input, {width}, got out={block.out}")
 
@@ -226,16 +228,16 @@ def _annotations(kind: type) -> dict[str, Any]:
 def _convert(annotation: Any, data: Any, where: str) -> Any:
     origin = typing.get_origin(annotation)
     if origin in (Union, types.UnionType):
-        if not isinstance(data, Mapping) or data.get("type") not in BLOCK_TYPES:
-            kind = data.get("type") if isinstance(data, Mapping) else data
-            raise SpecError(f"{where}: unknown block type {kind!r}; known: {', '.join(BLOCK_TYPES)}")
-        return _build(BLOCK_TYPES[data["type"]], {key: item for key, item in data.items() if key != "type"}, where)
+        kind = data.get("type") if isinstance(data, Mapping) else data
+        if not isinstance(data, Mapping) or not isinstance(kind, str) or kind not in BLOCK_TYPES:
+            raise SpecError(f"{where}: unknown block type {shown(kind)}; known: {', '.join(BLOCK_TYPES)}")
+        return _build(BLOCK_TYPES[kind], {key: item for key, item in data.items() if key != "type"}, where)
     if origin is tuple:
         arguments = get_args(annotation)
         if not isinstance(data, list | tuple):
             data = [data] * len(arguments) if arguments[0] is float else data
         if not isinstance(data, list | tuple):
-            raise SpecError(f"{where} must be a list, got {data!r}")
+            raise SpecError(f"{where} must be a list, got {shown(data)}")
         return tuple(_convert(arguments[0], item, f"{where}[{i}]") for i, item in enumerate(data))
     if hasattr(annotation, "__dataclass_fields__"):
         return _build(annotation, data, where)
@@ -243,17 +245,17 @@ def _convert(annotation: Any, data: Any, where: str) -> Any:
         return float(data)
     expected = annotation if isinstance(annotation, type) else str
     if type(data) is not expected:
-        raise SpecError(f"{where} must be {expected.__name__}, got {data!r}")
+        raise SpecError(f"{where} must be {expected.__name__}, got {shown(data)}")
     return data
 
 
 def _build(kind: type, data: Any, where: str) -> Any:
     if not isinstance(data, Mapping):
-        raise SpecError(f"{where} must be a mapping that describes a {kind.__name__}, got {data!r}")
+        raise SpecError(f"{where} must be a mapping that describes a {kind.__name__}, got {shown(data)}")
     annotations = _annotations(kind)
     for key in data:
         if key not in annotations:
-            raise SpecError(f"{where}: unknown field {key!r} of {kind.__name__}; known: {', '.join(annotations)}")
+            raise SpecError(f"{where}: unknown field {shown(key)} of {kind.__name__}; known: {', '.join(annotations)}")
     values = {key: _convert(annotations[key], item, f"{where}.{key}") for key, item in data.items()}
     try:
         return kind(**values)
@@ -269,7 +271,7 @@ def from_dict(data: Mapping[str, Any]) -> Spec:
     Raises SpecError that names the field for anything unknown, missing or of the wrong type.
     """
     if not isinstance(data, Mapping):
-        raise SpecError(f"a spec must be a mapping, got {data!r}")
+        raise SpecError(f"a spec must be a mapping, got {shown(data)}")
     return typing.cast(Spec, _build(DetectorSpec if "backbone" in data else Backbone, data, "spec"))
 
 

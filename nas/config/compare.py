@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+from annotated_types import Ge, Le
 
 from nas.config.search import named
+from nas.options import Name, Pixels, Threads
 
 if TYPE_CHECKING:
     from nas.comparison import CompareSettings
@@ -21,16 +24,16 @@ class CompareConfig:
     threads); ap: AP in percent of our own runs by model; folder: where compare.md, .csv, .png and .html go.
     """
 
-    models: list[str] = field(default_factory=list)
-    group: str | None = None
-    hardware: str = "t4_tensorrt_fp16"
-    image_size: int | None = None
+    models: list[Name] = field(default_factory=list)
+    group: Name | None = None
+    hardware: Name = "t4_tensorrt_fp16"
+    image_size: Pixels | None = None
     scorer: dict[str, Any] | None = None
     measure: bool = False
-    repeats: int = 10
-    threads: int = 1
-    ap: dict[str, float] = field(default_factory=dict)
-    folder: str = "outputs/compare"
+    repeats: Annotated[int, Ge(1), Le(1_000_000)] = 10
+    threads: Threads = 1
+    ap: dict[str, Annotated[float, Ge(0), Le(100)]] = field(default_factory=dict)
+    folder: Name = "outputs/compare"
 
 
 def settings_of(config: CompareConfig) -> CompareSettings:

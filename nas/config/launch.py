@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import warnings
 from collections.abc import Callable
@@ -11,6 +12,9 @@ from typing import Any, cast
 
 from nas.errors import Caution, UserError
 from nas.options import check_fields
+
+#: No number has so many digits; Python stops reading whole ones at 4,300.
+_DIGITS = 400
 
 
 def config_folder() -> str:
@@ -27,7 +31,7 @@ def launch(name: str, schema: type, run: Callable[[Any], Any], folder: str | Non
 
     `folder` None is conf/. `schema` is a dataclass; the file lists it first in its defaults as `<name>_schema`, so that a
     misspelt key, a wrong type or a value outside its annotated range (`nas.options`) is an error before anything runs.
-    In a sweep the jobs after a failed one still run.
+    In a sweep the jobs after a failed one still run, and every failed one has its line.
     """
     os.environ["HYDRA_FULL_ERROR"] = "1"
     import hydra
@@ -43,23 +47,36 @@ def launch(name: str, schema: type, run: Callable[[Any], Any], folder: str | Non
     OmegaConf.register_new_resolver("run_folder", lambda resume, new: "." if resume else new, replace=True)
     ConfigStore.instance().store(name=f"{name}_schema", node=schema)
     failures: list[BaseException] = []
+    failed_jobs: list[str] = []
+    process = os.getpid()
 
     def task(config: Any) -> None:
-        """A single run keeps its failure to itself, as Hydra would print a second line; a sweep's launcher needs it."""
+        """Failures are kept here, as Hydra would print lines of its own and tell of a sweep's first failure alone; a job
+        in another process has to raise its."""
         try:
             check_config(schema, config)
             run(config)
         except (UserError, OmegaConfBaseException, OSError) as error:
-            if HydraConfig.get().mode != RunMode.RUN:
+            job = HydraConfig.get()
+            if job.mode == RunMode.RUN:
+                failures.append(error)
+                return
+            print(f"error in job {job.job.num} ({' '.join(job.overrides.task)}): {one_line(error)}", file=sys.stderr)
+            if os.getpid() != process:
                 raise
-            failures.append(error)
+            failed_jobs.append(str(job.job.num))
 
+    for argument in sys.argv[1:]:
+        if re.search(rf"\d{{{_DIGITS},}}", argument):
+            sys.exit(f"error: {argument[:40]}... holds a number of hundreds of digits")
     try:
         hydra.main(version_base="1.3", config_path=folder or config_folder(), config_name=name)(task)()
     except (UserError, HydraException, OmegaConfBaseException, OSError) as error:
         failures.append(error)
     except KeyboardInterrupt:
         sys.exit(130)
+    if failed_jobs:
+        sys.exit(f"error: {len(failed_jobs)} of the sweep's jobs failed: {', '.join(failed_jobs)}")
     if failures:
         sys.exit(f"error: {one_line(failures[0])}")
 

@@ -9,9 +9,8 @@ from typing import Annotated, Any
 from annotated_types import MinLen
 from omegaconf import MISSING
 
-from nas.config.search import NeckConfig
+from nas.config.search import NeckConfig, frame_of
 from nas.errors import UserError
-from nas.frame import Frame
 from nas.measure.profiler import ProfileSettings
 from nas.options import ImageSize, check_value
 
@@ -48,11 +47,10 @@ def settings_of(config: dict[str, Any]) -> ProfileSettings:
     if not config["hardware"]:
         raise UserError("name the table: python -m nas.profile hardware=my_device")
     plain = {key: value for key, value in config.items() if key not in ("neck", "image_size", "output", "table")}
-    neck = dict(config["neck"])
-    neck["hidden_ratio"] = tuple(neck["hidden_ratio"])
-    neck["out"] = tuple(neck["out"]) if neck["out"] is not None else None
     given = config["image_size"]
     sides = check_value("image_size", given if isinstance(given, list) else [640 if given is None else given], Sides)
     if given is None and config["mode"] == "validate":
         sides = ()
-    return ProfileSettings(folder=Path(config["output"]), frame=Frame(**neck), image_sizes=sides, **plain)
+    return ProfileSettings(
+        folder=Path(config["output"]), frame=frame_of(config["neck"], 640), image_sizes=sides, **plain
+    )

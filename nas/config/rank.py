@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Annotated
+
+from annotated_types import Ge, Le, MinLen
+
+from nas.options import CountOrNone, Name, OneOf, Seed, Threads
 
 
 @dataclass
@@ -17,20 +22,22 @@ class RankConfig:
     the network's own): what scorers see; folder: where results go, and go on after an interruption.
     """
 
-    networks: str | None = None
-    benchmark: str | None = None
-    tables: str | None = None
-    scorers: list[str] = field(default_factory=lambda: ["synflow", "naswot", "zico", "meco", "aznas"])
-    sample: int = 0
-    seeds: int = 1
-    spread_networks: int = 0
-    spread_seeds: int = 5
-    batch: int = 16
-    inputs: str = "gaussian"
-    image_size: int = 0
-    seed: int = 0
-    threads: int = 1
-    resamples: int = 500
-    published: str | None = None
-    folder: str = "outputs/rank"
+    networks: Name | None = None
+    benchmark: Annotated[str, OneOf("nasbench201", "nasbench_macro")] | None = None
+    tables: Name | None = None
+    scorers: Annotated[list[Name], MinLen(1)] = field(
+        default_factory=lambda: ["synflow", "naswot", "zico", "meco", "aznas"]
+    )
+    sample: CountOrNone = 0
+    seeds: Annotated[int, Ge(1), Le(1_000_000)] = 1
+    spread_networks: CountOrNone = 0
+    spread_seeds: Annotated[int, Ge(0), Le(1_000_000)] = 5
+    batch: Annotated[int, Ge(1), Le(65_536)] = 16
+    inputs: Name = "gaussian"
+    image_size: Annotated[int, Ge(0), Le(8192)] = 0
+    seed: Seed = 0
+    threads: Threads = 1
+    resamples: Annotated[int, Ge(0), Le(1_000_000)] = 500
+    published: Name | None = None
+    folder: Name = "outputs/rank"
     progress: bool = True

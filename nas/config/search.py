@@ -10,11 +10,17 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import MISSING
 
 from nas.config.launch import config_folder
-from nas.errors import UserError
+from nas.errors import UserError, shown
 from nas.files import read_yaml
+from nas.options import Pixels, check_fields, check_value
 
 if TYPE_CHECKING:
+    from nas.frame import Frame
     from nas.searching import SearchSettings
+
+
+#: What may differ between a run and its continuation.
+FREE = ("resume", "workers", "progress")
 
 
 @dataclass
@@ -60,14 +66,10 @@ class SearchConfig:
 
 def settings_of(plain: dict[str, Any]) -> SearchSettings:
     """The settings of a composed configuration; raises UserError in one line for whatever is wrong with it."""
-    from nas.frame import Frame
     from nas.searching import SearchSettings
     from search_spaces import find_space
 
     space, scorer, searcher = (named(plain[group], group) for group in ("space", "scorer", "searcher"))
-    neck = plain["neck"]
-    fields: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in neck.items()}
-    frame = Frame(image_size=plain["image_size"], **fields)
     return SearchSettings.of(
         budget=limits_of(plain["budget"]),
         space=find_space(space[0], **space[1]),
@@ -76,12 +78,20 @@ def settings_of(plain: dict[str, Any]) -> SearchSettings:
         searcher=searcher[0],
         searcher_options=searcher[1],
         hardware=plain["hardware"],
-        frame=frame,
+        frame=frame_of(plain["neck"], plain["image_size"]),
         scope=plain["scope"],
         seed=plain["seed"],
         workers=plain["workers"],
         evaluations=plain["evaluations"],
     )
+
+
+def frame_of(neck: dict[str, Any], image_size: Any) -> Frame:
+    """The frame of the neck group; UserError for a value that cannot be."""
+    from nas.frame import Frame
+
+    values = check_fields(Frame, neck, "neck", ("image_size",))
+    return Frame(**values, image_size=check_value("image_size", image_size, Pixels))
 
 
 def limits_of(budget: dict[str, Any]) -> dict[str, float]:
@@ -94,7 +104,7 @@ def limits_of(budget: dict[str, Any]) -> dict[str, float]:
         pairs = entry if isinstance(entry, dict) else {name: entry}
         for metric, limit in pairs.items():
             if metric in limits:
-                raise UserError(f"two limits on {metric}: {limits[metric]:g} and {limit:g}; keep one")
+                raise UserError(f"two limits on {metric}: {shown(limits[metric])} and {shown(limit)}; keep one")
             limits[metric] = limit
     return limits
 
@@ -105,12 +115,12 @@ def stored_config(folder: str) -> dict[str, Any]:
     if not path.is_file():
         raise UserError(f"nothing to resume in {folder}: there is no config.yaml; give the folder of a search")
     stored = read_yaml(path)
-    if not isinstance(stored, dict) or set(SearchConfig.__dataclass_fields__) - set(stored) - {
-        "resume",
-        "workers",
-        "progress",
-    }:
+    if not isinstance(stored, dict) or set(SearchConfig.__dataclass_fields__) - set(stored) - set(FREE):
         raise UserError(f"{path} is not the configuration of a search")
+    try:
+        check_fields(SearchConfig, stored)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
     return stored
 
 

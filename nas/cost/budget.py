@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from numbers import Real
 
-from nas.errors import UserError
+from nas.errors import UserError, shown
+from nas.options import Positive, check_value
 
 #: Every metric that a budget can limit, with the unit that people read.
 METRICS: dict[str, str] = {
@@ -30,15 +30,13 @@ class Budget:
     @classmethod
     def of(cls, limits: Mapping[str, float] | Iterable[tuple[str, float]]) -> Budget:
         """A budget from {metric: limit}; raises UserError for none, an unknown metric or a limit that is not positive."""
-        pairs = tuple(sorted(dict(limits).items()))
+        pairs = sorted(dict(limits).items(), key=lambda pair: str(pair[0]))
         if not pairs:
             raise UserError(f"a budget needs at least one limit; metrics: {', '.join(METRICS)}")
-        for metric, limit in pairs:
+        for metric, _ in pairs:
             if metric not in METRICS:
-                raise UserError(f"unknown budget metric {metric!r}; known: {', '.join(METRICS)}")
-            if isinstance(limit, bool) or not isinstance(limit, Real) or not math.isfinite(limit) or limit <= 0:
-                raise UserError(f"the limit on {metric} must be a positive number, got {limit!r}")
-        return cls(tuple((metric, float(limit)) for metric, limit in pairs))
+                raise UserError(f"unknown budget metric {shown(metric)}; known: {', '.join(METRICS)}")
+        return cls(tuple((metric, check_value(f"the limit on {metric}", limit, Positive)) for metric, limit in pairs))
 
     @property
     def metrics(self) -> tuple[str, ...]:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-import math
 import os
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from nas.errors import UserError
+from nas.errors import UserError, shown
 from nas.files import write_atomic
 
 FORMAT = "maenas-latency/2"
@@ -83,11 +83,16 @@ def read_table(path: Path) -> tuple[Header, dict[str, Any]]:
         data = json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_constant)
     except UnicodeDecodeError:
         raise UserError(f"{path}: not a text file; expected a latency table in JSON") from None
-    except ValueError as error:
-        raise UserError(f"{path}: not a complete JSON file ({error}); copy or measure it again") from None
+    except (ValueError, RecursionError) as error:  # the latter, and too many digits, are well-formed
+        reason = str(error).split(";")[0]
+        raise UserError(f"{path}: not a complete JSON file ({reason}); copy or measure it again") from None
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from None
     if not isinstance(data, dict) or data.get("format") != FORMAT:
         found = data.get("format") if isinstance(data, dict) else type(data).__name__
-        raise UserError(f"{path}: format must be {FORMAT!r}, got {found!r}; python -m nas.profile measures one anew")
+        raise UserError(
+            f"{path}: format must be {FORMAT!r}, got {shown(found)}; python -m nas.profile measures one anew"
+        )
     return _header(path, data), data
 
 
@@ -104,7 +109,7 @@ def _header(path: Path, data: Mapping[str, Any]) -> Header:
         if key not in data:
             raise UserError(f"{path}: the header lacks {key!r}")
         if type(data[key]) is not kind or (kind is str and not data[key].strip()):
-            raise UserError(f"{path}: {key} must be a {kind.__name__}, got {data[key]!r}")
+            raise UserError(f"{path}: {key} must be a {kind.__name__}, got {shown(data[key])}")
     if data["kind"] not in KINDS:
         raise UserError(f"{path}: kind must be one of {', '.join(KINDS)}, got {data['kind']!r}")
     if data["batch"] < 1:
@@ -123,8 +128,8 @@ def _header(path: Path, data: Mapping[str, Any]) -> Header:
 
 def number(value: Any, where: str, minimum: float = 0.0) -> float:
     """A finite number of at least `minimum`, or UserError that says where."""
-    if type(value) not in (int, float) or not math.isfinite(value) or value < minimum:
-        raise UserError(f"{where} must be a number of at least {minimum:g}, got {value!r}")
+    if type(value) not in (int, float) or not minimum <= value <= sys.float_info.max:
+        raise UserError(f"{where} must be a number of at least {minimum:g}, got {shown(value)}")
     return float(value)
 
 

@@ -6,11 +6,13 @@ import json
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from itertools import chain, zip_longest
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Annotated, Any, Literal
+
+from annotated_types import Ge, Gt, Le
 
 from nas.cost.coverage import map_sizes
 from nas.cost.latency import LatencyTable
@@ -24,6 +26,7 @@ from nas.measure.fit import build_table
 from nas.measure.measurement import Measurement, Runtime
 from nas.measure.plan import POOL, informative_order, random_detectors
 from nas.measure.runtimes import open_runtime
+from nas.options import Pixels, Seed, Threads, check_fields
 from nas.spec import DetectorSpec, digest, from_dict, to_dict
 from search_spaces.catalog import find_space
 
@@ -47,34 +50,22 @@ class ProfileSettings:
     hardware: str
     folder: Path
     runtime: str = "onnxruntime"
-    threads: int = 1
-    batch: int = 1
+    threads: Threads = 1
+    batch: Annotated[int, Ge(1), Le(65_536)] = 1
     space: dict[str, Any] = field(default_factory=lambda: {"name": "tinynas_k1kx"})
     frame: Frame = field(default_factory=Frame)
-    image_sizes: tuple[int, ...] = ()
-    mode: str = "measure"
-    time_limit_s: float = 600.0
-    networks: int = POOL
-    validation_networks: int = 24
-    repetitions: int = 9
-    seed: int = 0
+    image_sizes: tuple[Pixels, ...] = ()
+    mode: Literal["measure", "quick", "validate"] = "measure"
+    time_limit_s: Annotated[float, Gt(0)] = 600.0
+    networks: Annotated[int, Ge(4), Le(100_000)] = POOL
+    validation_networks: Annotated[int, Ge(5), Le(100_000)] = 24
+    repetitions: Annotated[int, Ge(3), Le(100_000)] = 9
+    seed: Seed = 0
 
     def __post_init__(self) -> None:
-        if self.mode not in ("measure", "quick", "validate"):
-            raise UserError(f"mode must be measure, quick or validate, got {self.mode!r}")
+        check_fields(type(self), {item.name: getattr(self, item.name) for item in fields(self) if item.name != "frame"})
         if not self.hardware or not all(letter.isalnum() or letter in "_-." for letter in self.hardware):
             raise UserError(f"hardware must be a file name of letters, digits, _ - and ., got {self.hardware!r}")
-        for name, least in (
-            ("networks", 4),
-            ("validation_networks", 5),
-            ("repetitions", 3),
-            ("batch", 1),
-            ("threads", 1),
-        ):
-            if getattr(self, name) < least:
-                raise UserError(f"{name} must be at least {least}, got {getattr(self, name)}")
-        if not self.time_limit_s > 0:
-            raise UserError(f"time_limit_s must be positive, got {self.time_limit_s}")
 
     @property
     def table_path(self) -> Path:

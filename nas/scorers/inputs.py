@@ -23,13 +23,19 @@ def scorer_images(inputs: str, batch: int, side: int, seed: int) -> Tensor:
     return random_crops(Path(inputs), batch, side, seed)
 
 
+def pictures_in(folder: Path) -> list[Path]:
+    """The pictures below a folder, in order; UserError if there are none."""
+    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in _SUFFIXES) if folder.is_dir() else []
+    if not files:
+        raise UserError(f"inputs must be `gaussian` or a folder with .jpg or .png pictures, got {folder}")
+    return files
+
+
 def random_crops(folder: Path, batch: int, side: int, seed: int) -> Tensor:
     """Square crops of at least half the shorter side, resized; the same pictures and corners for the same seed."""
     import cv2
 
-    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in _SUFFIXES) if folder.is_dir() else []
-    if not files:
-        raise UserError(f"inputs must be `gaussian` or a folder with .jpg or .png pictures, got {folder}")
+    files = pictures_in(folder)
     rng = np.random.default_rng(seed)
     crops = np.empty((batch, side, side, 3), np.float32)
     for index in range(batch):

@@ -9,9 +9,9 @@ from typing import Any
 
 from nas.cost.budget import Budget
 from nas.cost.latency import LatencyTable
-from nas.errors import UserError
+from nas.errors import UserError, shown
 from nas.frame import Frame
-from nas.options import check_keywords, shown
+from nas.options import check_keywords
 from nas.scorers import find_scorer
 from nas.searchers.base import Searcher
 from nas.searchers.evolution import Evolution

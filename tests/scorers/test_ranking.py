@@ -194,13 +194,13 @@ def test_one_network_reports_mean_and_spread(tmp_path: Path) -> None:
     [
         ({"networks": "damo-yolo-t"}, "give networks="),
         ({"tables": None}, "needs tables="),
-        ({"benchmark": "nasbench301"}, "unknown benchmark"),
+        ({"benchmark": "nasbench301"}, "benchmark must be one of nasbench201, nasbench_macro"),
         ({"benchmark": "nasbench_macro"}, "nasbench_macro_cifar10.csv.gz is missing"),
         ({"scorers": ["zenith"]}, "unknown scorer 'zenith'"),
         ({"benchmark": None, "networks": "damo-yolo-q"}, "'damo-yolo-q'"),
-        ({"batch": 0}, "batch must be at least 1"),
+        ({"batch": 0}, "batch must be a whole number from 1"),
         ({"inputs": "nowhere"}, "inputs must be"),
-        ({"published": "nowhere.csv"}, "published must be"),
+        ({"published": "nowhere.csv"}, "cannot read nowhere.csv"),
     ],
 )
 def test_contradictions_are_refused_before_work(
