@@ -21,7 +21,7 @@ def data_config(name: str) -> Any:
     """conf/data/NAME.yaml as its schema, with the environment variables resolved."""
     from omegaconf import OmegaConf
 
-    from nas.detection.data_options import DataConfig
+    from nas.data.options import DataConfig
 
     merged = OmegaConf.merge(
         OmegaConf.structured(DataConfig), OmegaConf.create(read_yaml(f"{config_folder()}/data/{name}.yaml"))
@@ -49,7 +49,7 @@ def results_place(name: str, output: Path) -> Path:
 
 def available(name: str) -> bool:
     """Whether the data set lies where its configuration looks for it (the drawn one always does)."""
-    from nas.detection.sources import data_root
+    from nas.data.sources import data_root
 
     if is_drawn(name):
         return True
@@ -66,7 +66,7 @@ def data_of(scale: Scale) -> str:
 
 def experiment_splits(name: str) -> tuple[Any, Any, Any]:
     """(train, val, test or val) of a data set, checked in repair mode without decoding every image."""
-    from nas.detection.sources import load_splits
+    from nas.data.sources import load_splits
 
     config = data_config(name)
     config.mode, config.check = "repair", "labels"

@@ -138,7 +138,7 @@ def draw_curves(runs: Sequence[Path], path: Path) -> Path:
 
 def _facts(path: Path, header: Mapping[str, Any], model: Any, hardware: str) -> Iterator[tuple[str, str]]:
     from nas.api import count, latency
-    from nas.search_output import shape_of
+    from nas.commands.search.files import shape_of
 
     spec = getattr(model, "spec", None)
     counts = count(spec if spec is not None else model, image_size=header["image_size"])
@@ -168,7 +168,7 @@ def _measured(model: Any) -> dict[str, str]:
     import torch
 
     from nas.cost.processor import cpu_name
-    from nas.detection.evaluator import time_model
+    from nas.inference.evaluator import time_model
 
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

@@ -14,9 +14,9 @@ from pathlib import Path
 from nas.cost.budget import Budget
 from nas.cost.latency import LatencyTable
 from nas.errors import UserError
-from nas.searchers.formulas import MaeFormula
-from nas.searchers.gene_problem import GeneProblem
-from nas.searchers.objective import Objective
+from nas.searchers.problem.formulas import MaeFormula
+from nas.searchers.problem.objective import Objective
+from nas.searchers.problem.vectorized import GeneProblem
 from search_spaces.tinynas import SPACES
 
 

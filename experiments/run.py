@@ -24,8 +24,8 @@ from experiments.data import results_place
 from experiments.queue import Job, Trainings, add_results, overview
 from experiments.scales import load_scale, require_device
 from experiments.tables import FOLDER, load_table, table_names
-from nas.detection.cores import usable_cores, wait_asleep
 from nas.errors import UserError
+from nas.training.cores import usable_cores, wait_asleep
 
 DEFAULTS = {"scale": "cpu", "minutes": 20.0, "jobs": 1, "processes": 1, "output": "outputs/experiments"}
 

@@ -11,16 +11,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from experiments.tables import FOLDER, Row, Table, detector_of, narrowed
+from nas.augment.pipeline import Augmentation
 from nas.config.launch import one_line
-from nas.detection.augment import Augmentation
-from nas.detection.training_options import DistillOptions, TrainerOptions
 from nas.errors import UserError
 from nas.files import read_yaml
 from nas.spec import DetectorSpec, to_dict
+from nas.training.options import DistillOptions, TrainerOptions
 
 if TYPE_CHECKING:
-    from nas.detection.dataset import DetectionData
-    from nas.detection.training import TrainingTask
+    from nas.data.dataset import DetectionData
+    from nas.training.run import TrainingTask
 
 
 @dataclass
@@ -139,9 +139,9 @@ def require_device(scale: Scale) -> None:
 def training_task(
     table: Table, row: Row, seed: int, scale: Scale, teacher: Path | None, data: str
 ) -> tuple[TrainingTask, DetectionData]:
-    """The training of one row: what `nas.detection.training.run_training` takes, and the test split."""
+    """The training of one row: what `nas.training.run.run_training` takes, and the test split."""
     from experiments.data import experiment_splits
-    from nas.detection.training import TrainingTask
+    from nas.training.run import TrainingTask
 
     options, distill, augmentation = options_at(row, scale)
     distill.teacher = None if teacher is None else str(teacher)

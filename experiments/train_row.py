@@ -30,9 +30,9 @@ def train_row(config: RowConfig, folder: Path) -> dict[str, Any] | None:
     """Train (or go on), score on the test split, and return the line for results/*.csv; None in all processes but the first."""
     import torch
 
-    from nas.detection.evaluator import evaluate
-    from nas.detection.training import run_training
+    from nas.inference.evaluator import evaluate
     from nas.models.checkpoint import load_checkpoint
+    from nas.training.run import run_training
 
     table, scale = load_table(config.table), config.scale
     row, data = table.row(config.row), config.data or data_of(scale)

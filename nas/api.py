@@ -6,17 +6,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nas.blocks.primitives import FORMS, in_form
 from nas.cost.count import Counts, count_operations, count_spec
 from nas.errors import UserError
 from nas.lowering import Form, Operation, operations
-from nas.lowering.primitives import FORMS, in_form
 from nas.spec import Backbone, DetectorSpec, Spec, image_side
 
 if TYPE_CHECKING:
     from torch import nn
 
     from nas.cost.latency import Latency
-    from nas.searching import SearchResult
+    from nas.searchers.run import SearchResult
     from search_spaces import SearchSpace
 
 DEFAULT_HARDWARE = "t4_tensorrt_fp16"
@@ -95,7 +95,7 @@ def find(budget: Mapping[str, float], space: str | SearchSpace[Any] = "tinynas_k
 
     budget: limits by metric, such as {"latency_ms": 3, "layers": 25}; options: the fields of SearchSettings.
     """
-    from nas.searching import SearchSettings, run_search
+    from nas.searchers.run import SearchSettings, run_search
 
     return run_search(SearchSettings.of(budget=budget, space=space, **options))
 

@@ -9,7 +9,7 @@ from nas.config.launch import launch
 def _run(config: CompareConfig) -> None:
     from omegaconf import OmegaConf
 
-    from nas.comparison import run_comparison
+    from nas.commands.compare import run_comparison
 
     plain = OmegaConf.to_object(config)  # type: ignore[arg-type]
     assert isinstance(plain, CompareConfig)

@@ -9,9 +9,9 @@ from typing import Any
 
 import torch
 
-from nas.detection.frames import open_frames
-from nas.detection.predictor import Prediction, PredictOptions, Predictor
 from nas.errors import UserError
+from nas.inference.frames import open_frames
+from nas.inference.predictor import Prediction, PredictOptions, Predictor
 from nas.models.build import build_model
 from nas.models.checkpoint import require_finite
 from nas.options import check_fields, check_keywords
@@ -127,9 +127,9 @@ class Detector:
         """
         from nas.config.compose import compose_config
         from nas.config.train import TrainConfig, task_of
-        from nas.detection.training import run_training
-        from nas.detection.training_setup import adapt_classes, require_training_form
         from nas.models.checkpoint import load_checkpoint
+        from nas.training.run import run_training
+        from nas.training.setup import adapt_classes, require_training_form
 
         require_training_form(self.model)
         task, _, _ = task_of(compose_config("train", TrainConfig, {"data": data, "test": False, **options}))
@@ -144,13 +144,13 @@ class Detector:
         """AP and the rest of this detector, torch or exported, on a split of a data set of conf/data.
 
         root: the data's folder, where it is not the configured one.
-        options: those of nas.detection.evaluator.evaluate (batch_size, score_threshold ...). Raises UserError if the
+        options: those of nas.inference.evaluator.evaluate (batch_size, score_threshold ...). Raises UserError if the
         data has no such split or other classes.
         """
         from nas.config.compose import compose_config
         from nas.config.train import TrainConfig
-        from nas.detection.evaluator import evaluate
-        from nas.detection.sources import load_splits
+        from nas.data.sources import load_splits
+        from nas.inference.evaluator import evaluate
 
         image_size = options.pop("image_size", None)
         options = check_keywords(evaluate, options, "evaluate", given=("model", "data", "image_size"))
@@ -170,7 +170,7 @@ class Detector:
 
         Returns the export's report; raises UserError if the file does not give torch's detections.
         """
-        from nas.deploy.export import ExportSettings, export_model
+        from nas.deploy.pipeline import ExportSettings, export_model
 
         settings = ExportSettings(**check_fields(ExportSettings, {"format": format, **options}, "export"))
         return export_model(self.model, path, settings)

@@ -15,7 +15,7 @@ def run(config: Any) -> None:
     from omegaconf import OmegaConf
     from rich.console import Console
 
-    from nas.evaluation import evaluate_into
+    from nas.commands.evaluate import evaluate_into
 
     settings = OmegaConf.to_object(config)
     assert isinstance(settings, EvaluateConfig)

@@ -16,7 +16,7 @@ def run(config: Any) -> None:
     from omegaconf import OmegaConf
     from rich.console import Console
 
-    from nas.deploy.export import ExportSettings, export_model
+    from nas.deploy.pipeline import ExportSettings, export_model
     from nas.detector import Detector
     from nas.files import write_atomic
 

@@ -14,8 +14,8 @@ def run(config: Any) -> None:
     from omegaconf import OmegaConf
     from rich.console import Console
 
-    from nas.detection.prediction_run import predict_into
     from nas.detector import EXPORTED, Detector
+    from nas.inference.run import predict_into
 
     console = Console()
     settings: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]

@@ -9,7 +9,7 @@ from nas.config.rank import RankConfig
 def _run(config: RankConfig) -> None:
     from omegaconf import OmegaConf
 
-    from nas.ranking import run_ranking
+    from nas.commands.rank import run_ranking
 
     settings = OmegaConf.to_object(config)  # type: ignore[arg-type]
     assert isinstance(settings, RankConfig)

@@ -16,7 +16,7 @@ def run(config: Any) -> None:
     from hydra.core.hydra_config import HydraConfig
     from omegaconf import OmegaConf
 
-    from nas.search_screen import search_with_screen
+    from nas.commands.search.screen import search_with_screen
 
     hydra = HydraConfig.get()
     folder = Path(hydra.runtime.output_dir)

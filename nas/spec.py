@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, fields
 from functools import cache
 from typing import Any, Union, get_args
 
-from nas.blocks import (
+from nas.blocks.families import (
     BLOCK_TYPES,
     C2PSA,
     CSP,

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from nas.config import launch
-from nas.detection.cores import wait_asleep
 from nas.errors import UserError
 from nas.files import read_yaml
 from nas.options import check_fields
+from nas.training.cores import wait_asleep
 
 
 def main() -> None:
@@ -33,8 +33,8 @@ def _run(config: Any) -> None:
     from hydra.core.hydra_config import HydraConfig
     from omegaconf import OmegaConf
 
+    from nas.commands.train import train_from_config
     from nas.config.train import TrainConfig
-    from nas.training_command import train_from_config
 
     hydra = HydraConfig.get()
     folder = Path(hydra.runtime.output_dir)

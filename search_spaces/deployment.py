@@ -6,8 +6,8 @@ import math
 from dataclasses import replace
 from typing import Literal
 
+from nas.blocks.primitives import divisible
 from nas.errors import SpecError
-from nas.lowering.primitives import divisible
 from nas.spec import CSP, Backbone, Block, InvertedResidual, Residual, Stem
 
 Family = Literal["res", "csp", "mob"]

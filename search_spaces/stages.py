@@ -15,9 +15,9 @@ from typing import Annotated, Any
 
 from annotated_types import MinLen
 
+from nas.blocks.primitives import halved
 from nas.errors import UserError
 from nas.lowering import block_operations
-from nas.lowering.primitives import halved
 from nas.options import Pixels, Width
 from nas.spec import Activation, Backbone, Block, SppKind
 from search_spaces.base import (

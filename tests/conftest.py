@@ -59,7 +59,7 @@ def golden() -> Path:
 @pytest.fixture(scope="session")
 def drawn_bccd() -> Callable[[Path], Path]:
     """Draws shapes into a folder, in the form of BCCD."""
-    from nas.detection.shapes import draw_shapes
+    from nas.data.shapes import draw_shapes
 
     def draw(folder: Path) -> Path:
         data = draw_shapes(folder, counts={"train": 8, "val": 4, "test": 4}, size=96)

@@ -20,8 +20,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from nas.detection.data_options import DataConfig
-from nas.detection.sources import data_root
+from nas.data.options import DataConfig
+from nas.data.sources import data_root
 from nas.measure.device import cpu_facts
 
 HERE = Path(__file__).resolve().parent

@@ -18,7 +18,7 @@ from nas.cost.count import count_spec
 from nas.errors import UserError
 from nas.frame import Frame
 from nas.scorers import SCORERS, score_spec
-from nas.searching import SearchSettings, run_search
+from nas.searchers.run import SearchSettings, run_search
 from nas.spec import Backbone, DetectorSpec, digest, from_dict, to_dict
 from search_spaces import SearchSpace, find_space
 from search_spaces.drawings import hand_drawn

@@ -20,8 +20,8 @@ from nas.config.train import TrainConfig, task_of
 from nas.measure.device import cpu_facts
 
 if TYPE_CHECKING:
-    from nas.detection.dataset import DetectionData
-    from nas.detection.training import TrainingResult, TrainingTask
+    from nas.data.dataset import DetectionData
+    from nas.training.run import TrainingResult, TrainingTask
 
 #: Image size and epochs of each data set, fixed by the pilot (README), in the order of training.
 RECIPES = {"cards": (192, 30), "bccd": (160, 30), "aquarium": (192, 24)}
@@ -111,7 +111,7 @@ def train_one(job: Job, folder: Path, **more: Any) -> Run:
     """Train one network, or go on with it, and score its last averaged weights on the test split."""
     import torch
 
-    from nas.detection.training import run_training
+    from nas.training.run import run_training
 
     config = bench_config(job.data, job.seed, **more)
     task, test, _ = task_of(config)
@@ -143,9 +143,9 @@ def train_one(job: Job, folder: Path, **more: Any) -> Run:
 
 def test_scores(task: TrainingTask, result: TrainingResult, test: DetectionData | None) -> Any:
     """Scores of the last averaged weights, their BatchNorm statistics measured as for a validation."""
-    from nas.detection.evaluator import evaluate
-    from nas.detection.norm_statistics import NormStatistics
+    from nas.inference.evaluator import evaluate
     from nas.models.checkpoint import load_checkpoint
+    from nas.training.norm_statistics import NormStatistics
 
     assert test is not None
     model = load_checkpoint(result.last)

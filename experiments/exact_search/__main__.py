@@ -9,9 +9,9 @@ import time
 
 from experiments.command import options_of, run
 from experiments.official_problems import chosen, load_table
+from nas.commands.search.files import shape_of
 from nas.errors import UserError
-from nas.search_output import shape_of
-from nas.searchers.exact import exact_search
+from nas.searchers.exact.search import exact_search
 
 
 def main(words: list[str]) -> None:

@@ -22,12 +22,12 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
-from nas.detection.augment import Augmentation
-from nas.detection.data_actions import convert_splits
-from nas.detection.data_options import DataConfig
-from nas.detection.dataset import DetectionData
-from nas.detection.loader import build_loader
-from nas.detection.sources import load_splits
+from nas.augment.pipeline import Augmentation
+from nas.data.actions import convert_splits
+from nas.data.dataset import DetectionData
+from nas.data.loader import build_loader
+from nas.data.options import DataConfig
+from nas.data.sources import load_splits
 
 HERE = Path(__file__).resolve().parent
 

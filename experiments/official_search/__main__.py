@@ -15,7 +15,7 @@ from experiments.official_problems import chosen, load_table
 from nas.errors import UserError
 from nas.searchers.evolution import Evolution
 from nas.searchers.loop import Progress, run_loop
-from nas.searchers.random_search import RandomSearch
+from nas.searchers.random import RandomSearch
 
 
 class Stop(Exception):

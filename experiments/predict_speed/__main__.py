@@ -20,10 +20,10 @@ import numpy as np
 from experiments.command import options_of, run
 from experiments.evidence import save_result
 from nas.cost.processor import cpu_name
-from nas.detection.frames import open_frames
-from nas.detection.prediction_run import predict_into
 from nas.detector import Detector
 from nas.errors import UserError
+from nas.inference.frames import open_frames
+from nas.inference.run import predict_into
 from nas.measure.device import commit
 
 

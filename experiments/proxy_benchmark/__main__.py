@@ -19,10 +19,10 @@ import numpy as np
 
 from experiments.command import options_of, run
 from experiments.proxy_benchmark.equal_latency import equal_latency_table
+from nas.commands.rank import run_ranking
 from nas.config.rank import RankConfig
 from nas.errors import UserError
 from nas.files import write_atomic
-from nas.ranking import run_ranking
 from nas.scorers.agreement import spearman
 from nas.scorers.subjects import read_table
 

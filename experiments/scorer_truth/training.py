@@ -140,12 +140,12 @@ def train_one(
     network: Network, seed: int, recipe: Recipe, folder: Path, device: str = "auto", workers: int = 0
 ) -> dict[str, Any]:
     """Train one network and score its averaged weights on the validation images; the row of the results."""
-    from nas.detection.augment import Augmentation
-    from nas.detection.optimizer import OptimizerOptions
-    from nas.detection.sources import load_splits
-    from nas.detection.training import TrainingTask, run_training
-    from nas.detection.training_options import EmaOptions, ScheduleOptions, TrainerOptions
+    from nas.augment.pipeline import Augmentation
+    from nas.data.sources import load_splits
     from nas.frame import Frame
+    from nas.training.optimizer import OptimizerOptions
+    from nas.training.options import EmaOptions, ScheduleOptions, TrainerOptions
+    from nas.training.run import TrainingTask, run_training
 
     config = data_config("bccd")
     config.check = "labels"

@@ -19,10 +19,10 @@ from nas.cost.processor import cpu_name
 from nas.frame import Frame
 from nas.measure.device import commit
 from nas.searchers.evolution import Evolution
-from nas.searchers.formulas import MaeFormula
-from nas.searchers.gene_problem import GeneProblem
 from nas.searchers.loop import run_loop
-from nas.searchers.objective import Objective
+from nas.searchers.problem.formulas import MaeFormula
+from nas.searchers.problem.objective import Objective
+from nas.searchers.problem.vectorized import GeneProblem
 from search_spaces.tinynas import SPACES
 
 

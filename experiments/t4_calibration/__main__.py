@@ -20,9 +20,9 @@ import numpy as np
 from scipy.optimize import least_squares
 
 from experiments.command import run
+from nas.blocks.operation import Operation
 from nas.cost.kernel_model import Features, Hardware, Parameters, evaluate
 from nas.cost.table_file import TABLES, Header, write_table
-from nas.lowering.operation import Operation
 
 HERE = Path(__file__).parent
 T4 = Hardware()

@@ -12,8 +12,8 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from nas.blocks.operation import Operation
 from nas.lowering.fusion import Node, fuse_graph
-from nas.lowering.operation import Operation
 
 HERE = Path(__file__).parent / "op_lists"
 COLUMNS = [field.name for field in fields(Operation)][:12]

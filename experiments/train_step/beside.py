@@ -51,12 +51,12 @@ def _rate(environment: str, texts: list[str], folder: str, busy: int) -> float:
 
 def train(folder: str, threads: str, model: str, batch: int, size: int, steps: int) -> None:
     """Train `steps` steps and print the images a second of those after the first two."""
-    from nas.detection.augment import Augmentation
-    from nas.detection.coco_format import read_coco
-    from nas.detection.shapes import draw_shapes
-    from nas.detection.trainer import Trainer
-    from nas.detection.training import TrainingTask, run_training
-    from nas.detection.training_options import ScheduleOptions, TrainerOptions
+    from nas.augment.pipeline import Augmentation
+    from nas.data.formats.coco import read_coco
+    from nas.data.shapes import draw_shapes
+    from nas.training.options import ScheduleOptions, TrainerOptions
+    from nas.training.run import TrainingTask, run_training
+    from nas.training.trainer import Trainer
 
     root = Path(folder) / "shapes"
     if not root.exists():

@@ -16,12 +16,12 @@ from typing import Any
 
 import torch
 
-from nas.detection.augment import Augmentation
-from nas.detection.coco_format import read_coco
-from nas.detection.shapes import draw_shapes
-from nas.detection.trainer import Trainer
-from nas.detection.training import TrainingTask, run_training
-from nas.detection.training_options import ScheduleOptions, TrainerOptions
+from nas.augment.pipeline import Augmentation
+from nas.data.formats.coco import read_coco
+from nas.data.shapes import draw_shapes
+from nas.training.options import ScheduleOptions, TrainerOptions
+from nas.training.run import TrainingTask, run_training
+from nas.training.trainer import Trainer
 
 
 def timed(parts: dict[str, float], name: str, call: Any) -> Any:

@@ -12,7 +12,7 @@ from nas.config.search import named
 from nas.options import Name, Pixels, Threads
 
 if TYPE_CHECKING:
-    from nas.comparison import CompareSettings
+    from nas.commands.compare import CompareSettings
 
 
 @dataclass
@@ -38,7 +38,7 @@ class CompareConfig:
 
 def settings_of(config: CompareConfig) -> CompareSettings:
     """The settings of a composed configuration. Raises UserError for a scorer without a name."""
-    from nas.comparison import CompareSettings
+    from nas.commands.compare import CompareSettings
 
     values = {key: getattr(config, key) for key in CompareConfig.__dataclass_fields__}
     scorer, options = named(config.scorer, "scorer") if config.scorer is not None else ("", {})

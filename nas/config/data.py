@@ -1,5 +1,5 @@
 """Schemas of the `data` group and of `python -m nas.data`."""
 
-from nas.detection.data_options import DataCommand, DataConfig, Download, Split
+from nas.data.options import DataCommand, DataConfig, Download, Split
 
 __all__ = ["DataCommand", "DataConfig", "Download", "Split"]

@@ -11,7 +11,7 @@ from omegaconf import MISSING
 class ExportConfig:
     """model: a checkpoint, or a name or spec (random weights); output: the file, by default beside the report.
 
-    The other fields are those of nas.deploy.export.ExportSettings.
+    The other fields are those of nas.deploy.pipeline.ExportSettings.
     """
 
     model: str = MISSING

@@ -16,7 +16,7 @@ from nas.options import Pixels, check_fields, check_value
 
 if TYPE_CHECKING:
     from nas.frame import Frame
-    from nas.searching import SearchSettings
+    from nas.searchers.run import SearchSettings
 
 
 #: What may differ between a run and its continuation.
@@ -66,7 +66,7 @@ class SearchConfig:
 
 def settings_of(plain: dict[str, Any]) -> SearchSettings:
     """The settings of a composed configuration; raises UserError in one line for whatever is wrong with it."""
-    from nas.searching import SearchSettings
+    from nas.searchers.run import SearchSettings
     from search_spaces import find_space
 
     space, scorer, searcher = (named(plain[group], group) for group in ("space", "scorer", "searcher"))

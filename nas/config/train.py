@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any
 
+from nas.augment.pipeline import Augmentation
 from nas.config.data import DataConfig
-from nas.detection.augment import Augmentation
-from nas.detection.training_options import FREE_OPTIONS, DistillOptions, TrainerOptions
 from nas.errors import UserError
 from nas.options import ImageSize, Name, OneOf, Seed
+from nas.training.options import FREE_OPTIONS, DistillOptions, TrainerOptions
 
 if TYPE_CHECKING:
-    from nas.detection.training import TrainingTask
+    from nas.training.run import TrainingTask
 
 #: What may differ between a run and its continuation.
 FREE = ("resume", "device", "progress", *(f"trainer.{name}" for name in FREE_OPTIONS))
@@ -44,8 +44,8 @@ def task_of(config: TrainConfig) -> tuple[TrainingTask, Any, Any]:
 
     Raises UserError for data that cannot be used.
     """
-    from nas.detection.sources import load_splits
-    from nas.detection.training import TrainingTask
+    from nas.data.sources import load_splits
+    from nas.training.run import TrainingTask
 
     splits, report = load_splits(config.data, ("train", "val", "test") if config.test else ("train", "val"))
     if "train" not in splits:

@@ -6,8 +6,8 @@ import math
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 
+from nas.blocks.operation import CONVOLUTIONS
 from nas.lowering import Form, Operation, backbone_operations, operations
-from nas.lowering.operation import CONVOLUTIONS
 from nas.spec import Backbone, DetectorSpec, Spec, image_side
 
 

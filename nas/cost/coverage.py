@@ -5,10 +5,10 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable
 
+from nas.blocks.operation import Operation
 from nas.cost.processor import cpu_name
 from nas.cost.table_file import Header
 from nas.errors import Caution, UserError
-from nas.lowering.operation import Operation
 
 #: Runtimes whose times belong to the processor that runs them.
 CPU_RUNTIMES = ("onnxruntime", "openvino")

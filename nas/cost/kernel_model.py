@@ -23,10 +23,10 @@ from typing import Any
 
 import numpy as np
 
+from nas.blocks.operation import Operation
 from nas.cost.price import Bound, Price
 from nas.cost.table_file import number
 from nas.errors import UserError
-from nas.lowering.operation import Operation
 
 FloatArray = np.ndarray[Any, np.dtype[np.float64]]
 

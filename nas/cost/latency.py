@@ -10,11 +10,11 @@ import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
+from nas.blocks.operation import Operation
 from nas.cost.coverage import require_covered, warn_elsewhere
 from nas.cost.kernel_model import KernelModel
 from nas.cost.price import Bound, How, Price, Pricer
 from nas.cost.table_file import Header, find_table, read_table
-from nas.lowering.operation import Operation
 
 __all__ = ["Bound", "How", "Latency", "LatencyTable", "Price", "PricedOperation", "Pricer"]
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from nas.blocks.operation import Operation
 from nas.lowering.network import backbone_operations, neck_and_head_operations, out_sizes
-from nas.lowering.operation import Operation
 from nas.spec import Backbone, DetectorSpec, Spec, image_side
 
 

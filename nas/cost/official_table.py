@@ -17,10 +17,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.interpolate import LinearNDInterpolator, NearestNDInterpolator
 
+from nas.blocks.operation import Operation
 from nas.cost.price import Price
 from nas.cost.table_file import Header
 from nas.errors import UserError
-from nas.lowering.operation import Operation
 
 FloatArray = np.ndarray[Any, np.dtype[np.float64]]
 _LINE = re.compile(r"\{(Regular|Depthwise)," + r",".join([r"(\d{1,9})"] * 8) + r"\} (-?\d+(?:\.\d+)?(?:e-?\d+)?)")

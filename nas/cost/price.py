@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from nas.lowering.operation import Operation
+from nas.blocks.operation import Operation
 
 How = Literal["exact", "interpolated", "roofline", "model"]
 Bound = Literal["compute", "memory", "launch"]

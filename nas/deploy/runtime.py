@@ -152,7 +152,7 @@ def load_runtime(path: str | Path, device: str | None = None, threads: int | Non
     if suffix == ".engine":
         if device_parts(device or "cuda") != ("cuda", 0):
             raise UserError(f"device={device}: an .engine file runs on the first GPU; leave device out")
-        from nas.deploy.tensorrt_engine import TensorRtRuntime
+        from nas.deploy.tensorrt import TensorRtRuntime
 
         runtime = TensorRtRuntime(path)
         runtime.device = "cuda"

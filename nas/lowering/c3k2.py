@@ -5,9 +5,9 @@ Convolutions off the longest path of a block have the role "skip", so that depth
 
 from __future__ import annotations
 
+from nas.blocks.operation import Operation
+from nas.blocks.primitives import convolution, halved, pointwise
 from nas.lowering.gelan import SILU, split
-from nas.lowering.operation import Operation
-from nas.lowering.primitives import convolution, halved, pointwise
 from nas.spec import C2PSA, C3k2, attention_heads
 
 Size = tuple[int, int]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from nas.lowering.operation import Operation
-from nas.lowering.primitives import convolution, halved, pointwise
+from nas.blocks.operation import Operation
+from nas.blocks.primitives import convolution, halved, pointwise
 from nas.lowering.residual import residual_operations
 from nas.lowering.spp import spp_operations
 from nas.spec import CSP, Residual

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 
-from nas.lowering.operation import CONVOLUTIONS, Operation
+from nas.blocks.operation import CONVOLUTIONS, Operation
 
 Shape = tuple[int, ...]
 

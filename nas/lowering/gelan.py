@@ -5,8 +5,8 @@ Convolutions off the longest path of a stage have the role "skip", so that depth
 
 from __future__ import annotations
 
-from nas.lowering.operation import Operation
-from nas.lowering.primitives import convolution, halved, pointwise, pooling
+from nas.blocks.operation import Operation
+from nas.blocks.primitives import convolution, halved, pointwise, pooling
 from nas.spec import GELAN
 
 Size = tuple[int, int]

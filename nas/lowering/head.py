@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from nas.lowering.operation import Operation
-from nas.lowering.primitives import convolution, pointwise
+from nas.blocks.operation import Operation
+from nas.blocks.primitives import convolution, pointwise
 from nas.spec import HeadSpec
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from nas.lowering.operation import Operation, Role
-from nas.lowering.primitives import convolution, halved, pointwise
+from nas.blocks.operation import Operation, Role
+from nas.blocks.primitives import convolution, halved, pointwise
 from nas.spec import InvertedResidual
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from functools import lru_cache
 
+from nas.blocks.operation import Operation
+from nas.blocks.primitives import Form, convolution, halved, in_form
 from nas.errors import SpecError
 from nas.lowering.c3k2 import c2psa_operations, c3k2_operations
 from nas.lowering.csp import csp_operations
@@ -11,8 +13,6 @@ from nas.lowering.gelan import gelan_operations
 from nas.lowering.head import head_operations
 from nas.lowering.inverted import inverted_operations
 from nas.lowering.neck import neck_operations
-from nas.lowering.operation import Operation
-from nas.lowering.primitives import Form, convolution, halved, in_form
 from nas.lowering.residual import plain_operations, residual_operations
 from nas.lowering.spp import chained_operations, spp_operations
 from nas.spec import (

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from nas.lowering.operation import Operation
-from nas.lowering.primitives import convolution, halved, pointwise, pooling
+from nas.blocks.operation import Operation
+from nas.blocks.primitives import convolution, halved, pointwise, pooling
 from nas.spec import Plain, Residual
 
 #: Convolutions of a unit by the TinyNAS layer count.

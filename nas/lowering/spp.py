@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from nas.lowering.operation import Operation
-from nas.lowering.primitives import convolution, pointwise, pooling
+from nas.blocks.operation import Operation
+from nas.blocks.primitives import convolution, pointwise, pooling
 
 KERNELS = (5, 9, 13)
 

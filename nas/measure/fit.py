@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 from scipy.optimize import least_squares
 
+from nas.blocks.operation import Operation
 from nas.cost.kernel_model import Features, Hardware, KernelModel, Parameters, evaluate
 from nas.cost.measured_table import MeasuredRows, Row, consistent
 from nas.errors import UserError
 from nas.lowering import operations
-from nas.lowering.operation import Operation
 from nas.measure.measurement import Measurement, Runtime
 
 #: Parameters that rows or whole networks tell; the rest keeps its start.

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from statistics import median, quantiles
 from typing import Any, Protocol
 
+from nas.blocks.operation import Operation
 from nas.cost.kernel_model import Hardware
 from nas.cost.measured_table import Kernels, Row
-from nas.lowering.operation import Operation
 from nas.spec import DetectorSpec
 
 #: Repetitions are taken in groups with a pause between them, against throttling.

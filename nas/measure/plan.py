@@ -6,11 +6,11 @@ from collections import Counter
 from random import Random
 from typing import Any
 
+from nas.blocks.operation import Operation
 from nas.cost.measured_table import Kernels
 from nas.errors import UserError
 from nas.frame import Frame
 from nas.lowering import operations
-from nas.lowering.operation import Operation
 from nas.spec import DetectorSpec, digest
 from search_spaces.base import SearchSpace
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from nas.deploy.export import ExportSettings, deployed_graph
+from nas.deploy.pipeline import ExportSettings, deployed_graph
 from nas.models.detector import build_detector
 from nas.spec import DetectorSpec
 

@@ -8,7 +8,7 @@ import torch
 
 from nas.cost.kernel_model import Hardware
 from nas.cost.measured_table import Kernels
-from nas.deploy.tensorrt_engine import OUTPUTS, Engine, build_plan, import_tensorrt
+from nas.deploy.tensorrt import OUTPUTS, Engine, build_plan, import_tensorrt
 from nas.measure.device import gpu_facts
 from nas.measure.measurement import Measurement, spread, typical
 from nas.measure.subject import subject_graph

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from nas.blocks.operation import Operation
 from nas.cost.kernel_model import Hardware
 from nas.cost.measured_table import Kernels, Row
 from nas.errors import UserError
 from nas.lowering import operations
-from nas.lowering.operation import Operation
 from nas.measure.device import gpu_facts
 from nas.measure.measurement import Measurement, spread, typical
 from nas.measure.subject import build_subject

@@ -17,10 +17,10 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from nas.blocks.operation import Operation
 from nas.errors import UserError
 from nas.lowering.fusion import Node, Shape, fuse_graph
 from nas.lowering.liveness import peak_values
-from nas.lowering.operation import Operation
 from nas.measure.primitives import CONSTANTS, KINDS, VIEWS
 
 

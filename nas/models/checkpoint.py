@@ -151,7 +151,7 @@ def _open(path: str | Path, weights: bool) -> tuple[dict[str, Any], dict[str, Te
     except ValueError:
         header = None
     if not isinstance(header, dict) or not isinstance(header.get("architecture"), dict):
-        raise UserError(f"{path} is a safetensors file without maenas' header: convert it with nas.models.convert")
+        raise UserError(f"{path} is a safetensors file without maenas' header: convert it with nas.models.weights")
     if header.get("format") != FORMAT:
         raise UserError(f"{path}: format is {header.get('format')!r}, this version reads {FORMAT!r}")
     return header, state

@@ -12,9 +12,9 @@ from typing import Annotated
 
 from annotated_types import Ge, Le
 
+from nas.blocks.operation import CONVOLUTIONS
+from nas.blocks.primitives import halved
 from nas.lowering import Operation, backbone_operations
-from nas.lowering.operation import CONVOLUTIONS
-from nas.lowering.primitives import halved
 from nas.options import Pixels
 from nas.scorers.base import Weights
 from nas.scorers.entropy import backbone_of, checked_weights

@@ -15,10 +15,10 @@ import math
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
+from nas.blocks.operation import CONVOLUTIONS
 from nas.errors import UserError
 from nas.lowering import Operation, block_operations
 from nas.lowering.network import stem_operations
-from nas.lowering.operation import CONVOLUTIONS
 from nas.scorers.base import Weights
 from nas.spec import Backbone, Block, DetectorSpec, Spec, Stem
 

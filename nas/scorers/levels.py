@@ -8,9 +8,9 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from nas.blocks.operation import CONVOLUTIONS
 from nas.errors import UserError
 from nas.lowering import Operation, backbone_operations
-from nas.lowering.operation import CONVOLUTIONS
 from nas.scorers.entropy import backbone_of
 from nas.spec import Spec, image_side
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from nas.searchers.base import Proposals
 from nas.searchers.candidate import Candidate
 from nas.searchers.pareto import nondominated
-from nas.searchers.problem import Evaluation, Problem
+from nas.searchers.problem.base import Evaluation, Problem
 from nas.spec import digest
 
 #: New candidates that wait before they are sorted into the front.

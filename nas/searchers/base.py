@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from nas.searchers.problem import Evaluation, Individuals
+from nas.searchers.problem.base import Evaluation, Individuals
 
 Arrays = dict[str, npt.NDArray[Any]]
 

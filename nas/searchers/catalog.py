@@ -15,16 +15,16 @@ from nas.options import check_keywords
 from nas.scorers import find_scorer
 from nas.searchers.base import Searcher
 from nas.searchers.evolution import Evolution
-from nas.searchers.exact import exact_search
-from nas.searchers.formulas import formula_of
-from nas.searchers.gene_problem import GeneProblem
+from nas.searchers.exact.proof import prove, search_exactly
+from nas.searchers.exact.search import exact_search
 from nas.searchers.loop import Progress, SearchOutcome, interruptible, run_loop
 from nas.searchers.nsga2 import Nsga2
-from nas.searchers.objective import Objective
-from nas.searchers.problem import Problem
-from nas.searchers.proof import prove, search_exactly
-from nas.searchers.random_search import RandomSearch
-from nas.searchers.spec_problem import MEMORY, NamedScore, SpecProblem
+from nas.searchers.problem.base import Problem
+from nas.searchers.problem.formulas import formula_of
+from nas.searchers.problem.objective import Objective
+from nas.searchers.problem.specs import MEMORY, NamedScore, SpecProblem
+from nas.searchers.problem.vectorized import GeneProblem
+from nas.searchers.random import RandomSearch
 from search_spaces.base import SearchSpace
 from search_spaces.chain import TinyNASSpace
 
@@ -68,7 +68,7 @@ def _split(name: str, options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[
 def _maker(name: str) -> Callable[..., Any]:
     """The function whose keywords are the options of a searcher."""
     if name == "optuna":
-        from nas.searchers.optuna_search import search_with_optuna
+        from nas.searchers.optuna import search_with_optuna
 
         return search_with_optuna
     return exact_search if name == "exact" else ASKED[name]
@@ -115,7 +115,7 @@ def search_with(
     if name == "exact":
         return search_exactly(problem, on_progress, **options)
     if name == "optuna":
-        from nas.searchers.optuna_search import search_with_optuna
+        from nas.searchers.optuna import search_with_optuna
 
         with interruptible() as stop:
             return search_with_optuna(

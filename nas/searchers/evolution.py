@@ -15,7 +15,7 @@ from annotated_types import Ge, Le
 
 from nas.options import CountOrNone, Share
 from nas.searchers.base import Arrays, Proposals
-from nas.searchers.problem import Evaluation, Individuals, Problem, excess
+from nas.searchers.problem.base import Evaluation, Individuals, Problem, excess
 from nas.searchers.streams import Stream, candidate_keys, mix
 
 #: The most mutations in a row that duplicates can lead to.

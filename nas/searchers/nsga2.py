@@ -15,7 +15,7 @@ from annotated_types import Ge, Le
 
 from nas.options import Share
 from nas.searchers.base import Arrays, Proposals
-from nas.searchers.problem import Evaluation, Individuals, Problem, excess
+from nas.searchers.problem.base import Evaluation, Individuals, Problem, excess
 from nas.searchers.streams import Integers, Stream, candidate_keys, mix
 
 Array = npt.NDArray[np.float64]

@@ -8,9 +8,9 @@ import pytest
 from torch import nn
 
 import nas
+from nas.blocks.primitives import FORMS
 from nas.cost.count import count_spec, effectiveness
 from nas.errors import UserError
-from nas.lowering.primitives import FORMS
 from nas.spec import Backbone, Plain, Residual, Stem
 
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from nas.blocks.operation import Operation
 from nas.cost import coverage
 from nas.cost.coverage import map_sizes, require_covered, warn_elsewhere
 from nas.cost.latency import LatencyTable
@@ -14,7 +15,6 @@ from nas.cost.table_file import Header, read_table, shipped
 from nas.errors import Caution, UserError
 from nas.frame import Frame
 from nas.lowering import operations
-from nas.lowering.operation import Operation
 from search_spaces.published import load_published
 
 HEADER = Header(

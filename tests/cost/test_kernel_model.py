@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from experiments.t4_calibration.__main__ import FAMILIES, calibrate, errors, ordered, predict, read_points
+from nas.blocks.operation import Operation
 from nas.cost.kernel_model import KernelModel, Parameters
 from nas.cost.latency import LatencyTable
 from nas.cost.table_file import TABLES
 from nas.errors import UserError
-from nas.lowering.operation import Operation
 
 POINTS = read_points()
 T4 = LatencyTable.load("t4_tensorrt_fp16")

@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 
 import nas
+from nas.blocks.operation import Operation
 from nas.cost.kernel_model import KernelModel
 from nas.cost.latency import LatencyTable
 from nas.cost.table_file import TABLES, find_table, read_table, shipped, write_table
 from nas.errors import UserError
 from nas.frame import Frame
-from nas.lowering.operation import Operation
 from nas.report.search_record import network_parts
-from nas.searchers.objective import Objective
+from nas.searchers.problem.objective import Objective
 
 CONV = Operation("conv", 64, 64, 40, 40, 40, 40, 3)
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from nas.blocks.operation import Operation
 from nas.cost.latency import LatencyTable
 from nas.cost.official_table import OfficialTable, Query
 from nas.errors import UserError
-from nas.lowering.operation import Operation
 
 
 def _query(row: list) -> Query:

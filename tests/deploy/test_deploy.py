@@ -10,20 +10,20 @@ import onnx
 import pytest
 import torch
 
-import nas.deploy.export as export_module
-from nas.deploy.export import ExportSettings, export_model
+import nas.deploy.pipeline as export_module
+from nas.data.images import to_rgb
 from nas.deploy.half import to_half
 from nas.deploy.metadata import Metadata, read_metadata
 from nas.deploy.onnx_graph import decoding_nodes, export_onnx, layer_of, set_metadata, write
 from nas.deploy.onnx_nms import append_nms
-from nas.deploy.openvino_ir import export_openvino
+from nas.deploy.openvino import export_openvino
+from nas.deploy.parity import TOLERANCES, verify
+from nas.deploy.pipeline import ExportSettings, export_model
 from nas.deploy.quantize import float_nodes, quantise
 from nas.deploy.runtime import load_runtime
-from nas.deploy.verify import TOLERANCES, verify
-from nas.detection.images import to_rgb
-from nas.detection.postprocess import postprocess
 from nas.detector import Detector
 from nas.errors import UserError
+from nas.inference.postprocess import postprocess
 
 SIDE = 64
 
@@ -144,7 +144,7 @@ def test_unknown_layers_and_methods_are_named(graph, pictures):
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_openvino_equals_torch(graph, fused, pictures, tmp_path, precision):
     pytest.importorskip("openvino")
-    from nas.deploy.openvino_ir import export_openvino
+    from nas.deploy.openvino import export_openvino
 
     path = export_openvino(graph, tmp_path / "model.xml", metadata(precision=precision))
     runtime = load_runtime(path)
@@ -156,7 +156,7 @@ def test_openvino_equals_torch(graph, fused, pictures, tmp_path, precision):
 
 def test_openvino_runs_nms_inside(graph, fused, pictures, tmp_path):
     pytest.importorskip("openvino")
-    from nas.deploy.openvino_ir import export_openvino
+    from nas.deploy.openvino import export_openvino
 
     path = export_openvino(append_nms(graph, 0.3, 0.5, 50), tmp_path / "nms.xml", metadata(nms=True))
     images = torch.from_numpy(np.concatenate(pictures[:2]))
@@ -216,7 +216,7 @@ def test_settings_that_do_not_go_together(model, tmp_path):
 
 
 def test_tensorrt_is_refused_where_it_is_not(model, tmp_path):
-    pytest.importorskip("nas.deploy.tensorrt_engine")
+    pytest.importorskip("nas.deploy.tensorrt")
     try:
         import tensorrt  # noqa: F401
     except ImportError:

@@ -81,7 +81,7 @@ def test_other_devices_are_refused(path, tmp_path, monkeypatch):
 def test_an_engine_needs_no_device(tmp_path, monkeypatch):
     (tmp_path / "model.engine").write_bytes(b"MAENASTRT1")
     made = SimpleNamespace(device="cpu")
-    monkeypatch.setattr("nas.deploy.tensorrt_engine.TensorRtRuntime", lambda path: made)
+    monkeypatch.setattr("nas.deploy.tensorrt.TensorRtRuntime", lambda path: made)
     assert runtimes.load_runtime(tmp_path / "model.engine") is made and made.device == "cuda"
     detector = nas.Detector(made, str(tmp_path / "model.engine"))
     assert detector.deployed() is made and detector.deployed("cuda") is made

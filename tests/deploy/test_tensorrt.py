@@ -15,11 +15,11 @@ import pytest
 import torch
 from onnx import TensorProto
 
-from nas.deploy.export import ExportSettings, deployed_graph
 from nas.deploy.metadata import Metadata
 from nas.deploy.onnx_graph import decoding_nodes
-from nas.deploy.tensorrt_engine import TensorRtRuntime, build_plan, export_tensorrt
-from nas.deploy.verify import TOLERANCES, verify
+from nas.deploy.parity import TOLERANCES, verify
+from nas.deploy.pipeline import ExportSettings, deployed_graph
+from nas.deploy.tensorrt import TensorRtRuntime, build_plan, export_tensorrt
 from nas.errors import UserError
 from nas.frame import Frame
 from nas.measure import tensorrt_gpu

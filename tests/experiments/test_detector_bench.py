@@ -213,7 +213,7 @@ def test_an_interrupted_run_goes_on_to_the_same_curve(
 ) -> None:
     jobs = wanted([network(0)], "bccd", 1, True)
     train_missing(jobs, tmp_path / "whole.gz", tmp_path / "work", **short)
-    from nas.detection.trainer import Trainer
+    from nas.training.trainer import Trainer
 
     ends, end = [], Trainer._end_epoch
 

@@ -224,13 +224,13 @@ def test_image_sizes_of_the_command(given: Any, mode: str, sides: tuple[int, ...
 
 
 def operations_sample() -> Any:
-    from nas.lowering.operation import Operation
+    from nas.blocks.operation import Operation
 
     return Operation("conv", 16, 16, 8, 8, 8, 8, 3)
 
 
 def test_what_is_timed_is_what_is_exported(tmp_path: Path) -> None:
-    from nas.deploy.export import ExportSettings, export_model
+    from nas.deploy.pipeline import ExportSettings, export_model
     from nas.measure.subject import build_subject, subject_graph
 
     backbone = find_space("tinynas_k1kx").smallest()

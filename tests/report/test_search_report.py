@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 
 import nas
-from nas import search_output
+from nas.commands.search import files as search_output
+from nas.commands.search.files import decorate_search, published, search_record, shape_of, write_search
 from nas.config.search import settings_of
 from nas.files import read_spec_document
 from nas.frame import Frame
 from nas.report.search_record import network_parts
-from nas.search_output import decorate_search, published, search_record, shape_of, write_search
-from nas.searching import SearchResult, run_search
+from nas.searchers.run import SearchResult, run_search
 from search_spaces import SearchSpace, find_space
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import optuna
 from optuna.trial import Trial
 
-from nas.searchers.optuna_search import open_storage
+from nas.searchers.optuna import open_storage
 from nas.searchers.shared import SharedStudy
 
 

@@ -9,13 +9,13 @@ from experiments.official_problems import PROBLEMS
 from nas.cost.budget import Budget
 from nas.cost.latency import LatencyTable
 from nas.frame import Frame
-from nas.searchers.exact import exact_search
-from nas.searchers.formulas import MaeFormula
-from nas.searchers.gene_problem import GeneProblem
+from nas.searchers.exact.search import exact_search
 from nas.searchers.loop import Progress, run_loop
 from nas.searchers.nsga2 import Nsga2, crowding, ranks, survivors
-from nas.searchers.objective import Objective
 from nas.searchers.pareto import hypervolume, nondominated
+from nas.searchers.problem.formulas import MaeFormula
+from nas.searchers.problem.objective import Objective
+from nas.searchers.problem.vectorized import GeneProblem
 from search_spaces.tinynas import SPACES
 
 

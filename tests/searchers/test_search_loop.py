@@ -15,14 +15,14 @@ from nas.errors import UserError
 from nas.frame import Frame
 from nas.searchers.catalog import check_searcher
 from nas.searchers.evolution import Evolution
-from nas.searchers.formulas import MaeFormula
-from nas.searchers.gene_problem import GeneProblem
 from nas.searchers.history import History
 from nas.searchers.loop import Progress, SearchOutcome, run_loop
-from nas.searchers.objective import Objective
-from nas.searchers.problem import Problem
-from nas.searchers.random_search import RandomSearch
-from nas.searchers.spec_problem import NamedScore, SpecProblem
+from nas.searchers.problem.base import Problem
+from nas.searchers.problem.formulas import MaeFormula
+from nas.searchers.problem.objective import Objective
+from nas.searchers.problem.specs import NamedScore, SpecProblem
+from nas.searchers.problem.vectorized import GeneProblem
+from nas.searchers.random import RandomSearch
 from search_spaces.tinynas import SPACES
 
 SPACE = SPACES["tinynas_k1kx"]

@@ -15,10 +15,10 @@ from nas.cost.budget import Budget
 from nas.cost.latency import LatencyTable
 from nas.errors import UserError
 from nas.frame import Frame
-from nas.searchers.formulas import MaeFormula
-from nas.searchers.gene_problem import GeneProblem
-from nas.searchers.objective import Objective
-from nas.searchers.optuna_search import open_storage, search_with_optuna
+from nas.searchers.optuna import open_storage, search_with_optuna
+from nas.searchers.problem.formulas import MaeFormula
+from nas.searchers.problem.objective import Objective
+from nas.searchers.problem.vectorized import GeneProblem
 from nas.searchers.shared import SharedStudy
 from search_spaces.tinynas import SPACES
 

@@ -1,0 +1,1 @@
+"""From a drawn image to an augmented one."""

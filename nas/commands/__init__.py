@@ -1,0 +1,1 @@
+"""What stands behind each main: settings, a run, its files, its screen."""

@@ -1,0 +1,306 @@
+"""Puts any mix of detectors into one table: names, specs, checkpoints, exported files and published rows."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from nas.cost.latency import LatencyTable
+from nas.errors import UserError
+from nas.lowering import Operation
+from nas.report.detector_table import DIFFERENCES, Entry, Figure, write_comparison
+from nas.report.published import PublishedRow, published_rows
+from nas.scorers import score_spec, spec_scorer
+from nas.spec import Backbone, Spec, image_side
+from search_spaces.published import load_published
+
+GROUPS = ("seeds",)
+DEFAULT_HARDWARE = "t4_tensorrt_fp16"
+EXPORTED = (".onnx", ".xml", ".engine")
+FILES = (".yaml", ".yml", ".safetensors", *EXPORTED)
+#: Latency tables of other engines than the default, by what the source of a published row says.
+OTHER_TABLES = {"TensorRT 7": "t4_tensorrt7_fp16"}
+YOLOV5 = (
+    "The milliseconds and APs published for YOLOv5 are probably those of the original anchor-based models (which have "
+    "fewer FLOPs), printed beside the parameters and FLOPs of the anchor-free ones that are built here."
+)
+DEPLOYED = "counted, deployed form (branches merged, BN folded)"
+TRAINING = "counted, training form"
+MACS = "counted, deployed form, 2 x MACs of convolutions, linear layers and matrix products"
+
+
+@dataclass(frozen=True)
+class CompareSettings:
+    """What `run_comparison` needs.
+
+    models: names, spec files, checkpoints, exported files; group: "seeds" for every published row beside our counts;
+    measure: also time each on this machine (median of `repeats` runs of one image, `threads` threads);
+    scorer, scorer_options: a training-free score of the specs, "" for none; ap: AP (percent) of our own runs, by model
+    as given.
+    """
+
+    models: tuple[str, ...] = ()
+    group: str | None = None
+    hardware: str = DEFAULT_HARDWARE
+    image_size: int | None = None
+    scorer: str = "mae"
+    scorer_options: Mapping[str, Any] = field(default_factory=dict)
+    measure: bool = False
+    repeats: int = 10
+    threads: int = 1
+    ap: Mapping[str, float] | None = None
+    folder: Path = Path("outputs/compare")
+
+
+def run_comparison(settings: CompareSettings) -> str:
+    """Gather all entries, write the report into `settings.folder`, and return its Markdown.
+
+    Raises UserError, before any counting, for an unknown group or scorer, a missing file, or nothing to compare.
+    """
+    if settings.group is not None and settings.group not in GROUPS:
+        raise UserError(f"unknown group {settings.group!r}; known: {', '.join(GROUPS)}")
+    if not settings.models and settings.group is None:
+        raise UserError("nothing to compare: give models=[damo-yolo-s,yolo11s] (names or files) or group=seeds")
+    if settings.scorer:
+        spec_scorer(settings.scorer).check_options(dict(settings.scorer_options))
+    for model in settings.models:
+        check_model(model)
+    gatherer = Gatherer(settings)
+    entries = [gatherer.entry(model) for model in settings.models]
+    entries = [
+        replace(entry, name=name) for entry, name in zip(entries, distinct(entries, settings.models), strict=True)
+    ]
+    if settings.group == "seeds":
+        entries += [gatherer.published_entry(row) for row in published_rows()]
+    title = "Published detectors beside our counts and predictions" if settings.group else "Comparison of detectors"
+    return write_comparison(entries, title, settings.folder, [*notes(entries), *gatherer.problems])
+
+
+def distinct(entries: Sequence[Entry], models: Sequence[str]) -> Iterator[str]:
+    """The names of the rows, with the file's folder before those that several files share."""
+    names = [entry.name for entry in entries]
+    for name, model in zip(names, models, strict=True):
+        shared = names.count(name) > 1 and model.endswith(FILES)
+        yield f"{Path(model).resolve().parent.name}/{name}" if shared else name
+
+
+def check_model(model: str) -> None:
+    """Raise UserError unless `model` is an existing file of a known kind or a known name."""
+    from nas.models.baselines import BASELINES, canonical_name
+    from search_spaces.published import is_published, published_names
+
+    if model.endswith(FILES):
+        if not Path(model).is_file():
+            raise UserError(f"{model}: no such file")
+    elif not is_published(model) and canonical_name(model) is None:
+        near = difflib.get_close_matches(model.lower(), [*published_names(), *BASELINES], 4, 0.4)
+        hint = f"; did you mean {', '.join(near)}?" if near else f" (files end in {', '.join(FILES)})"
+        raise UserError(f"no file and no model is called {model!r}{hint}")
+
+
+def notes(entries: list[Entry]) -> Iterator[str]:
+    """What the differences amount to."""
+    differences = [abs(value) for entry in entries if (value := entry.value("ms_difference")) is not None]
+    if len(differences) > 1:
+        yield (
+            f"Predicted against published milliseconds: mean {statistics.fmean(differences):.1f} %, median "
+            f"{statistics.median(differences):.1f} %, largest {max(differences):.1f} % over {len(differences)} rows."
+        )
+    if any(entry.family == "yolov5" and "published_ms" in entry.figures for entry in entries):
+        yield YOLOV5
+
+
+class Gatherer:
+    """Finds out everything about one model at a time; equal models are counted once."""
+
+    def __init__(self, settings: CompareSettings) -> None:
+        self.settings = settings
+        self.table = LatencyTable.load(settings.hardware)
+        self.problems: list[str] = []
+        self._known: dict[str, Entry] = {}
+        self._operations: dict[str, Sequence[Operation]] = {}
+
+    def entry(self, model: str) -> Entry:
+        """The row of a name or file, with published figures where the name has any at this image size."""
+        from nas.models.baselines import canonical_name
+
+        entry = self._exported(model) if model.endswith(EXPORTED) else self._own(model)
+        own = (self.settings.ap or {}).get(model)
+        if own is not None:
+            entry.figures["ap_own"] = Figure(float(own), "our own run, as given on the command line")
+        name = canonical_name(model) or model
+        row = next((row for row in published_rows() if (row.model, row.image_size) == (name, entry.image_size)), None)
+        return with_published(entry, row) if row else entry
+
+    def published_entry(self, row: PublishedRow) -> Entry:
+        """The row of a published model, with the figures of that source and the table of its engine."""
+        if row.model not in self._known:
+            try:
+                self._known[row.model] = self._own(row.model)
+            except UserError as error:  # a family whose optional package is missing keeps its published figures
+                self.problems.append(f"{row.model}: published figures alone, {error}.")
+                self._known[row.model] = Entry(row.model, row.family, row.image_size, {})
+                self._operations[row.model] = ()
+        entry = replace(self._known[row.model], family=row.family)
+        other = next((table for engine, table in OTHER_TABLES.items() if engine in row.source), None)
+        if other is not None and self.settings.hardware == DEFAULT_HARDWARE and self._operations[row.model]:
+            predicted = self._predicted(self._operations[row.model], LatencyTable.load(other))
+            name = f"{row.model} ({row.source.split(' (')[0]})"
+            entry = replace(entry, name=name, figures=entry.figures | predicted, drawn=False)
+        return with_published(entry, row)
+
+    def _own(self, model: str) -> Entry:
+        from nas.models.build import build_model
+        from search_spaces.published import is_published
+
+        if model.endswith((".yaml", ".yml")) or is_published(model):
+            from nas.api import load
+
+            loaded = load(model)
+            side = image_side(loaded, self.settings.image_size)
+            name = Path(model).stem if model.endswith((".yaml", ".yml")) else model
+            return Entry(name, family_of(name), side, self._spec_figures(loaded, side, model))
+        if model.endswith(".safetensors"):
+            module: Any = build_model(model)
+            name = f"{getattr(module, 'name', '') or 'searched'} ({Path(model).stem})"
+        else:
+            module, name = weightless(model), model
+        spec = getattr(module, "spec", None)
+        side = image_side(module, self.settings.image_size)
+        figures = (
+            self._spec_figures(spec, side, model) if spec is not None else self._module_figures(module, side, model)
+        )
+        if model.endswith(".safetensors"):
+            figures |= checkpoint_figures(model)
+        return Entry(name, family_of(name), side, figures)
+
+    def _spec_figures(self, spec: Spec, side: int, model: str) -> dict[str, Figure]:
+        from nas.api import deployed_operations
+        from nas.cost.count import count_spec
+
+        folded, train = count_spec(spec, "folded", side), count_spec(spec, "train", side)
+        self._operations[model] = deployed_operations(spec, side)
+        figures = {
+            "params_m": Figure(folded.params / 1e6, DEPLOYED),
+            "params_train_m": Figure(train.params / 1e6, TRAINING),
+            "flops_g": Figure(folded.flops / 1e9, MACS),
+            **self._predicted(self._operations[model], self.table),
+        }
+        if self.settings.measure:
+            from nas.models.build import build_model
+
+            figures["measured_ms"] = self._measured(build_model(spec), side)
+        return figures | self._score(spec, side)
+
+    def _module_figures(self, module: Any, side: int, model: str) -> dict[str, Figure]:
+        from nas.measure.module_counts import count_module
+        from nas.measure.trace import trace_operations
+
+        deployed, train = count_module(module, "folded", side), count_module(module, "train", side)
+        self._operations[model] = trace_operations(module, side)
+        figures = {
+            "params_m": Figure(deployed.params / 1e6, DEPLOYED),
+            "params_train_m": Figure(train.params / 1e6, TRAINING),
+            "flops_g": Figure(deployed.flops / 1e9, MACS),
+            **self._predicted(self._operations[model], self.table),
+        }
+        if self.settings.measure:
+            from nas.models.build import build_model
+
+            figures["measured_ms"] = self._measured(build_model(model), side)
+        backbone = drawn_backbone(module.name)
+        return figures if backbone is None else figures | self._score(load_published(backbone), side)
+
+    def _score(self, spec: Spec, side: int) -> dict[str, Figure]:
+        """The training-free score of a spec, where the scorer can judge it."""
+        name = self.settings.scorer
+        if not name:
+            return {}
+        try:
+            value = score_spec(spec, name, **{"image_size": side, **self.settings.scorer_options})
+        except UserError as error:
+            problem = f"No {name} score: {error}."
+            self.problems += [problem] if problem not in self.problems else []
+            return {}
+        of = "backbone" if isinstance(spec, Backbone) else "detector"
+        return {"score": Figure(value, f"training-free score {name} of the {of}")}
+
+    def _exported(self, model: str) -> Entry:
+        """A file that only runs: measured if asked, its parameters where the format tells them."""
+        from nas.deploy.runtime import load_runtime
+        from nas.measure.wall_clock import onnx_parameters
+
+        runtime = load_runtime(model, threads=self.settings.threads)
+        figures: dict[str, Figure] = {}
+        if model.endswith(".onnx"):
+            figures["params_m"] = Figure(onnx_parameters(model) / 1e6, "constants of the ONNX file")
+        if self.settings.measure:
+            figures["measured_ms"] = self._measured(runtime, runtime.image_size)
+        return Entry(Path(model).name, "exported", runtime.image_size, figures)
+
+    def _predicted(self, operations: Sequence[Operation], table: LatencyTable) -> dict[str, Figure]:
+        latency = table.total(operations)
+        percent, ms = latency.error_percent, latency.ms
+        error = None if percent is None else ms * percent / 100
+        batch = f", an image in a batch of {table.header.batch}" if table.header.batch > 1 else ""
+        return {"predicted_ms": Figure(ms, f"predicted by table {table.name}{batch}", error)}
+
+    def _measured(self, model: Any, side: int) -> Figure:
+        from nas.measure.wall_clock import measured_milliseconds
+
+        milliseconds = measured_milliseconds(model, side, self.settings.repeats, self.settings.threads)
+        what = "ONNX Runtime or OpenVINO" if not hasattr(model, "parameters") else "torch"
+        source = f"measured on this machine, {what}, {self.settings.threads} threads, median of {self.settings.repeats}"
+        return Figure(milliseconds, source)
+
+
+def with_published(entry: Entry, row: PublishedRow) -> Entry:
+    """The entry with a published row's figures, and how far ours lie from them."""
+    figures = dict(entry.figures) | {key: Figure(value, row.source) for key, value in row.figures.items()}
+    for column, (ours, theirs) in DIFFERENCES.items():
+        if ours in figures and theirs in figures:
+            percent = 100 * (figures[ours].value / figures[theirs].value - 1)
+            figures[column] = Figure(percent, f"{ours} against {theirs}")
+    return replace(entry, figures=figures)
+
+
+def weightless(model: str) -> Any:
+    """The module of a baseline's name, without memory for its weights."""
+    import torch
+
+    from nas.models.build import build_model
+
+    with torch.device("meta"):
+        return build_model(model)
+
+
+def drawn_backbone(name: str) -> str | None:
+    """The published backbone spec of a hand-drawn detector, where there is one."""
+    from search_spaces.published import is_published
+
+    match = re.match(r"(yolov9|yolo11)([a-z])", name)
+    backbone = f"{match[1]}-{match[2]}-backbone" if match else ""
+    return backbone if backbone and is_published(backbone) else None
+
+
+def family_of(name: str) -> str:
+    """The part of a name that its sizes share."""
+    match = re.match(r"(damo-yolo|yolov?\d+|rtdetrv2|tinynas|deepmad|mae-det|gelan|c3k2)", name.lower())
+    return match[1] if match else "ours"
+
+
+def checkpoint_figures(path: str) -> dict[str, Figure]:
+    """AP that the training run wrote into its checkpoint."""
+    from nas.models.checkpoint import read_header
+
+    numbers = read_header(path)["extra"].get("validation") or {}
+    first = next(iter(numbers.values()), None)
+    if not isinstance(first, int | float):
+        return {}
+    ap = 100 * first if 0 <= first <= 1 else float(first)
+    return {"ap_own": Figure(ap, f"validation of our own run, in the checkpoint {Path(path).name}")}

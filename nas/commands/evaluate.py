@@ -1,0 +1,89 @@
+"""One evaluation written to a folder: scores, detections and pictures of whatever file was given."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from nas.config.evaluate import EvaluateConfig
+from nas.data.loader import build_loader
+from nas.data.sources import SPLITS, load_splits
+from nas.errors import UserError
+from nas.files import write_atomic
+from nas.inference.evaluator import class_lookup, detect, time_model
+from nas.inference.scoring import Evaluation, coco_results, score_detections
+
+
+def evaluate_into(config: EvaluateConfig, folder: Path) -> Evaluation:
+    """Score config.model on a split and write scores.json, results.json and the pictures into `folder`.
+
+    milliseconds: `model` and `postprocess` an image in the batches that were scored, and with config.time `batch1`, the
+    median of the bare network on one image. UserError for an unusable model, split or class list, before any image.
+    """
+    from nas.detector import Detector
+
+    if config.split not in SPLITS:
+        raise UserError(f"split={config.split}: {', '.join(SPLITS)}")
+    detector = Detector.load(config.model)
+    if config.progress and hasattr(detector.network, "origin"):
+        print(detector.network.origin)
+    size = detector.input_side(config.image_size)
+    network = detector.deployed(config.device)
+    splits, _ = load_splits(config.data, (config.split,))
+    data = splits[config.split]
+    class_lookup(network, data)
+    loader = build_loader(data, config.batch_size, size, workers=config.workers, train=False)
+    with _progress(config.progress) as advance:
+        found, times = detect(
+            network,
+            loader,
+            config.score_threshold,
+            config.iou_threshold,
+            config.max_detections,
+            config.max_candidates,
+            progress=advance,
+        )
+    every = [found[i] for i in range(len(data))]
+    result = score_detections(data, every, milliseconds=times)
+    if config.time:
+        result = replace(result, milliseconds={**times, "batch1": time_model(network, size)["median"]})
+    scores = {"model": str(config.model), "data": data.name, "split": data.split, "image_size": size}
+    write_atomic(folder / "scores.json", json.dumps(scores | result.as_dict(), indent=1) + "\n")
+    if config.results:
+        write_atomic(folder / "results.json", json.dumps(coco_results(data, every)))
+    if config.plots:
+        from nas.report.evaluation_plots import save_confusion, save_precision_recall
+
+        save_confusion(folder / "confusion.png", result.confusion, data.classes)
+        curves = result.curves
+        save_precision_recall(
+            folder / "precision_recall.png", curves, {name: result.per_class[name].ap50 for name in curves}
+        )
+    return result
+
+
+def _progress(active: bool) -> AbstractContextManager[Callable[[int, int], None] | None]:
+    if not active:
+        return nullcontext()
+    return _Bar()
+
+
+class _Bar:
+    """A rich progress bar over batches, only on a terminal."""
+
+    def __enter__(self) -> Callable[[int, int], None]:
+        from rich.console import Console
+        from rich.progress import Progress
+
+        console = Console()
+        self._bar = Progress(console=console, disable=not console.is_terminal, transient=True)
+        self._task = self._bar.add_task("evaluating", total=None)
+        self._bar.start()
+        return lambda done, total: self._bar.update(self._task, completed=done, total=total)
+
+    def __exit__(self, *_: Any) -> None:
+        self._bar.stop()

@@ -1,0 +1,236 @@
+"""The files of a search: best.yaml and pareto.csv (deterministic), trace, summary, pictures and the page."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import platform
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import nas
+from nas.files import save_spec, write_atomic
+from nas.measure.device import commit
+from nas.report.html import write_search_page
+from nas.report.plots import draw_search
+from nas.report.search_record import Mark, SearchRecord, network_parts
+from nas.searchers.candidate import Candidate
+from nas.searchers.run import SearchResult, backbone_of, published_marks
+from search_spaces.catalog import changed_limits
+
+#: Evaluations that trace.csv and the pictures show.
+SAMPLE = 4000
+SHOWN = ("latency_ms", "flops_g", "params_m", "layers", "rho")
+
+
+@dataclass(frozen=True)
+class Decoration:
+    """What stands beside the files of a search: page and pictures, published networks, and what could not be made."""
+
+    written: tuple[Path, ...]
+    marks: tuple[Mark, ...]
+    warnings: tuple[str, ...]
+
+
+def write_search(result: SearchResult, folder: Path) -> list[Path]:
+    """Write what a search found into `folder`; returns the paths, the most important first."""
+    settings, best = result.settings, result.best
+    written = [
+        save_spec(
+            folder / "best.yaml",
+            best.spec,
+            name=f"{settings.space.name}-{best.digest[:8]}",
+            metrics=_rounded(best.metrics),
+            provenance=provenance(result),
+        )
+    ]
+    written.append(write_atomic(folder / "pareto.csv", _front_csv(result)))
+    written.append(write_atomic(folder / "trace.csv", result.outcome.history.to_csv(_sampled(result))))
+    written.append(write_atomic(folder / "summary.json", json.dumps(summary(result), indent=1) + "\n"))
+    return written
+
+
+def decorate_search(result: SearchResult, folder: Path) -> Decoration:
+    """Set published networks beside a search and draw its page and pictures, once its files are safe.
+
+    Whatever fails is named in `warnings` and left out: a search is not lost for the sake of a picture.
+    """
+    written: list[Path] = []
+    warnings: list[str] = []
+
+    def attempt(what: str, make: Callable[[], list[Any]]) -> list[Any]:
+        try:
+            return make()
+        except Exception as error:  # whatever it is, the result is written already
+            reason = (str(error).splitlines() or [""])[0]
+            warnings.append(f"{what} left out: {type(error).__name__}: {reason}")
+            return []
+
+    marks = attempt("the published networks are", lambda: published(result))
+    records = attempt("the report is", lambda: [search_record(result, _sampled(result), marks)])
+    if records:
+        written += attempt("the page is", lambda: [write_search_page(records[0], folder / "report.html")])
+        written += attempt("the pictures are", lambda: draw_search(records[0], folder))
+    return Decoration(tuple(written), tuple(marks), tuple(warnings))
+
+
+def _sampled(result: SearchResult) -> np.ndarray:
+    """The evaluations that trace.csv and the pictures show, every improvement among them."""
+    history = result.outcome.history
+    return history.sample(SAMPLE, history.improvements("score", history.column("excess") == 0))
+
+
+def provenance(result: SearchResult) -> dict[str, Any]:
+    """Where a result comes from, enough to repeat the search; the same wherever and however often it ran."""
+    settings = result.settings
+    neck = asdict(settings.frame)
+    image_size = neck.pop("image_size")
+    return {
+        "maenas": nas.__version__,
+        "space": settings.space.name,
+        "space_limits": changed_limits(settings.space),
+        "limits": dict(settings.budget.limits),
+        "scorer": settings.scorer,
+        "scorer_options": _plain(settings.scorer_options),
+        "searcher": settings.searcher,
+        "searcher_options": _plain(settings.searcher_options),
+        "neck": _plain(neck),
+        "image_size": image_size,
+        "evaluations": settings.evaluations,
+        "seed": settings.seed,
+        "scope": settings.scope,
+        "hardware": result.table.name,
+        "table_digest": result.table.digest,
+        "search": settings.identity,
+    }
+
+
+def _plain(value: Any) -> Any:
+    """Options as YAML and JSON hold them."""
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, tuple | list) else value
+
+
+def summary(result: SearchResult) -> dict[str, Any]:
+    """The result with what may differ between runs: host, time, commit, versions, speed."""
+    outcome = result.outcome
+    return {
+        "best": {"digest": result.best.digest, **_rounded(result.best.metrics)},
+        "limits": dict(result.settings.budget.limits),
+        "binding": result.binding,
+        "notes": list(result.notes),
+        "proof": result.proof,
+        "unproven": result.outcome.unproven,
+        "near": [{"shape": shape_of(c.spec), "digest": c.digest, **_rounded(c.metrics)} for c in result.near],
+        "provenance": provenance(result),
+        "evaluated": outcome.evaluated,
+        "proposed": outcome.proposed,
+        "seconds": round(outcome.seconds, 3),
+        "interrupted": outcome.interrupted,
+        "workers": result.settings.workers,
+        "host": platform.node(),
+        "machine": f"{platform.machine()}, {platform.system()}",
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "commit": commit(),
+        "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+    }
+
+
+def published(result: SearchResult) -> list[Mark]:
+    """The published networks beside the winner, judged by the same table and scorer."""
+    settings = result.settings
+    return [
+        Mark(name, score, metrics, settings.budget.admits(metrics))
+        for name, score, metrics in published_marks(settings, result.table)
+    ]
+
+
+def search_record(result: SearchResult, rows: np.ndarray, marks: Sequence[Mark]) -> SearchRecord:
+    """What the pictures and the page show."""
+    settings, history = result.settings, result.outcome.history
+    outside = history.column("excess")
+    rose = history.improvements("score", outside == 0)
+    names = [name for name in history.names if name not in ("score", "excess")]
+    columns = {name: history.column(name)[rows] for name in ("score", *names)}
+    columns |= {"evaluation": rows.astype(np.float64) + 1, "feasible": (outside[rows] == 0).astype(np.float64)}
+    side = settings.frame.image_size
+    limits = ", ".join(f"{metric} <= {limit:g}" for metric, limit in settings.budget.limits)
+    return SearchRecord(
+        title=f"{settings.space.name}: {limits} on {result.table.name}",
+        scorer=settings.scorer,
+        limits=dict(settings.budget.limits),
+        binding=tuple(result.binding),
+        notes=(*result.notes, *([result.proof] if result.proof else [])),
+        columns=columns,
+        best_curve=np.stack([rose + 1.0, history.column("score")[rose]], axis=1),
+        winner=dict(result.best.metrics),
+        parts=network_parts(result.best.spec, side, result.table),
+        prices=_prices(result),
+        front=tuple(_front_row(candidate) for candidate in result.front[:200]),
+        near=tuple({"shape": shape_of(c.spec), **_rounded(c.metrics)} for c in result.near),
+        near_share=result.outcome.near_share,
+        marks=tuple(marks),
+        provenance=provenance(result),
+    )
+
+
+def _front_row(candidate: Candidate) -> dict[str, Any]:
+    return {"digest": candidate.digest, **_rounded(candidate.metrics)}
+
+
+def _prices(result: SearchResult) -> tuple[dict[str, Any], ...]:
+    """The winner's milliseconds per image, operation by operation, and what the whole network costs beside them."""
+    latency = result.table.total(_deployed(result))
+    rows: list[dict[str, Any]] = [
+        {
+            "operation": f"{row.operation.role} {row.operation.kind} k{row.operation.kernel} s{row.operation.stride}",
+            "channels": f"{row.operation.in_channels} -> {row.operation.out_channels}",
+            "map": f"{row.operation.height}x{row.operation.width}",
+            "ms": row.price.ms,
+            "how": row.price.how,
+            "bound": row.price.bound,
+        }
+        for row in latency.explain()
+    ]
+    if latency.offset_ms:
+        fixed = {"operation": "whole network, fixed cost", "channels": "", "map": "", "ms": latency.offset_ms}
+        rows.append(fixed | {"how": "calibrated", "bound": "launch"})
+    return tuple(rows)
+
+
+def _deployed(result: SearchResult) -> Any:
+    from nas.lowering import operations
+
+    return operations(result.best.spec, "folded", result.settings.frame.image_size)
+
+
+def _front_csv(result: SearchResult) -> str:
+    """The front, highest score first, with the shape of each network in one column."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    names = list(result.best.metrics)
+    writer.writerow(["digest", *names, "shape"])
+    for candidate in result.front:
+        values = [repr(round(float(candidate.metrics[name]), 9)) for name in names]
+        writer.writerow([candidate.digest, *values, shape_of(candidate.spec)])
+    return text.getvalue()
+
+
+def shape_of(spec: Any) -> str:
+    """A backbone in one line: the stem's width, then out/bottleneck x depth of every block."""
+    backbone = backbone_of(spec)
+    blocks = [f"{b.out}/{getattr(b, 'bottleneck', getattr(b, 'hidden', '-'))}x{b.depth}" for b in backbone.blocks]
+    return " ".join([str(backbone.stem.out), *blocks])
+
+
+def _rounded(metrics: Mapping[str, float]) -> dict[str, float]:
+    """Metrics without the noise of the last digits."""
+    return {name: round(float(value), 9) for name, value in metrics.items()}

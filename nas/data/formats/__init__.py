@@ -1,0 +1,1 @@
+"""Annotations in the forms that people keep them in, in and out."""

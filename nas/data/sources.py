@@ -1,0 +1,96 @@
+"""From the `data` configuration to checked splits: the door through which training and evaluation get their data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from nas.data.dataset import DetectionData, relabel
+from nas.data.formats.coco import read_coco
+from nas.data.formats.yolo import read_yolo, yolo_classes
+from nas.data.options import DataConfig, Split
+from nas.data.problems import Problem
+from nas.data.report import DataReport, inspect_data, repair_data, require_sound
+from nas.data.shapes import draw_shapes
+from nas.errors import UserError
+from nas.options import check_object
+
+SPLITS = ("train", "val", "test")
+
+
+def load_splits(
+    config: DataConfig, wanted: tuple[str, ...] = SPLITS, classes: tuple[str, ...] | None = None
+) -> tuple[dict[str, DetectionData], DataReport]:
+    """The wanted splits that the configuration has, with one list of classes, checked or repaired, and the report.
+
+    Classes are those given, else data.classes, else those of the first split that is read (the training one); other
+    splits are matched by name. UserError, before anything long: missing root, file or split, unknown class, another
+    number of classes than data.num_classes, and in strict mode any broken label or image.
+    """
+    check_object(config, "data")
+    root = data_root(config)
+    names = list(classes) if classes else list(config.classes) if config.classes else None
+    splits: dict[str, DetectionData] = {}
+    problems: list[Problem] = []
+    for split in SPLITS:
+        paths: Split = getattr(config, split)
+        if split not in wanted or not (paths.images or paths.annotations):
+            continue
+        data, found = _read(config, root, split, paths)
+        problems += found
+        names = names or list(data.classes)
+        splits[split] = relabel(data, names)
+    if not splits:
+        raise UserError(
+            f"data {config.name}: none of the splits {', '.join(wanted)} has paths; set data.train.images ..."
+        )
+    if config.num_classes is not None and config.num_classes != len(names or ()):
+        raise UserError(
+            f"data.num_classes={config.num_classes}, but {config.name} has {len(names or ())} classes: "
+            f"{', '.join((names or [])[:10])}; leave num_classes out or correct the annotations"
+        )
+    report = inspect_data(splits, problems, images=config.check == "full")
+    if config.mode == "strict":
+        require_sound(report)
+        return splits, report
+    return repair_data(splits, report), report
+
+
+def data_root(config: DataConfig) -> Path:
+    """The folder of a data set: data.root, or the first of ./data/NAME and ../shared/data/NAME that exists."""
+    if config.root:
+        root = Path(config.root).expanduser()
+        if config.format != "shapes" and not root.is_dir():
+            raise UserError(f"data.root={root}: no such folder")
+        return root
+    places = [Path("data") / config.name, Path("../shared/data") / config.name]
+    found = next((place for place in places if place.is_dir()), None)
+    if found is not None:
+        return found
+    if config.format == "shapes":
+        return places[0]
+    raise UserError(
+        f"data {config.name} is not here: neither {places[0]} nor {places[1]} exists; set data.root=FOLDER, or see "
+        "`python -m nas.data` for where it comes from"
+    )
+
+
+def _read(config: DataConfig, root: Path, split: str, paths: Split) -> tuple[DetectionData, list[Problem]]:
+    if config.format == "shapes":
+        draw_shapes(root)
+    if config.format == "yolo":
+        if not paths.images:
+            raise UserError(f"data.{split}.images is missing: the folder of the images")
+        images = root / paths.images
+        labels = root / (paths.annotations or paths.images.replace("images", "labels", 1))
+        if not labels.is_dir():
+            raise UserError(f"{config.name} {split}: no label folder {labels}")
+        return read_yolo(images, labels, yolo_classes(root, config.classes), config.name, split)
+    if not paths.annotations:
+        raise UserError(f"data.{split}.annotations is missing: the COCO JSON file")
+    annotations = root / paths.annotations
+    if not annotations.is_file():
+        raise UserError(f"{config.name} {split}: no annotation file {annotations}")
+    images = root / (paths.images or "images")
+    if not images.is_dir():
+        raise UserError(f"{config.name} {split}: no image folder {images}")
+    return read_coco(annotations, images, config.name, split)

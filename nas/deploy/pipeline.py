@@ -1,0 +1,222 @@
+"""The whole export: fuse, write, compare with torch on pictures, and only then put the file in its place."""
+
+from __future__ import annotations
+
+import copy
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+
+from nas.deploy.metadata import Metadata
+from nas.deploy.onnx_graph import DEFAULT_OPSET, HALF_SCALES_OPSET, Opset, export_onnx, set_metadata, write
+from nas.deploy.parity import TOLERANCES, Agreement, median_milliseconds, verify
+from nas.deploy.runtime import Runtime, load_runtime
+from nas.errors import UserError
+from nas.inference.frames import open_frames
+from nas.inference.predictor import fit_into
+from nas.options import Count, ImageSize, Name, OneOf, Seed, Share, check_object
+
+FORMATS = {"onnx": ".onnx", "onnx_nms": ".onnx", "openvino": ".xml", "tensorrt": ".engine"}
+PRECISIONS = ("fp32", "fp16", "int8")
+#: Inputs of a batch when an export is checked.
+CHECK_BATCH = 4
+
+
+@dataclass(frozen=True)
+class ExportSettings:
+    """What to write and how to check it.
+
+    images: folder, glob or file of pictures for the check and for INT8 calibration, drawn by `seed`; without it pictures
+    are made up (not for INT8). keep_float: layers that INT8 leaves alone ("head", "neck.merge_3"). The three NMS fields
+    are built into `onnx_nms`. batch: null keeps the batch size free, a number fixes it (for TensorRT it is the largest).
+    """
+
+    format: Annotated[str, OneOf(*FORMATS)] = "onnx"
+    precision: Annotated[str, OneOf(*PRECISIONS)] = "fp32"
+    image_size: ImageSize | None = None
+    opset: Opset = DEFAULT_OPSET
+    batch: Count | None = None
+    images: Name | None = None
+    check_images: Count = 8
+    calibration_images: Count = 128
+    calibration: Annotated[str, OneOf("minmax", "entropy", "percentile")] = "minmax"
+    keep_float: tuple[Name, ...] = ()
+    seed: Seed = 0
+    score_threshold: Share = 0.05
+    iou_threshold: Share = 0.7
+    max_detections: Count = 300
+
+    def __post_init__(self) -> None:
+        check_object(self)
+        if self.precision == "int8" and self.images is None:
+            raise UserError("INT8 needs calibration pictures: give a folder with images=...")
+        if self.keep_float and self.precision != "int8":
+            raise UserError("keep_float counts for precision=int8 alone")
+
+
+@dataclass(frozen=True)
+class ExportReport:
+    """The finished file and how it compares: megabytes, median milliseconds of one image, differences to torch."""
+
+    path: Path
+    format: str
+    precision: str
+    megabytes: float
+    milliseconds: float
+    torch_milliseconds: float
+    agreement: Agreement
+    pictures: str = field(default="generated")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        return asdict(self) | {"path": str(self.path)}
+
+
+def export_model(
+    model: Any, path: str | Path, settings: ExportSettings, progress: Callable[[str], None] | None = None
+) -> ExportReport:
+    """Write `model` (left as it is) for a runtime and prove it: the file appears only if it agrees with torch.
+
+    The ending of `path` is that of the format. Raises UserError for settings that do not go together, a runtime that is
+    not installed, or a file whose scores, boxes or labels differ from torch's.
+    """
+    say = progress or (lambda text: None)
+    path = Path(path).with_suffix(FORMATS[settings.format])
+    end_to_end = bool(getattr(model, "end_to_end", False))
+    if end_to_end and settings.format == "onnx_nms":
+        raise UserError("this detector is end-to-end and needs no NMS: export it as format=onnx")
+    if settings.format == "tensorrt":
+        from nas.deploy.tensorrt import import_tensorrt
+
+        import_tensorrt()
+    side = settings.image_size or model.image_size
+    pictures = _pictures(settings, side)
+    say("fusing and tracing")
+    fused = copy.deepcopy(model).cpu().float().fuse().eval()
+    graph = deployed_graph(fused, side, settings, pictures, say)
+    metadata = Metadata(tuple(model.classes), side, end_to_end, settings.format == "onnx_nms", settings.precision)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".export-") as folder:
+        made = Path(folder) / path.name
+        say("writing")
+        _write(graph, made, metadata, settings)
+        runtime = load_runtime(made)
+        say("comparing with torch")
+        agreement = _agreement(fused, runtime, pictures[: settings.check_images], settings, end_to_end)
+        if agreement.problem:
+            raise UserError(f"the export is refused: on {agreement.images} pictures {agreement.problem}")
+        report = ExportReport(
+            path,
+            settings.format,
+            settings.precision,
+            sum(file.stat().st_size for file in Path(folder).iterdir()) / 1e6,
+            median_milliseconds(runtime, pictures[0]),
+            median_milliseconds(fused, pictures[0]),
+            agreement,
+            settings.images or "generated",
+        )
+        for file in sorted(Path(folder).iterdir()):
+            file.replace(path.parent / file.name)
+    return report
+
+
+def deployed_graph(
+    fused: Any,
+    side: int,
+    settings: ExportSettings,
+    pictures: Sequence[np.ndarray] = (),
+    say: Callable[[str], None] = lambda text: None,
+) -> Any:
+    """The graph that a runtime is given for a fused detector: what is deployed, and what latency tables time.
+
+    TensorRT takes its types from the graph, so that its 16-bit and 8-bit graphs are halved up to the decoding; its batch
+    stays free. OpenVINO halves for itself. pictures: for the calibration of INT8. Raises UserError as its parts do.
+    """
+    tensorrt, int8 = settings.format == "tensorrt", settings.precision == "int8"
+    opset = max(settings.opset, HALF_SCALES_OPSET) if tensorrt and int8 else settings.opset
+    graph = export_onnx(fused, side, opset, None if tensorrt else settings.batch)
+    if int8:
+        from nas.deploy.quantize import quantise
+
+        say("calibrating")
+        calibration = pictures[: settings.calibration_images]
+        graph = quantise(graph, calibration, settings.keep_float, settings.calibration, tensorrt)
+    if tensorrt and settings.precision != "fp32" or settings.precision == "fp16" and settings.format != "openvino":
+        from nas.deploy.half import to_half
+
+        graph = to_half(graph)
+    return graph
+
+
+def _write(graph: Any, path: Path, metadata: Metadata, settings: ExportSettings) -> None:
+    if settings.format == "openvino":
+        from nas.deploy.openvino import export_openvino
+
+        export_openvino(graph, path, metadata)
+    elif settings.format == "tensorrt":
+        from nas.deploy.tensorrt import export_tensorrt
+
+        export_tensorrt(graph, path, metadata, settings.batch or 1)
+    else:
+        if metadata.nms:
+            from nas.deploy.onnx_nms import append_nms
+
+            graph = append_nms(graph, settings.score_threshold, settings.iou_threshold, settings.max_detections)
+        set_metadata(graph, metadata)
+        write(graph, path)
+
+
+def _agreement(
+    fused: Any, runtime: Runtime, pictures: Sequence[np.ndarray], settings: ExportSettings, end_to_end: bool
+) -> Agreement:
+    size = settings.batch or CHECK_BATCH
+    pictures = [pictures[index % len(pictures)] for index in range(-(-len(pictures) // size) * size)]
+    batches = [np.concatenate(pictures[index : index + size]) for index in range(0, len(pictures), size)]
+    return verify(
+        fused,
+        runtime,
+        batches,
+        TOLERANCES[settings.precision],
+        iou_threshold=settings.iou_threshold,
+        end_to_end=end_to_end,
+        exported_rows=runtime.metadata.nms,
+        max_detections=settings.max_detections,
+        lowest=settings.score_threshold if runtime.metadata.nms else 0.0,
+    )
+
+
+def _pictures(settings: ExportSettings, side: int) -> list[np.ndarray]:
+    """Inputs (1, 3, S, S) of the pictures given, or of made-up ones."""
+    count = max(settings.check_images, settings.calibration_images if settings.precision == "int8" else 0)
+    if settings.images is None:
+        return generated_pictures(settings.check_images, side)
+    inputs: list[np.ndarray] = []
+    for frame in islice(open_frames(settings.images, settings.seed), 4 * count):
+        if frame.pixels is not None and len(inputs) < count:
+            image = np.empty((1, 3, side, side), np.float32)
+            fit_into(frame.pixels, image[0], "stretch")
+            inputs.append(image)
+    if not inputs:
+        raise UserError(f"{settings.images}: none of the files is a readable picture")
+    return inputs
+
+
+def generated_pictures(count: int, side: int, seed: int = 0) -> list[np.ndarray]:
+    """Made-up inputs (1, 3, S, S): coloured rectangles over a soft background, with a little noise."""
+    generator = np.random.default_rng(seed)
+    pictures = []
+    for _ in range(count):
+        coarse = generator.uniform(0, 255, (3, 4, 4))
+        image = np.kron(coarse, np.ones((1, -(-side // 4), -(-side // 4))))[:, :side, :side]
+        for _ in range(12):
+            x1, y1 = generator.integers(0, side - 8, 2)
+            width, height = generator.integers(8, max(9, side // 2), 2)
+            image[:, y1 : y1 + height, x1 : x1 + width] = generator.uniform(0, 255, (3, 1, 1))
+        noisy = image + generator.normal(0, 8, image.shape)
+        pictures.append(np.clip(np.rint(noisy), 0, 255).astype(np.float32)[None])
+    return pictures

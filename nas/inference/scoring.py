@@ -1,0 +1,246 @@
+"""Average precision as COCO measures it, per class too, with curves and confusions, from detections and annotations."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nas.data.dataset import DetectionData, Record
+
+NUMBERS = (
+    "ap",
+    "ap50",
+    "ap75",
+    "ap_small",
+    "ap_medium",
+    "ap_large",
+    "ar1",
+    "ar10",
+    "ar100",
+    "ar_small",
+    "ar_medium",
+    "ar_large",
+)
+RECALLS = np.linspace(0, 1, 101)
+
+
+class Found(NamedTuple):
+    """Detections of one image in its own pixels: boxes (K, 4) corners, scores (K,), labels (K,)."""
+
+    boxes: NDArray
+    scores: NDArray
+    labels: NDArray
+
+
+class ClassScore(NamedTuple):
+    """A class: AP, AP at IoU 0.5 (-1 without boxes), and how many boxes it has."""
+
+    ap: float
+    ap50: float
+    boxes: int
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The twelve numbers of COCO in [0, 1] (-1: nothing to measure), scores by class, and what the plots need.
+
+    precision (C, 101) over RECALLS at IoU 0.5; confusion (C + 1, C + 1): truth by row, prediction by column, background
+    last, counted at IoU 0.5 for detections above `confusion_score`. milliseconds: the model's time an image, by name.
+    """
+
+    numbers: Mapping[str, float]
+    per_class: Mapping[str, ClassScore]
+    precision: NDArray[np.float64]
+    confusion: NDArray[np.int64]
+    confusion_score: float
+    images: int
+    milliseconds: Mapping[str, float]
+
+    @property
+    def ap(self) -> float:
+        """AP over IoU 0.5 to 0.95."""
+        return self.numbers["ap"]
+
+    @property
+    def ap50(self) -> float:
+        """AP at IoU 0.5."""
+        return self.numbers["ap50"]
+
+    @property
+    def ap75(self) -> float:
+        """AP at IoU 0.75."""
+        return self.numbers["ap75"]
+
+    @property
+    def curves(self) -> dict[str, tuple[NDArray, NDArray]]:
+        """(recall, precision) at IoU 0.5 of each class that has boxes."""
+        rows = zip(self.per_class, self.precision, strict=True)
+        return {name: (RECALLS, row) for name, row in rows if self.per_class[name].boxes}
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        return {
+            "images": self.images,
+            **self.numbers,
+            "milliseconds": dict(self.milliseconds),
+            "per_class": {name: score._asdict() for name, score in self.per_class.items()},
+            "confusion": {
+                "score_threshold": self.confusion_score,
+                "classes": [*self.per_class, "background"],
+                "truth_by_prediction": self.confusion.tolist(),
+            },
+        }
+
+
+def score_detections(
+    data: DetectionData,
+    found: Sequence[Found],
+    confusion_score: float = 0.25,
+    milliseconds: Mapping[str, float] | None = None,
+) -> Evaluation:
+    """Score the detections of every record of the data, in its order, by pycocotools (silent)."""
+    evaluator = _run_pycocotools(data, found)
+    precision = evaluator.eval["precision"][:, :, :, 0, 2]  # (thresholds, recalls, classes), all areas, 100 detections
+    boxes = data.histogram()
+    scores = {
+        name: ClassScore(_mean(precision[:, :, c]), _mean(precision[0, :, c]), int(boxes[c]))
+        for c, name in enumerate(data.classes)
+    }
+    return Evaluation(
+        dict(zip(NUMBERS, (float(v) for v in evaluator.stats), strict=True)),
+        scores,
+        np.maximum(precision[0].T, 0),
+        confusion_matrix(data, found, confusion_score),
+        confusion_score,
+        len(data),
+        dict(milliseconds or {}),
+    )
+
+
+def coco_results(data: DetectionData, found: Sequence[Found]) -> list[dict[str, Any]]:
+    """Detections in COCO's results format, with the image and category ids of the annotation file."""
+    return [
+        {
+            "image_id": record.image_id,
+            "category_id": int(data.category_ids[int(label)]),
+            "bbox": [round(float(v), 3) for v in (box[0], box[1], box[2] - box[0], box[3] - box[1])],
+            "score": round(float(score), 6),
+        }
+        for record, image in zip(data.records, found, strict=True)
+        for box, score, label in zip(image.boxes, image.scores, image.labels, strict=True)
+    ]
+
+
+def confusion_matrix(data: DetectionData, found: Sequence[Found], threshold: float = 0.25) -> NDArray[np.int64]:
+    """(C + 1, C + 1): each detection above the threshold, best first, takes the free box of any class that it overlaps
+    most, from IoU 0.5 on; the others are background. Detections mostly inside a crowd region are left out."""
+    count = data.num_classes
+    matrix = np.zeros((count + 1, count + 1), np.int64)
+    for record, image in zip(data.records, found, strict=True):
+        order = np.argsort(-image.scores, kind="stable")
+        order = order[image.scores[order] > threshold]
+        overlap = _iou(image.boxes[order], record.boxes)
+        free = np.ones(len(record.labels), bool)
+        in_crowd = _inside_crowd(image.boxes[order], record)
+        for row, index in enumerate(order):
+            candidates = np.where(free, overlap[row], 0)
+            best = int(candidates.argmax()) if len(candidates) else -1
+            if best >= 0 and candidates[best] >= 0.5:
+                free[best] = False
+                matrix[record.labels[best], int(image.labels[index])] += 1
+            elif not in_crowd[row]:
+                matrix[count, int(image.labels[index])] += 1
+        matrix[:count, count] += np.bincount(record.labels[free], minlength=count)
+    return matrix
+
+
+def _run_pycocotools(data: DetectionData, found: Sequence[Found]) -> Any:
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
+    truth = [entry for number, record in enumerate(data.records) for entry in _truth(record, number)]
+    for number, entry in enumerate(truth, 1):
+        entry["id"] = number
+    with contextlib.redirect_stdout(io.StringIO()):
+        reference = COCO()
+        reference.dataset = {
+            "images": [{"id": number} for number in range(len(data))],
+            "annotations": truth,
+            "categories": [{"id": c} for c in range(data.num_classes)],
+        }
+        reference.createIndex()
+        detections = _detections(reference, found)
+        evaluator = COCOeval(reference, detections, "bbox")
+        evaluator.evaluate()
+        evaluator.accumulate()
+        evaluator.summarize()
+    return evaluator
+
+
+def _truth(record: Record, number: int) -> list[dict[str, Any]]:
+    parts = (
+        (record.boxes, record.labels, record.areas, 0),
+        (record.crowd_boxes, record.crowd_labels, record.crowd_areas, 1),
+    )
+    return [
+        {
+            "image_id": number,
+            "category_id": int(label),
+            "bbox": [box[0], box[1], box[2] - box[0], box[3] - box[1]],
+            "area": float(area),
+            "iscrowd": crowd,
+        }
+        for boxes, labels, areas, crowd in parts
+        for box, label, area in zip(boxes.astype(np.float64).tolist(), labels, areas, strict=True)
+    ]
+
+
+def _detections(reference: Any, found: Sequence[Found]) -> Any:
+    from pycocotools.coco import COCO
+
+    rows: list[dict[str, Any]] = []
+    for number, image in enumerate(found):
+        boxes = np.asarray(image.boxes, np.float64).reshape(-1, 4)
+        for (x1, y1, x2, y2), score, label in zip(boxes.tolist(), image.scores, image.labels, strict=True):
+            rows.append(
+                {
+                    "id": len(rows) + 1,
+                    "image_id": number,
+                    "category_id": int(label),
+                    "bbox": [x1, y1, x2 - x1, y2 - y1],
+                    "area": (x2 - x1) * (y2 - y1),
+                    "iscrowd": 0,
+                    "score": float(score),
+                }
+            )
+    detections = COCO()
+    detections.dataset = {**reference.dataset, "annotations": rows}  # loadRes refuses an empty list
+    detections.createIndex()
+    return detections
+
+
+def _mean(values: NDArray) -> float:
+    """Mean of what could be measured, else -1."""
+    measured = values[values > -1]
+    return float(measured.mean()) if measured.size else -1.0
+
+
+def _iou(boxes: NDArray, others: NDArray) -> NDArray[np.float64]:
+    sides = np.minimum(boxes[:, None, 2:], others[None, :, 2:]) - np.maximum(boxes[:, None, :2], others[None, :, :2])
+    inter = np.clip(sides, 0, None).prod(-1)
+    area, other = (boxes[:, 2:] - boxes[:, :2]).prod(-1), (others[:, 2:] - others[:, :2]).prod(-1)
+    return inter / np.maximum(area[:, None] + other[None] - inter, 1e-9)
+
+
+def _inside_crowd(boxes: NDArray, record: Record) -> NDArray[np.bool_]:
+    crowd = record.crowd_boxes
+    sides = np.minimum(boxes[:, None, 2:], crowd[None, :, 2:]) - np.maximum(boxes[:, None, :2], crowd[None, :, :2])
+    inter = np.clip(sides, 0, None).prod(-1)
+    area = np.maximum((boxes[:, 2:] - boxes[:, :2]).prod(-1), 1e-9)
+    return (inter / area[:, None] >= 0.5).any(1)

@@ -1,0 +1,1 @@
+"""What a detector is taught: targets, losses, distillation."""

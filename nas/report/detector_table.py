@@ -1,0 +1,147 @@
+"""The table of a comparison: what is known of each detector, and where every number comes from."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from nas.files import write_atomic
+
+#: Column -> heading and number of decimals.
+COLUMNS: dict[str, tuple[str, int]] = {
+    "params_m": ("params, M", 2),
+    "params_train_m": ("training form, M", 2),
+    "params_published_m": ("published, M", 2),
+    "params_difference": ("off, %", 1),
+    "flops_g": ("GFLOPs", 2),
+    "flops_published_g": ("published GFLOPs", 1),
+    "flops_difference": ("off, %", 1),
+    "predicted_ms": ("predicted ms", 2),
+    "published_ms": ("published ms", 2),
+    "ms_difference": ("off, %", 1),
+    "measured_ms": ("measured ms", 2),
+    "ap_own": ("AP, our run", 1),
+    "ap_published": ("AP, published", 1),
+    "score": ("score", 2),
+}
+#: Column of a difference -> what we count or predict, and what was published.
+DIFFERENCES = {
+    "params_difference": ("params_m", "params_published_m"),
+    "flops_difference": ("flops_g", "flops_published_g"),
+    "ms_difference": ("predicted_ms", "published_ms"),
+}
+LETTERS = "abcdefghijklmnopqrstuvwxyz"
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One number, where it comes from, and its error bar in the same unit if one is known."""
+
+    value: float
+    source: str
+    error: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A row: the name to print, its family, the side of its image, and its figures by column.
+
+    `drawn` is false for a second row of a model, which the pictures leave out.
+    """
+
+    name: str
+    family: str
+    image_size: int
+    figures: dict[str, Figure] = field(default_factory=dict)
+    drawn: bool = True
+
+    def value(self, column: str) -> float | None:
+        figure = self.figures.get(column)
+        return None if figure is None else figure.value
+
+
+def shown_columns(entries: Sequence[Entry]) -> list[str]:
+    """The columns that any entry fills, in order."""
+    return [column for column in COLUMNS if any(column in entry.figures for entry in entries)]
+
+
+def source_letters(entries: Sequence[Entry]) -> dict[str, str]:
+    """A letter for each source, in order of appearance; differences are of the two columns before them."""
+    sources = dict.fromkeys(
+        entry.figures[column].source
+        for entry in entries
+        for column in shown_columns(entries)
+        if column in entry.figures and column not in DIFFERENCES
+    )
+    return {source: LETTERS[i % 26] * (1 + i // 26) for i, source in enumerate(sources)}
+
+
+def comparison_markdown(entries: Sequence[Entry], title: str, notes: Sequence[str] = ()) -> str:
+    """A heading, the table with a source letter at every number, the sources, and the notes."""
+    columns, letters = shown_columns(entries), source_letters(entries)
+    lines = [
+        f"# {title}",
+        "",
+        "| detector | px | " + " | ".join(COLUMNS[column][0] for column in columns) + " |",
+        "|---|---:|" + "---:|" * len(columns),
+    ]
+    for entry in entries:
+        cells = [_cell(entry, column, letters) for column in columns]
+        lines.append(f"| {entry.name} | {entry.image_size} | " + " | ".join(cells) + " |")
+    lines += ["", "Sources: " + "; ".join(f"[{letter}] {source}" for source, letter in letters.items()) + "."]
+    lines += [line for note in notes for line in ("", note)]
+    return "\n".join(lines) + "\n"
+
+
+def _cell(entry: Entry, column: str, letters: dict[str, str]) -> str:
+    figure = entry.figures.get(column)
+    if figure is None:
+        return ""
+    decimals = COLUMNS[column][1]
+    if column in DIFFERENCES:
+        return f"{figure.value:+.{decimals}f}"
+    margin = f" ± {figure.error:.{decimals}f}" if figure.error is not None else ""
+    return f"{figure.value:.{decimals}f}{margin} [{letters[figure.source]}]"
+
+
+def comparison_csv(entries: Sequence[Entry]) -> str:
+    """One row an entry; every number is followed by its error bar where it has one, and by its source."""
+    columns = shown_columns(entries)
+    with_error = {column for column in columns if any(_error(entry, column) is not None for entry in entries)}
+    header = ["detector", "family", "image_size"]
+    for column in columns:
+        header += [column, *([f"{column}_error"] if column in with_error else []), f"{column}_source"]
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(header)
+    for entry in entries:
+        row: list[object] = [entry.name, entry.family, entry.image_size]
+        for column in columns:
+            figure = entry.figures.get(column)
+            row.append("" if figure is None else round(figure.value, 6))
+            if column in with_error:
+                error = _error(entry, column)
+                row.append("" if error is None else round(error, 6))
+            row.append("" if figure is None else figure.source)
+        writer.writerow(row)
+    return stream.getvalue()
+
+
+def _error(entry: Entry, column: str) -> float | None:
+    figure = entry.figures.get(column)
+    return None if figure is None else figure.error
+
+
+def write_comparison(entries: Sequence[Entry], title: str, folder: Path, notes: Sequence[str] = ()) -> str:
+    """Write compare.md, compare.csv, compare.png and compare.html into `folder`; returns the Markdown."""
+    from nas.report.detector_plots import draw_comparison, write_comparison_page
+
+    text = comparison_markdown(entries, title, notes)
+    write_atomic(folder / "compare.md", text)
+    write_atomic(folder / "compare.csv", comparison_csv(entries))
+    draw_comparison(entries, title, folder / "compare.png")
+    write_comparison_page(entries, title, folder / "compare.html", notes)
+    return text

@@ -1,0 +1,1 @@
+"""Exact search: the optimum, its proof, and what comes close."""

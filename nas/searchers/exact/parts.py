@@ -1,0 +1,249 @@
+"""What exact search chooses among: every stem, every block of every position, and what stands behind them, with costs.
+
+Score and costs are sums over parts, so a network is a path: each option leads from an input width to an output width.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from nas.errors import UserError
+from nas.searchers.exact.effort import Effort, Halt
+from nas.searchers.problem.formulas import linear_score
+from nas.searchers.problem.objective import Array, additive
+from nas.searchers.problem.vectorized import GeneProblem
+from search_spaces.chain import TinyNASSpace
+
+Integers = npt.NDArray[np.int64]
+
+#: The most blocks of one position that are priced.
+_MOST_OPTIONS = 6_000_000
+#: The most bins that bounds are refined to.
+_FINEST = 4096
+#: Numbers that all bounds together may hold.
+CELLS = 100_000_000
+
+
+@dataclass(frozen=True)
+class Options:
+    """The choices of one part, sorted by their input width.
+
+    before, after: numbers of the input and output width; choice: (bottleneck, kernel, depth), zeros for the stem;
+    units: of the option; costs (n, resources); score (n,); starts: first option of each input width.
+    """
+
+    before: Integers
+    after: Integers
+    choice: Integers
+    units: Integers
+    costs: Array
+    score: Array
+    starts: Integers
+
+    def __len__(self) -> int:
+        return len(self.score)
+
+
+@dataclass(frozen=True)
+class Parts:
+    """A search problem as a chain of options; costs are shares of the limits.
+
+    widths: output widths of stem and blocks; options: of stem and blocks; taps: parts whose widths the costs behind the
+    last block depend on; carries: how many combinations of earlier tapped widths a state after each part tells apart;
+    resources, limits: the budgeted sums; units: the most units of all blocks together; behind_costs, behind_score: of
+    what is behind the last block, by the state after it.
+    """
+
+    widths: list[Integers]
+    options: list[Options]
+    taps: tuple[int, ...]
+    carries: list[int]
+    resources: tuple[str, ...]
+    limits: Array
+    units: int
+    behind_costs: Array
+    behind_score: Array
+
+
+def rising(group: Integers, rank: Integers) -> npt.NDArray[np.bool_]:
+    """Which rows, sorted by group, have a higher rank (0, 1, 2 ...) than all rows before them in their group."""
+    total = group * (int(rank.max()) + 1) + rank
+    best = np.maximum.accumulate(total)
+    return np.concatenate([np.ones(1, dtype=bool), total[1:] > best[:-1]])
+
+
+def chain_of(problem: GeneProblem, effort: Effort | None = None) -> Parts:
+    """The chain of a problem, every block priced.
+
+    Raises UserError for a score or a limit that is not a sum over blocks, and for a space with too many blocks; Halt
+    from the effort that counts the work.
+    """
+    space, blocks = problem.space, problem.codec.blocks
+    _check_size(space)
+    limits = dict(problem.budget.limits)
+    fixed = space.layers_of(space.initial()) - space.unit_layers * blocks
+    units = max(int((min(limits.pop("layers", np.inf), space.max_layers) - fixed) // space.unit_layers), 0)
+    outs = [space.widths(index) for index in range(blocks)]
+    widths = [np.array(values, dtype=np.int64) for values in (problem.stem_widths, *outs)]
+    taps = {blocks}
+    if problem.objective.frame is not None:
+        taps |= {index + 1 for index in problem.template.out_blocks if index < blocks}
+    carries = [int(np.prod([len(widths[t]) for t in taps if t < p])) for p in range(len(widths))]
+    most_bins(widths, carries, units)  # before anything is priced
+    price = _Pricing(problem, limits)
+    options = [_stem_options(price)]
+    options += [_block_options(price, index, widths[index], widths[index + 1]) for index in range(blocks)]
+    costs, score = _behind(price, sorted(taps), widths, carries[-1], effort or Effort())
+    return Parts(
+        widths,
+        options,
+        tuple(sorted(taps)),
+        carries,
+        tuple(limits),
+        np.array(list(limits.values())),
+        units,
+        costs,
+        score,
+    )
+
+
+def most_bins(widths: list[Integers], carries: list[int], units: int, cells: int = CELLS) -> int:
+    """The finest bounds that `cells` numbers can hold; raises Halt if they hold none."""
+    states = sum(carry * len(values) for carry, values in zip(carries, widths, strict=True))
+    bins = min(cells // (states * (units + 1)) - 1, _FINEST)
+    if bins < 1:
+        raise Halt(f"the bounds of {states:,} states with up to {units} units each do not fit into memory", False)
+    return bins
+
+
+class _Pricing:
+    """Costs as shares of the limits, and scores, of parts from their vectors."""
+
+    def __init__(self, problem: GeneProblem, limits: dict[str, float]) -> None:
+        self.problem = problem
+        self._columns = [(*additive(metric), limit) for metric, limit in limits.items()]
+        levels = problem.levels
+        self.score_of = linear_score(problem.objective.formula, len(set(levels)))
+        self.ends = [i + 1 == len(levels) or levels[i + 1] > level for i, level in enumerate(levels)]
+
+    def costs(self, vectors: Array) -> Array:
+        """(n, resources)."""
+        if not self._columns:
+            return np.zeros((len(vectors), 0))
+        return np.stack([vectors[:, column] / unit / limit for column, unit, limit in self._columns], axis=1)
+
+    def score(self, vectors: Array, widths: Integers, part: int) -> Array:
+        """(n,) scores of the stem (part 0) or of a block."""
+        return self.score_of(vectors, widths, self.problem.levels[part], self.ends[part], True)
+
+
+def _behind(
+    price: _Pricing, taps: list[int], widths: list[Integers], carries: int, effort: Effort
+) -> tuple[Array, Array]:
+    """Costs and score of a closing convolution, neck and head, by the state after the last block."""
+    problem = price.problem
+    rest = np.arange(carries * len(widths[-1]))
+    chosen: dict[int, Integers] = {}
+    for tap in reversed(taps):
+        chosen[tap] = widths[tap][rest % len(widths[tap])]
+        rest = rest // len(widths[tap])
+    fixed = np.full(len(rest), problem.template.blocks[-1].out)
+    channels = np.stack([chosen.get(i + 1, fixed) for i in problem.template.out_blocks], axis=1)
+    vectors = problem.closing(channels, effort)
+    score = price.score_of(vectors, fixed, problem.levels[-1], False, False)
+    if len(problem.template.blocks) > problem.codec.blocks:
+        tail = problem.tail_vectors(chosen[problem.codec.blocks])
+        vectors = vectors + tail
+        score = score + price.score(tail, fixed, len(problem.levels) - 1)
+    return price.costs(vectors), score
+
+
+def _stem_options(price: _Pricing) -> Options:
+    widths = np.array(price.problem.stem_widths, dtype=np.int64)
+    vectors = price.problem.stem_vectors(widths)
+    zeros = np.zeros(len(widths), dtype=np.int64)
+    choice = np.zeros((len(widths), 3), dtype=np.int64)
+    score = price.score(vectors, widths, 0)
+    starts = np.array([0, len(widths)])
+    return Options(zeros, np.arange(len(widths)), choice, zeros, price.costs(vectors), score, starts)
+
+
+def _block_options(price: _Pricing, index: int, ins: Integers, outs: Integers) -> Options:
+    """Every block of a position that no other of the same widths and depth beats in score and all costs."""
+    problem, space = price.problem, price.problem.space
+    rows: list[tuple[Integers, Integers, Integers]] = []
+    for o, out in enumerate(outs.tolist()):
+        mids = np.array(space.bottlenecks(out), dtype=np.int64)
+        allowed = np.array(_inputs(space, index, ins, out), dtype=np.int64)
+        rows.append((np.repeat(allowed, len(mids)), np.tile(mids, len(allowed)), np.full(len(allowed) * len(mids), o)))
+    before, mid, after = (np.concatenate(column) for column in zip(*rows, strict=True))
+    kernels, depths = space.block_kernels(index), _depths(space, index)
+    found: list[tuple[Integers, Integers, Integers, Array, Array]] = []
+    for kernel in kernels:
+        table = problem.tables[index][kernel]
+        numbers = problem.mid_index[index][mid]
+        first, later = table.first_unit(before, numbers, after), table.later_unit(numbers, after)
+        for depth in depths:
+            vectors = first + (depth - 1) * later
+            score = price.score(vectors, outs[after], index + 1)
+            choice = np.stack([mid, np.full_like(mid, kernel), np.full_like(mid, depth)], axis=1)
+            found.append((before, after, choice, price.costs(vectors), score))
+    before, after, choice, costs, score = (np.concatenate(column) for column in zip(*found, strict=True))
+    group = (before * len(outs) + after) * (max(depths) + 1) + choice[:, 2]
+    keep = _unbeaten(group, costs, score)
+    keep = keep[np.argsort(before[keep], kind="stable")]
+    starts = np.searchsorted(before[keep], np.arange(len(ins) + 1))
+    return Options(before[keep], after[keep], choice[keep], choice[keep, 2], costs[keep], score[keep], starts)
+
+
+def _inputs(space: TinyNASSpace, index: int, ins: Integers, out: int) -> list[int]:
+    """Numbers of the input widths from which block `index` may go to `out`."""
+    intervals = [space.width_interval(index, width, None) for width in ins.tolist()]
+    return [number for number, (low, high) in enumerate(intervals) if low <= out <= high]
+
+
+def _depths(space: TinyNASSpace, index: int) -> range:
+    most = space.max_layers // space.unit_layers - len(space.strides) + 1
+    return range(1, min(space.depths[index], most) + 1)
+
+
+def _check_size(space: TinyNASSpace) -> None:
+    """Raise UserError if a position of the space holds more blocks than can be priced."""
+    before = len(space.stem_widths())
+    for index in range(len(space.strides)):
+        outs = space.widths(index)
+        variants = len(space.block_kernels(index)) * len(_depths(space, index))
+        count = before * sum(len(space.bottlenecks(out)) for out in outs) * variants
+        if count > _MOST_OPTIONS:
+            raise UserError(
+                f"exact search of space {space.name} would price up to {count:,} blocks at position {index}; narrow its "
+                "channels or bottlenecks, raise its step, or use searcher=evolution"
+            )
+        before = len(outs)
+
+
+def _unbeaten(group: Integers, costs: Array, score: Array) -> Integers:
+    """Rows that no other row of their group beats, in order of group and first cost.
+
+    Exact for up to one cost; with more, a row counts as beaten only by one that is no dearer in any.
+    """
+    first = costs[:, 0] if costs.shape[1] else np.zeros(len(score))
+    order = np.lexsort((-score, first, group))
+    if costs.shape[1] > 1:
+        return order[_unbeaten_in_all(group[order], costs[order], score[order])]
+    return order[rising(group[order], np.unique(score, return_inverse=True)[1][order])]
+
+
+def _unbeaten_in_all(group: Integers, costs: Array, score: Array) -> npt.NDArray[np.bool_]:
+    """The same for sorted rows and several costs, group by group."""
+    keep = np.zeros(len(score), dtype=bool)
+    bounds = np.append(np.flatnonzero(np.diff(group, prepend=-1)), len(group))
+    for start, stop in zip(bounds[:-1], bounds[1:], strict=True):
+        block, gain = costs[start:stop], score[start:stop]
+        cheaper = (block[None, :, :] <= block[:, None, :]).all(axis=2) & (gain[None, :] >= gain[:, None])
+        cheaper &= np.tri(len(gain), k=-1, dtype=bool)
+        keep[start:stop] = ~cheaper.any(axis=1)
+    return keep

@@ -1,0 +1,167 @@
+"""The proof behind a search: exact search finds and proves the optimum where score and limits allow it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from nas.errors import UserError
+from nas.searchers.candidate import Candidate
+from nas.searchers.evolution import Evolution
+from nas.searchers.exact.search import STEPS, ExactResult, exact_search
+from nas.searchers.history import History
+from nas.searchers.loop import Progress, SearchOutcome, interruptible, run_loop
+from nas.searchers.pareto import nondominated
+from nas.searchers.problem.base import Problem
+from nas.searchers.problem.specs import MEMORY, SpecProblem
+from nas.searchers.problem.vectorized import GeneProblem
+from search_spaces.chain import TinyNASSpace
+
+#: Costs at which the proof adds to the front that was found.
+_LEVELS = 8
+#: Evaluations of the evolution before an exact search under several limits.
+_WARM_UP = 20_000
+
+
+def prove(
+    problem: Problem,
+    outcome: SearchOutcome,
+    on_progress: Callable[[Progress], None] | None = None,
+    steps: int = STEPS,
+) -> SearchOutcome:
+    """What another search found, with the optimum and its proof, or with `unproven` saying why there is none.
+
+    The proof starts from the best that was found; steps: as of `exact_search`. Ctrl-C during the proof counts as an
+    interruption: what both have found until then is kept, and resuming takes up the finished search and proves again.
+    """
+    if outcome.interrupted:
+        return outcome
+    if not isinstance(problem, GeneProblem):
+        return replace(outcome, unproven=_no_sum(problem))
+    began, standing = time.monotonic(), _standing(problem, outcome)
+    try:
+        result = _searched(problem, outcome.front, standing, on_progress, levels=_LEVELS, steps=steps)
+    except UserError as error:
+        return replace(outcome, unproven=str(error))
+    except KeyboardInterrupt:
+        return replace(outcome, interrupted=True)
+    return _proven(problem, replace(outcome, seconds=outcome.seconds + time.monotonic() - began), result)
+
+
+def _searched(
+    problem: GeneProblem,
+    front: list[Candidate],
+    standing: Progress,
+    on_progress: Callable[[Progress], None] | None,
+    **options: Any,
+) -> ExactResult:
+    """An exact search from the best of a front, which tells what it does and which the first Ctrl-C ends early."""
+    start = problem.encode([candidate.spec for candidate in front[:1]])  # type: ignore[misc]
+
+    def tell(stage: str) -> None:
+        if on_progress is not None:
+            on_progress(replace(standing, stage=stage))
+
+    with interruptible() as stop:
+        return exact_search(problem, **options, on_step=tell, stop=stop, start=start)
+
+
+def _proven(problem: GeneProblem, outcome: SearchOutcome, result: ExactResult) -> SearchOutcome:
+    """The outcome of a search with what exact search found and proved."""
+    unproven = _without_proof(result)
+    if result.best is None:
+        return replace(outcome, unproven=unproven, impossible=result.impossible, interrupted=result.interrupted)
+    front = _front(problem, _distinct([*outcome.front, *result.front]))
+    outcome.history.extend(_rows(outcome.history.names, _distinct([*result.front, *result.near])))
+    best, certificate = front[0], result.certificate
+    if certificate is not None:
+        certificate = replace(certificate, optimum=best.score)
+    return replace(
+        outcome,
+        best=best,
+        front=front,
+        certificate=certificate,
+        near=result.near,
+        near_share=result.share,
+        unproven=unproven,
+        open_levels=result.open_levels,
+        interrupted=result.interrupted,
+    )
+
+
+def _without_proof(result: ExactResult) -> str:
+    """Why there is no proof, and how far from one the result is; empty with a proof."""
+    if not result.unproven:
+        return ""
+    if not np.isfinite(result.upper):
+        return f"{result.unproven}; no bound is known"
+    bound = f"no member of the space within the limits scores more than {result.upper:.6f}"
+    if result.best is None:
+        return f"{result.unproven}; {bound}"
+    return f"{result.unproven}; {bound} (gap {result.upper - result.best.score:.3g} above the best found)"
+
+
+def _no_sum(problem: Problem) -> str:
+    """Why exact search has no sum over blocks to work with."""
+    if MEMORY in problem.budget.metrics:
+        return f"{MEMORY} is a maximum over the run of a network, no sum over its blocks"
+    if not isinstance(problem, SpecProblem):
+        return "this problem is not a chain of blocks with tables of their costs"
+    if not isinstance(problem.space, TinyNASSpace):
+        return f"space {problem.space.name} is no chain of residual blocks with tables of their costs"
+    name = getattr(problem.score, "name", "of this search")
+    return f"scorer {name} has no array form; exact search serves the sums mae, params, macs and layers"
+
+
+def search_exactly(
+    problem: Problem, on_progress: Callable[[Progress], None] | None = None, **options: Any
+) -> SearchOutcome:
+    """An exact search in the form of the others; its history holds the networks that it returns.
+
+    Under several limits a short evolution comes first: its best is what the proof starts from.
+    """
+    if not isinstance(problem, GeneProblem):
+        raise UserError(f"searcher exact cannot serve: {_no_sum(problem)}; use evolution")
+    began = time.monotonic()
+    empty = SearchOutcome(None, [], History(("score", *problem.metrics, "excess")), 0, 0, 0.0, False, True)
+    several = len([metric for metric in problem.budget.metrics if metric != "layers"]) > 1
+    first = run_loop(problem, Evolution(problem), _WARM_UP) if several else empty
+    if first.interrupted:
+        return first
+    result = _searched(problem, first.front, _standing(problem, first), on_progress, **options)
+    seconds = time.monotonic() - began
+    outcome = _proven(problem, replace(empty, seconds=seconds), result)
+    outcome = replace(outcome, evaluated=len(outcome.history), proposed=len(outcome.history))
+    if on_progress is not None and outcome.best is not None:
+        on_progress(_standing(problem, outcome))
+    return outcome
+
+
+def _standing(problem: Problem, outcome: SearchOutcome) -> Progress:
+    """Where a search stands that has evaluated all it was asked for."""
+    count, seconds = outcome.evaluated, outcome.seconds
+    best = dict(outcome.best.metrics) if outcome.best is not None else None
+    binding = problem.budget.binding(best) if best is not None else []
+    closest = float(outcome.history.column("excess").min(initial=np.inf))
+    return Progress(count, outcome.proposed, count, seconds, count / max(seconds, 1e-9), best, binding, closest)
+
+
+def _distinct(candidates: list[Candidate]) -> list[Candidate]:
+    return list({candidate.digest: candidate for candidate in candidates}.values())
+
+
+def _rows(names: tuple[str, ...], candidates: list[Candidate]) -> np.ndarray:
+    """Rows of a history (its last column is the excess) for candidates inside the budget."""
+    rows = [[*(candidate.metrics[name] for name in names[:-1]), 0.0] for candidate in candidates]
+    return np.array(rows).reshape(len(rows), len(names))
+
+
+def _front(problem: GeneProblem, candidates: list[Candidate]) -> list[Candidate]:
+    """Those that no other beats in score and every budgeted metric, the best first."""
+    points = np.array([[-c.score, *(c.metrics[name] for name in problem.budget.metrics)] for c in candidates])
+    keep = np.flatnonzero(nondominated(points))
+    return [candidates[row] for row in sorted(keep, key=lambda row: tuple(points[row]))]

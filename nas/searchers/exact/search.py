@@ -1,0 +1,211 @@
+"""Exact search: the provably best backbone of a TinyNAS space under additive limits, its front, and what comes close.
+
+A dynamic programme with dominance (`exact_labels`) under bounds that are computed from the back (`exact_bounds`), run
+until bound and result meet (`exact_optimum`). Where labels, memory or steps run out first, the result says so.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Annotated
+
+import numpy as np
+from annotated_types import Ge, Le
+
+from nas.errors import InternalError
+from nas.options import Share
+from nas.searchers.candidate import Candidate
+from nas.searchers.exact.certificate import Certificate
+from nas.searchers.exact.effort import Effort, Halt
+from nas.searchers.exact.labels import LabelSearch, TooManyLabels
+from nas.searchers.exact.optimum import Optimum
+from nas.searchers.exact.parts import Integers, chain_of
+from nas.searchers.pareto import nondominated
+from nas.searchers.problem.vectorized import GeneProblem
+from nas.spec import digest
+
+#: Steps that a search makes unless told: about ten minutes of one core.
+STEPS = 5_000_000_000
+#: The share of the optimum in which networks of other shapes are looked for is halved so often if labels are too many.
+_HALVINGS = 7
+_NEAR_LABELS = 500_000
+
+
+@dataclass(frozen=True)
+class ExactResult:
+    """What was found, and what of it is proven.
+
+    best: None if nothing was found, which is proven too unless `unproven` says why not; upper: no member scores more;
+    certificate: the proof that `best` is the optimum, None without. front: of score against the budgeted metrics, its
+    best at every cost but for `open_levels` of the costs that were tried (several limits: good, but not proven). near:
+    the best of different shapes within `share` of the best score. interrupted: the user asked to stop.
+    """
+
+    best: Candidate | None
+    front: list[Candidate]
+    near: list[Candidate]
+    certificate: Certificate | None
+    upper: float = -np.inf
+    unproven: str = ""
+    open_levels: int = 0
+    share: float = 0.0
+    interrupted: bool = False
+
+    @property
+    def impossible(self) -> bool:
+        """Whether it is proven that nothing fits the limits."""
+        return self.best is None and not self.unproven
+
+
+@dataclass
+class _Beside:
+    """Gene rows that are shown beside the optimum, filled step by step so that an interruption keeps what is there."""
+
+    front: list[Integers] = field(default_factory=list)
+    open_levels: int = 0
+    near: list[Candidate] = field(default_factory=list)
+    share: float = 0.0
+
+    def add_front(self, optimum: Optimum, levels: int) -> None:
+        """The best networks at `levels` costs up to the limit, and at every number of units if layers are limited."""
+        problem, parts, relaxation = optimum.problem, optimum.parts, optimum.tightest
+        assert relaxation is not None
+        least, several = len(parts.widths) - 1, len(parts.limits) > 1
+        limited = "layers" in problem.budget.metrics
+        for units in range(least, parts.units + 1) if limited else (parts.units,):
+            finite = np.flatnonzero(np.isfinite(relaxation.bounds[-1][0, units]))
+            if len(finite) == 0:
+                continue
+            count = max(2, levels // (parts.units - least + 1)) if limited else levels
+            count = max(2, count // 6) if several else count
+            first = max(finite[0], 1) / relaxation.bins
+            for limit in np.linspace(first, 1.0, count if len(parts.limits) else 1):
+                reach = optimum.reach(relaxation, float(limit), units)
+                self.front.append(reach.rows[:20])
+                self.open_levels += not reach.complete
+
+    def add_near(self, optimum: Optimum, share: float, count: int) -> None:
+        """The best networks of different shape within `share` of the best score, a smaller share if they are too many."""
+        relaxation, problem, score = optimum.tightest, optimum.problem, optimum.score
+        search = LabelSearch(
+            optimum.parts, optimum.together(), relaxation, shapes=True, most=_NEAR_LABELS, effort=optimum.effort
+        )
+        assert relaxation is not None
+        for _ in range(_HALVINGS if count else 0):
+            try:
+                stages = search.run(3e-4 * abs(score), score - share * abs(score))
+            except TooManyLabels:
+                share /= 2
+                continue
+            last = stages[-1]
+            order = np.lexsort((relaxation.cost_of(last.costs), -last.score))
+            heads = np.unique(last.shape[order], return_index=True)[1]
+            rows = search.genes(stages, np.concatenate([order[np.sort(heads)], order[:4000]]))
+            rows = rows[_different(rows, problem.codec.blocks, 4 * count)]
+            close = _candidates(problem, rows)
+            self.near = [c for c in close if problem.budget.admits(c.metrics)][:count]
+            self.share = share
+            return
+
+
+def exact_search(
+    problem: GeneProblem,
+    levels: Annotated[int, Ge(1), Le(10_000)] = 48,
+    share: Share = 0.01,
+    near: Annotated[int, Ge(0), Le(10_000)] = 12,
+    bins: Annotated[int, Ge(2), Le(100_000)] = 256,
+    steps: Annotated[int, Ge(1)] = STEPS,
+    on_step: Callable[[str], None] | None = None,
+    stop: Callable[[], bool] = lambda: False,
+    start: Integers | None = None,
+) -> ExactResult:
+    """The best member of the problem's space within its budget, with a proof where steps and memory suffice for it.
+
+    levels: costs at which the front is computed; near, share: how many networks of different shape are returned, within
+    which share of the optimum; bins: resolution of the first bounds (speed only, never the result); steps: after how
+    much work to end without a proof, one worth some 50 ns; start: gene rows to begin with, whose best inside the budget
+    is beaten or proven. `stop` is asked now and then; what is found until then is returned.
+    Raises UserError for scores or limits that are not sums over blocks, and for spaces with too many blocks.
+    """
+    began, effort = time.monotonic(), Effort(steps, on_step, stop)
+    optimum: Optimum | None = None
+    beside, reason, interrupted = _Beside(), "too many labels are needed", False
+    try:
+        effort.tell("pricing every block")
+        parts = chain_of(problem, effort)
+        nothing = np.zeros((0, problem.codec.width), dtype=np.int64)
+        optimum = Optimum(problem, parts, bins, effort, nothing if start is None else start)
+        effort.tell("proving the optimum")
+        optimum.solve()
+        if optimum.best is not None:
+            effort.tell("front")
+            beside.add_front(optimum, levels)
+            effort.tell("networks of other shapes")
+            beside.add_near(optimum, share, near)
+    except Halt as halt:
+        reason, interrupted = str(halt), halt.interrupted
+    if optimum is None:
+        known = [] if start is None else _candidates(problem, start[:1])
+        best = known[0] if known and problem.budget.admits(known[0].metrics) else None
+        return ExactResult(best, known, [], None, np.inf, reason, 0, 0.0, interrupted)
+    if optimum.best is None:
+        return ExactResult(None, [], [], None, optimum.upper, "" if optimum.proven else reason, 0, 0.0, interrupted)
+    best = _candidates(problem, optimum.best[None])[0]
+    upper = _above(optimum)
+    certificate = None
+    if optimum.proven:
+        weights = () if optimum.tightest is None else tuple(np.round(optimum.tightest.weights, 6).tolist())
+        seconds, size = time.monotonic() - began, problem.space.size()
+        certificate = Certificate(best.score, upper, optimum.rounding, size, optimum.parts.resources, weights, seconds)
+    rows = np.unique(np.concatenate([optimum.best[None], optimum.found, *beside.front]), axis=0)
+    front = [best, *(c for c in _front(problem, rows) if c.digest != best.digest)]
+    return ExactResult(
+        best, front, beside.near, certificate, upper, "" if certificate else reason, beside.open_levels,
+        beside.share, interrupted,
+    )  # fmt: skip
+
+
+def _above(optimum: Optimum) -> float:
+    """The bound, lifted to the best score by what rounding explains; raises InternalError for a bound farther below."""
+    if optimum.upper < optimum.score - optimum.rounding:
+        raise InternalError(f"a network scores {optimum.score!r}, but no more than {optimum.upper!r} seemed possible")
+    return max(optimum.upper, optimum.score)
+
+
+def _different(rows: Integers, blocks: int, count: int) -> list[int]:
+    """Greedy choice of rows that differ: in a depth, or by a tenth and more in widths on average."""
+    chosen: list[int] = []
+    depths, widths = rows[:, 4::4], np.log(np.concatenate([rows[:, 1::4], rows[:, 2::4]], axis=1))
+    for row in range(len(rows)):
+        if all(
+            (depths[row] != depths[other]).any() or np.abs(widths[row] - widths[other]).mean() > 0.1 for other in chosen
+        ):
+            chosen.append(row)
+        if len(chosen) == count:
+            break
+    return chosen
+
+
+def _candidates(problem: GeneProblem, rows: Integers) -> list[Candidate]:
+    if len(rows) == 0:
+        return []
+    evaluation = problem.evaluate(rows)
+    result = []
+    for row, score, metrics in zip(rows, evaluation.score.tolist(), evaluation.metrics.tolist(), strict=True):
+        spec = problem.spec(row)
+        values = {"score": score} | dict(zip(problem.metrics, metrics, strict=True))
+        result.append(Candidate(spec, digest(spec), values))
+    return result
+
+
+def _front(problem: GeneProblem, rows: Integers) -> list[Candidate]:
+    """Those of the rows inside the budget that no other beats, the best first."""
+    evaluation = problem.evaluate(rows)
+    columns = [problem.metrics.index(metric) for metric in problem.budget.metrics]
+    costs = evaluation.metrics[:, columns]
+    inside = (costs <= np.array([limit for _, limit in problem.budget.limits])).all(axis=1)
+    keep = np.flatnonzero(inside)[nondominated(np.column_stack([-evaluation.score, costs])[inside])]
+    keep = keep[np.argsort(-evaluation.score[keep], kind="stable")]
+    return _candidates(problem, rows[keep])

@@ -1,0 +1,78 @@
+"""What every member of a search space costs at least: a limit below that is refused before a search begins.
+
+Most costs are sums over operations that grow with every width, depth and kernel, so that the member with all of them at
+their lowest bounds the sum once its choices are the cheapest ones and the shortcuts that equal widths would save are left
+out. Peak memory is no sum, but no less than what any one operation reads and writes. rho falls with width and is bounded
+by the stem alone. A table of measurements is no monotone function; it says what it charges at least.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from nas.blocks.operation import CONVOLUTIONS
+from nas.blocks.primitives import in_form
+from nas.cost.count import counted_layers
+from nas.cost.latency import LatencyTable
+from nas.frame import Frame
+from nas.lowering import Operation, backbone_operations
+from nas.lowering.network import neck_and_head_operations, out_sizes
+from nas.spec import Backbone, DetectorSpec, Residual, Spec
+from search_spaces.base import SearchSpace
+
+Cost = Callable[[Sequence[Operation]], float]
+
+
+def least_cost(
+    metric: str, space: SearchSpace[Any], frame: Frame | None, image_size: int, table: LatencyTable | None = None
+) -> float:
+    """A value that no member of the space in its frame (None: bare) stays below; 0 where nothing is known."""
+    cost = _cost(metric, table)
+    smallest = space.smallest(cost, image_size)
+    if smallest is None:
+        return 0.0
+    backbone = smallest.backbone if isinstance(smallest, DetectorSpec) else smallest
+    stem = [op for op in backbone_operations(backbone, image_size)[0] if op.kind in CONVOLUTIONS]
+    if metric == "rho":
+        return 1 / stem[0].fan_in if backbone.levels[0] == 1 else 0.0
+    if metric == "layers":
+        return cost([op for group in backbone_operations(backbone, image_size) for op in group])
+    offset = table.offset_ms if metric == "latency_ms" and table is not None else 0.0
+    return cost(_needed(smallest, frame, image_size)) + offset
+
+
+def _cost(metric: str, table: LatencyTable | None) -> Cost:
+    """The metric of some operations, in its unit; nothing for rho and for milliseconds without a table."""
+
+    def touched(operations: Sequence[Operation]) -> float:
+        return max((op.reads + op.writes for op in operations if op.role != "se"), default=0)
+
+    costs: dict[str, Cost] = {
+        "params_m": lambda operations: sum(op.params for op in operations) / 1e6,
+        "flops_g": lambda operations: 2 * sum(op.macs for op in operations) / 1e9,
+        "activations_m": lambda operations: sum(op.writes for op in operations if op.kind in CONVOLUTIONS) / 1e6,
+        "layers": counted_layers,
+        "peak_memory_mb": lambda operations: 2 * touched(operations) / 1e6,
+    }
+    if metric == "latency_ms" and table is not None:
+        return lambda operations: table.at_least(in_form(operations, "folded"))
+    return costs.get(metric, lambda operations: 0.0)
+
+
+def _needed(spec: Spec, frame: Frame | None, image_size: int) -> list[Operation]:
+    """The operations of a network without what a wider member may lack: shortcuts and their sums."""
+    backbone = spec if isinstance(spec, Backbone) else spec.backbone
+    groups = backbone_operations(backbone, image_size)
+    found = list(groups[0])
+    for block, group in zip(backbone.blocks, groups[1:], strict=True):
+        if isinstance(block, Residual):
+            found += [replace(op, fused_add=False) for op in group if op.role != "skip"]
+        else:
+            found += group
+    whole = spec if isinstance(spec, DetectorSpec) or frame is None else frame.detector(spec)
+    if isinstance(whole, DetectorSpec):
+        c3, c4, c5 = backbone.out_channels
+        found += neck_and_head_operations(whole.neck, whole.head, (c3, c4, c5), out_sizes(backbone, image_size))
+    return found

@@ -1,0 +1,157 @@
+"""The general problem: any search space of backbones and any scorer, one candidate at a time, on several processes."""
+
+from __future__ import annotations
+
+import json
+import math
+import signal
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, wait
+from dataclasses import dataclass
+from multiprocessing import get_context
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from nas.cost.budget import Budget
+from nas.cost.memory import peak_memory_mb
+from nas.errors import UserError
+from nas.scorers import score_spec
+from nas.searchers.problem.base import Evaluation, Individuals, Interrupted
+from nas.searchers.problem.objective import METRICS, Objective
+from nas.searchers.streams import Words, generator
+from nas.spec import Backbone, Spec, digest, from_dict, to_dict
+from search_spaces.base import SearchSpace
+
+MEMORY = "peak_memory_mb"
+
+
+@dataclass(frozen=True)
+class NamedScore:
+    """A scorer of specs by name, with its options as (key, value) pairs; it can be sent to another process.
+
+    image_size: pixels at which it looks, unless its options say another side.
+    """
+
+    name: str
+    options: tuple[tuple[str, Any], ...] = ()
+    image_size: int | None = None
+
+    def __call__(self, spec: Spec) -> float:
+        return score_spec(spec, self.name, **{"image_size": self.image_size, **dict(self.options)})
+
+
+class SpecProblem:
+    """Individuals are specs of backbones, or of whole detectors where the neck is searched too.
+
+    Costs come from `objective`; `score` is asked only of those inside the budget, the others get the score nan.
+    score: a picklable function of the whole detector (or of the bare backbone without a frame). workers: processes that
+    share the scoring; results do not depend on their number. peak_memory_mb, a maximum over parts and no sum, is
+    computed only where the budget limits it.
+    """
+
+    generous: bool = False
+
+    def __init__(
+        self,
+        space: SearchSpace[Any],
+        objective: Objective,
+        budget: Budget,
+        score: Callable[[Spec], float],
+        workers: int = 1,
+    ) -> None:
+        self.metrics = METRICS + ((MEMORY,) if MEMORY in budget.metrics else ())
+        for metric in budget.metrics:
+            if metric not in self.metrics:
+                raise UserError(f"this search gives no {metric}; it gives {', '.join(METRICS)}")
+        self.space, self.objective, self.budget, self.score = space, objective, budget, score
+        self._pool: ProcessPoolExecutor | None = None
+        if workers > 1:
+            self._pool = ProcessPoolExecutor(workers, get_context("spawn"), initializer=_leave_interrupts)
+
+    # ------------------------------------------------------------------ moves
+
+    def initial(self) -> Individuals:
+        return self.encode([self.space.initial()])
+
+    def sample(self, keys: Words) -> Individuals:
+        return self.encode([self.space.sample(generator(key)) for key in keys.tolist()])
+
+    def mutate(self, parents: Individuals, keys: Words, minor: bool) -> Individuals:
+        mode = "minor" if minor else "coarse"
+        pairs = zip(parents, keys.tolist(), strict=True)
+        return self.encode([self.space.mutate(parent, generator(key), mode) for parent, key in pairs])  # type: ignore[arg-type]
+
+    def crossover(self, first: Individuals, second: Individuals, keys: Words) -> Individuals:
+        triples = zip(first, second, keys.tolist(), strict=True)
+        return self.encode([self.space.crossover(a, b, generator(key)) for a, b, key in triples])
+
+    def identities(self, individuals: Individuals) -> Words:
+        return np.array([int(digest(spec), 16) for spec in individuals], dtype=np.uint64)
+
+    def spec(self, individual: Any) -> Spec:
+        return individual
+
+    def encode(self, specs: Sequence[Any]) -> Individuals:
+        result = np.empty(len(specs), dtype=object)
+        result[:] = specs
+        return result
+
+    def pack(self, individuals: Individuals) -> npt.NDArray[Any]:
+        return np.array([json.dumps(to_dict(spec), separators=(",", ":")) for spec in individuals], dtype=np.str_)
+
+    def unpack(self, stored: npt.NDArray[Any]) -> Individuals:
+        return self.encode([from_dict(json.loads(text)) for text in stored.tolist()])
+
+    def close(self) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(wait=True, cancel_futures=True)
+            self._pool = None
+
+    # ------------------------------------------------------------------ evaluation
+
+    def evaluate(self, individuals: Individuals, stop: Callable[[], bool] = lambda: False) -> Evaluation:
+        values = [self._costs(spec) for spec in individuals]
+        names = self.metrics
+        metrics = np.array([[row[name] for name in names] for row in values]).reshape(len(values), len(names))
+        inside = [i for i, row in enumerate(values) if self.budget.admits(row)]
+        score = np.full(len(values), math.nan)
+        score[inside] = self._scores([self._whole(individuals[i]) for i in inside], stop)
+        return Evaluation(score, metrics)
+
+    def _whole(self, spec: Spec) -> Spec:
+        """A backbone in its frame; a detector as it is."""
+        frame = self.objective.frame
+        return frame.detector(spec) if frame is not None and isinstance(spec, Backbone) else spec
+
+    def _costs(self, spec: Spec) -> dict[str, float]:
+        costs = self.objective.evaluate(spec)
+        if MEMORY in self.metrics:
+            frame = self.objective.frame
+            whole = frame.detector(spec) if frame is not None else spec
+            costs[MEMORY] = peak_memory_mb(whole, self.objective.image_size)
+        return costs
+
+    def _scores(self, specs: Sequence[Spec], stop: Callable[[], bool]) -> list[float]:
+        if self._pool is None:
+            scores = []
+            for spec in specs:
+                if stop():
+                    raise Interrupted
+                scores.append(self.score(spec))
+            return scores
+        futures: list[Future[float]] = [self._pool.submit(self.score, spec) for spec in specs]
+        pending = set(futures)
+        while pending:
+            pending = wait(pending, timeout=0.2)[1]
+            if stop() and pending:
+                for future in pending:
+                    future.cancel()
+                raise Interrupted
+        return [future.result() for future in futures]
+
+
+def _leave_interrupts() -> None:
+    """Ctrl-C is for the main process; workers finish what they do."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -1,0 +1,238 @@
+"""One search from settings to a result: the plain function behind `python -m nas.search` and `nas.find`."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from nas.cost.budget import Budget
+from nas.cost.latency import LatencyTable
+from nas.cost.memory import peak_memory_mb
+from nas.errors import UserError
+from nas.frame import Frame
+from nas.options import Count, Pixels, Seed, Threads, check_fields, check_value, unknown
+from nas.searchers.candidate import Candidate
+from nas.searchers.limit_notes import limit_notes
+from nas.searchers.loop import Progress, SearchOutcome
+from nas.searchers.problem.least import least_cost
+from nas.spec import Backbone, DetectorSpec, Spec, digest, image_side, require_side
+from search_spaces import SearchSpace, find_space
+
+
+@dataclass(frozen=True)
+class SearchSettings:
+    """Everything that decides the result of a search, and `workers`, which does not.
+
+    scope: price the whole `detector` (backbone in `frame`) or the bare `backbone` at image_size pixels.
+    hardware: a table by name or path; evaluations: distinct candidates (the exact searcher needs no such limit).
+    """
+
+    budget: Budget
+    space: SearchSpace[Any]
+    scorer: str = "mae"
+    scorer_options: Mapping[str, Any] = field(default_factory=dict)
+    searcher: str = "auto"
+    searcher_options: Mapping[str, Any] = field(default_factory=dict)
+    hardware: str = "t4_tensorrt_fp16"
+    frame: Frame = field(default_factory=Frame)
+    scope: Literal["detector", "backbone"] = "detector"
+    seed: Seed = 0
+    workers: Threads = 1
+    evaluations: Count = 100_000
+
+    @classmethod
+    def of(
+        cls, budget: Mapping[str, float] | Budget, space: str | SearchSpace[Any] = "tinynas_k1kx", **options: Any
+    ) -> SearchSettings:
+        """Settings from plain values; raises UserError for an unknown space or option."""
+        strange = set(options) - set(cls.__dataclass_fields__)
+        if strange:
+            raise unknown("a search", min(strange), list(cls.__dataclass_fields__))
+        limits = budget if isinstance(budget, Budget) else Budget.of(budget)
+        return cls(limits, find_space(space) if isinstance(space, str) else space, **options).checked()
+
+    def checked(self) -> SearchSettings:
+        """Itself, with the space in its frame; raises UserError for a value that cannot be used."""
+        from nas.searchers.catalog import check_searcher
+
+        frame = asdict(self.frame)
+        check_value("image_size", frame.pop("image_size"), Pixels)
+        check_fields(Frame, frame, "neck")
+        check_fields(type(self), {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "frame"})
+        first = self.space.initial()
+        image_side(first, self.frame.image_size) if self.scope == "backbone" else require_side(self.frame.image_size)
+        if isinstance(first, DetectorSpec):
+            if self.scope != "detector":
+                raise UserError(f"space {self.space.name} holds whole detectors: it has no scope=backbone")
+        check_searcher(self.searcher, self.searcher_options)
+        return replace(self, space=self.space.in_frame(self.frame))
+
+    @property
+    def identity(self) -> str:
+        """What a resumed run must share: a digest of everything that decides the result."""
+        values: dict[str, Any] = {
+            name: repr(getattr(self, name))
+            for name in self.__dataclass_fields__
+            if name not in ("workers", "scorer_options", "searcher_options")
+        }
+        values |= {
+            "scorer_options": sorted(self.scorer_options.items()),
+            "searcher_options": sorted(self.searcher_options.items()),
+        }
+        return hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """What a search found; `best.spec` is the whole detector, or the backbone with scope=backbone."""
+
+    settings: SearchSettings
+    table: LatencyTable
+    best: Candidate
+    front: tuple[Candidate, ...]
+    outcome: SearchOutcome
+    notes: tuple[str, ...]
+
+    @property
+    def near(self) -> tuple[Candidate, ...]:
+        """Networks of other shapes that exact search found within `outcome.near_share` of the best score."""
+        return tuple(whole(self.settings, candidate) for candidate in self.outcome.near)
+
+    @property
+    def proof(self) -> str:
+        """What an exact search proves, in one line; empty otherwise."""
+        certificate = self.outcome.certificate
+        if certificate is None:
+            return ""
+        return (
+            f"no member of space {self.settings.space.name} within the limits scores more than {certificate.upper:.6f} "
+            f"(gap {certificate.gap:.2g}, {certificate.architectures:,} architectures covered)"
+        )
+
+    @property
+    def binding(self) -> list[str]:
+        """Limits that the winner uses up to within 2 %."""
+        return self.settings.budget.binding(self.best.metrics)
+
+
+def run_search(
+    settings: SearchSettings,
+    state: Path | None = None,
+    on_progress: Callable[[Progress], None] | None = None,
+) -> SearchResult:
+    """Search; raises UserError before any long work for what cannot succeed, and after it if nothing fits.
+
+    KeyboardInterrupt if it was interrupted before anything fitted.
+
+    state: a file to resume from, kept up to date; see `nas.searchers.loop.run_loop`.
+    """
+    from nas.searchers.catalog import make_problem, search_with
+
+    table = LatencyTable.load(settings.hardware)
+    check_possible(settings, table)
+    problem = make_problem(
+        settings.space,
+        settings.budget,
+        settings.scorer,
+        settings.scorer_options,
+        table,
+        settings.frame if settings.scope == "detector" else None,
+        settings.frame.image_size,
+        settings.workers,
+    )
+    try:
+        outcome = search_with(
+            settings.searcher,
+            settings.searcher_options,
+            problem,
+            settings.evaluations,
+            settings.seed,
+            state=state,
+            identity=f"{settings.identity}-{table.digest}",
+            on_progress=on_progress,
+        )
+    finally:
+        problem.close()
+    if outcome.best is None:
+        if outcome.interrupted:
+            raise KeyboardInterrupt
+        raise UserError(f"{_nothing(settings, outcome)}; {_remedy(settings)}")
+    front = tuple(whole(settings, candidate) for candidate in outcome.front)
+    best = front[0]
+    notes = limit_notes(settings.space, settings.budget, best, outcome)
+    return SearchResult(settings, table, best, front, outcome, tuple(notes))
+
+
+def whole(settings: SearchSettings, candidate: Candidate) -> Candidate:
+    """The candidate as what is searched for: a detector, unless the scope is the bare backbone."""
+    if settings.scope == "backbone" or isinstance(candidate.spec, DetectorSpec):
+        return candidate
+    spec = settings.frame.detector(candidate.spec)
+    return replace(candidate, spec=spec, digest=digest(spec))
+
+
+def check_possible(settings: SearchSettings, table: LatencyTable) -> None:
+    """Raise UserError if no network of the space can stay within some limit."""
+    frame = settings.frame if settings.scope == "detector" else None
+    for metric, limit in settings.budget.limits:
+        least = least_cost(metric, settings.space, frame, settings.frame.image_size, table)
+        if least > limit * (1 + 1e-9):
+            raise UserError(
+                f"impossible budget: {metric} <= {limit:g}, but no network of space {settings.space.name} has less than "
+                f"{least:.4g}; {_remedy(settings)}"
+            )
+
+
+def _nothing(settings: SearchSettings, outcome: SearchOutcome) -> str:
+    """What is known where nothing was found: that nothing exists, or only that nothing was met with."""
+    if outcome.impossible:
+        return f"no member of space {settings.space.name} fits the budget (proven)"
+    unproven = f" (whether any member does is unproven: {outcome.unproven})" if outcome.unproven else ""
+    return f"nothing among {outcome.evaluated} candidates fits the budget{unproven}"
+
+
+def _remedy(settings: SearchSettings) -> str:
+    """What helps when nothing fits."""
+    framed = settings.scope == "detector" and not isinstance(settings.space.initial(), DetectorSpec)
+    framed = framed and not {"layers", "rho"}.issuperset(settings.budget.metrics)  # those are the backbone's alone
+    smaller = ", take a smaller neck (neck=t, neck=nano)" if framed else ""
+    return f"loosen it{smaller} or widen space {settings.space.name}"
+
+
+def backbone_of(spec: Spec) -> Backbone:
+    """The backbone of a detector, or the backbone itself."""
+    return spec.backbone if isinstance(spec, DetectorSpec) else spec
+
+
+def published_marks(settings: SearchSettings, table: LatencyTable) -> list[tuple[str, float, dict[str, float]]]:
+    """Name, score and costs of published networks of the same kind at the searched image size, to set beside the winner."""
+    from nas.scorers import score_spec
+    from search_spaces import load_published
+
+    names = ("damo-yolo-t", "damo-yolo-s") if settings.scope == "detector" else ("tinynas_l20_k1kx", "tinynas_l25_k1kx")
+    options = {"image_size": settings.frame.image_size, **settings.scorer_options}
+    rows = []
+    for name in names:
+        spec = load_published(name)
+        try:
+            rows.append((name, score_spec(spec, settings.scorer, **options), costs(spec, settings, table)))
+        except UserError:
+            continue  # a published net that this table or scorer cannot judge is left out
+    return rows
+
+
+def costs(spec: Spec, settings: SearchSettings, table: LatencyTable) -> dict[str, float]:
+    """Metrics of any network by the settings' table, at the image size that is searched."""
+    from nas.cost.count import count_spec
+    from nas.lowering import operations
+
+    side = settings.frame.image_size
+    total = table.total(operations(spec, "folded", side))
+    return count_spec(spec, "merged", side).metrics() | {
+        "latency_ms": total.ms,
+        "peak_memory_mb": peak_memory_mb(spec, side),
+    }

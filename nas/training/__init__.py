@@ -1,0 +1,1 @@
+"""The training of a detector: its loop, state, schedule and record."""

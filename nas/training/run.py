@@ -1,0 +1,229 @@
+"""One call that trains a detector on annotated images: everything before, around and after the loop."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import os
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+
+from nas.augment.pipeline import Augmentation
+from nas.data.dataset import DetectionData, relabel
+from nas.data.loader import build_loader
+from nas.errors import UserError
+from nas.inference.memory import told_when_full
+from nas.loss.detection import DetectionLoss
+from nas.loss.distill import Distiller
+from nas.loss.distributed import share_batch_norm
+from nas.options import check_object
+from nas.spec import DetectorSpec, digest
+from nas.training.cores import computing_threads
+from nas.training.ema import Ema
+from nas.training.network import TrainingNetwork, neck_channels
+from nas.training.norm_statistics import NormStatistics
+from nas.training.optimizer import make_optimizer
+from nas.training.options import DistillOptions, Phases, TrainerOptions
+from nas.training.schedule import Schedule
+from nas.training.setup import load_teacher, make_fabric, prepare_detector
+from nas.training.state import Position, TrainingParts, read_state
+from nas.training.trainer import Trainer
+from nas.training.validation import Validator
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """Where a training left its files, and its best validation AP (-1 if it never validated)."""
+
+    folder: Path
+    best: Path
+    last: Path
+    score: float
+    epoch: int
+    steps: int
+    seconds: float
+
+
+@dataclass
+class TrainingTask:
+    """What to train on what; `model` as in `prepare_detector`, val None trains without validation."""
+
+    model: Any
+    train: DetectionData
+    val: DetectionData | None = None
+    options: TrainerOptions = field(default_factory=TrainerOptions)
+    augmentation: Augmentation = field(default_factory=Augmentation)
+    distill: DistillOptions = field(default_factory=DistillOptions)
+    image_size: int | None = None
+    seed: int = 0
+    device: str = "auto"
+
+
+@told_when_full(
+    "trainer.batch_size or image_size, raise trainer.accumulate, or set trainer.cache=none and fewer trainer.workers "
+    "(what was saved last is intact: resume goes on from it)"
+)
+def run_training(task: TrainingTask, folder: str | Path, resume: bool = False, progress: bool = True) -> TrainingResult:
+    """Train `task`, leaving in `folder` last and best checkpoints, the full state, logs and TensorBoard events.
+
+    resume: go on from the folder's last state; the run then equals one that was never interrupted, bit by bit on one
+    machine. Under torchrun every process calls this, and the first one's folder holds for all. Raises UserError for
+    anything unusable; KeyboardInterrupt after a signal, with the state saved.
+    """
+    if not 0 <= task.seed < 2**32:
+        raise UserError(f"seed must be from 0 to {2**32 - 1}, got {task.seed}")
+    options = task.options.checked()
+    check_object(task.distill, "distill")
+    fabric = make_fabric(task.device, options.precision, options.sync_batch_norm)
+    if options.channels_last is None:
+        precise = fabric.device.type == "cpu" and fabric.strategy.precision.precision in ("32-true", "64-true")
+        options = replace(options, channels_last=not precise)
+    folder = Path(fabric.broadcast(str(folder)))
+    with ExitStack() as stack:
+        threads = stack.enter_context(computing_threads(options.threads, int(os.environ.get("LOCAL_WORLD_SIZE", 1))))
+        if fabric.device.type == "cuda":
+            cudnn = torch.backends.cudnn
+            stack.enter_context(
+                cudnn.flags(benchmark=True, deterministic=cudnn.deterministic, allow_tf32=cudnn.allow_tf32)
+            )
+        elif progress and fabric.is_global_zero:
+            print(threads, flush=True)
+        return _train(task, options, fabric, folder, resume, progress)
+
+
+def _train(
+    task: TrainingTask, options: TrainerOptions, fabric: Fabric, folder: Path, resume: bool, progress: bool
+) -> TrainingResult:
+    """Everything of `run_training` that computes."""
+    state = read_state(folder) if resume else None
+    if state is None and (folder / "last.state").exists():
+        raise UserError(f"{folder} already holds a training: resume it, or choose another folder")
+    phases = Phases.of(options, task.augmentation)
+    torch.manual_seed(task.seed)
+    source = folder / "last.safetensors" if resume else task.model
+    detector = prepare_detector(source, task.train.classes, task.image_size)
+    val = relabel(task.val, task.train.classes) if task.val is not None else None
+    teacher = load_teacher(task.distill.teacher, detector) if task.distill.teacher else None
+    if progress and fabric.is_global_zero and not resume:
+        for name, model in (("weights", detector), ("teacher", teacher)):
+            if (origin := getattr(model, "origin", None)) is not None:
+                print(f"{name}: {origin}", flush=True)
+    network = _network(task, detector, teacher)
+    layout = torch.channels_last if options.channels_last else torch.contiguous_format
+    network.to(device=fabric.device, memory_format=layout)  # type: ignore[call-overload]
+    if teacher is not None:
+        teacher.to(device=fabric.device, memory_format=layout)
+    ema = Ema(copy.deepcopy(network.detector), options.ema.decay, options.ema.ramp)
+    network = fabric.strategy.precision.convert_module(network)  # type: ignore[assignment]
+    if fabric.world_size > 1 and options.sync_batch_norm:
+        network = share_batch_norm(network, fabric.device.type)  # type: ignore[assignment]
+    optimizer = make_optimizer(network.children(), options.optimizer)
+    loader = build_loader(
+        task.train,
+        options.local_batch(fabric.world_size),
+        detector.image_size,
+        task.seed,
+        options.workers,
+        train=True,
+        augmentation=task.augmentation,
+        cache=options.cache,
+        rank=fabric.global_rank,
+        world_size=fabric.world_size,
+        total_epochs=options.epochs,
+        pin_memory=fabric.device.type == "cuda",
+        closing_epochs=phases.closing,
+        endless=options.minutes is None,  # the clock changes the plan of every epoch
+    )
+    schedule = _schedule(task, phases, -(-len(loader) // options.accumulate))
+    parts = TrainingParts(network, ema, optimizer, loader, fabric.strategy.precision, Position())
+    fingerprint = _fingerprint(task, detector)
+    if state is not None:
+        parts.load(state, fingerprint)
+    forward = fabric.setup_module(torch.compile(network) if options.compile else network)  # type: ignore[arg-type]
+    loss_options = copy.copy(options.loss)
+    loss_options.end_to_end = loss_options.end_to_end or getattr(detector, "auxiliary", "") == "one_to_many"
+    validator = None
+    if val is not None:
+        size, batch = detector.image_size, options.local_batch(fabric.world_size)
+        count = options.ema.norm_images
+        statistics = NormStatistics(task.train, size, batch, count) if count and fabric.is_global_zero else None
+        validator = Validator(val, size, batch, fabric, statistics)
+    trainer = Trainer(
+        fabric,
+        network,
+        forward,
+        parts,
+        DetectionLoss(loss_options, detector.image_size, options.accumulate),
+        schedule,
+        options,
+        task.distill,
+        teacher,
+        validator,
+        folder,
+        fingerprint,
+        progress,
+    )
+    if phases.shortened:
+        trainer.log.say(f"{options.epochs} epochs are too few for the recipe's phases: {phases}")
+    trainer.fit()
+    position = parts.position
+    best, last = folder / "best.safetensors", folder / "last.safetensors"
+    if val is None:
+        best = last
+    return TrainingResult(
+        folder, best, last, position.best, position.best_epoch, position.step, round(position.seconds, 1)
+    )
+
+
+def _network(task: TrainingTask, detector: Any, teacher: Any | None) -> TrainingNetwork:
+    distiller = None
+    if teacher is not None:
+        widths = neck_channels(detector), neck_channels(teacher)
+        distiller = Distiller(*widths, task.distill.kind, task.distill.weight, task.distill.tau)
+    return TrainingNetwork(detector, distiller, task.options.freeze)
+
+
+def _schedule(task: TrainingTask, phases: Phases, steps_per_epoch: int) -> Schedule:
+    options, shape = task.options, task.options.schedule
+    return Schedule(
+        options.optimizer.peak_rate(options.batch_size),
+        options.epochs * steps_per_epoch,
+        phases.warmup * steps_per_epoch,
+        phases.tail * steps_per_epoch,
+        shape.end_ratio,
+        shape.warmup_power,
+        shape.shape,
+        shape.warmup_bias,
+        options.optimizer.momentum,
+        shape.warmup_momentum,
+    )
+
+
+def _fingerprint(task: TrainingTask, detector: Any) -> dict[str, Any]:
+    options = task.options
+    return {
+        "seed": task.seed,
+        "image_size": detector.image_size,
+        "classes": list(task.train.classes),
+        "training data": task.train.digest(),
+        "validation data": task.val.digest() if task.val is not None else None,
+        "batch_size": options.batch_size,
+        "accumulate": options.accumulate,
+        "epochs": options.epochs,
+        "minutes": options.minutes,
+        "teacher": task.distill.teacher,
+        "recipe": _recipe(task),
+    }
+
+
+def _recipe(task: TrainingTask) -> str:
+    """Digest of everything else that decides the result: losses, optimiser, augmentation, the network's description."""
+    network = digest(task.model) if isinstance(task.model, DetectorSpec) else ""
+    facts = [task.options.decisive(), task.augmentation.decisive(), asdict(task.distill), network]
+    return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:16]

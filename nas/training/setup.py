@@ -1,0 +1,178 @@
+"""What a training needs before its loop: the processes, the detector with the data's classes, the frozen teacher."""
+
+from __future__ import annotations
+
+import atexit
+import inspect
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from lightning_fabric.plugins import DoublePrecision
+from lightning_fabric.strategies import DDPStrategy, Strategy
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from nas.errors import UserError
+from nas.loss.distributed import leave_processes
+from nas.models.baselines import BASELINES, build_baseline
+from nas.models.build import build_model
+from nas.models.checkpoint import Origin, load_checkpoint
+from nas.models.classes import class_names, numbered
+from nas.models.detector import DetectionModel, build_detector
+from nas.spec import require_side
+
+
+class WholeDouble(DoublePrecision):
+    """Float64 from the images to the losses (Fabric's own gives outputs back in float32)."""
+
+    def convert_output(self, data: Any) -> Any:
+        """Outputs as they are."""
+        return data
+
+
+def device_kind(device: str) -> str:
+    """cpu or cuda, for device=auto, cpu or cuda; UserError for another name or a GPU that is not there."""
+    if device not in ("auto", "cpu", "cuda"):
+        raise UserError(f"device must be auto, cpu or cuda, got {device!r}")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UserError("device=cuda: no usable GPU is found; check the driver and the torch build, or use device=cpu")
+    return "cuda" if device != "cpu" and torch.cuda.is_available() else "cpu"
+
+
+def make_fabric(device: str = "auto", precision: str = "auto", shared_norms: bool = True) -> Fabric:
+    """Fabric for one process, or for all that torchrun started (its environment tells).
+
+    device: auto, cpu or cuda; precision: see `TrainerOptions`. Several processes use nccl on GPUs and gloo on the CPU.
+    """
+    kind = device_kind(device)
+    if precision == "fp16" and kind == "cpu":
+        raise UserError("trainer.precision=fp16 needs a GPU; use bf16 or fp32 on the CPU")
+    if precision == "auto":
+        # Older cards only emulate bf16, slowly, and torch.cuda.is_bf16_supported() counts that as well.
+        native = kind == "cuda" and torch.cuda.get_device_capability() >= (8, 0)
+        precision = "fp32" if kind == "cpu" else "bf16" if native else "fp16"
+    arithmetic: dict[str, dict[str, Any]] = {
+        "fp32": {"precision": "32-true"},
+        "bf16": {"precision": "bf16-mixed"},
+        "fp16": {"precision": "16-mixed"},
+        "fp64": {"plugins": [WholeDouble()]},
+    }
+    world, local = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    strategy: str | Strategy = "auto"
+    if world > 1:
+        nccl = kind == "cuda" and torch.distributed.is_nccl_available()
+        strategy = DDPStrategy(process_group_backend="nccl" if nccl else "gloo", **_buffers(sync=not shared_norms))
+    fabric = Fabric(
+        accelerator=kind,
+        devices=local if world > 1 else 1,
+        num_nodes=max(world // max(local, 1), 1),
+        strategy=strategy,
+        **arithmetic[precision],
+    )
+    fabric.launch()
+    if world > 1:
+        atexit.register(leave_processes)
+    return fabric
+
+
+def _buffers(sync: bool) -> dict[str, Any]:
+    """DistributedDataParallel's option for copying the first process's buffers at every forward, as torch spells it."""
+    known = inspect.signature(DistributedDataParallel).parameters
+    return {"forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers": sync}
+
+
+def prepare_detector(source: Any, classes: Sequence[str], image_size: int | None) -> Any:
+    """The detector to train, with the data's classes and the image size to train at.
+
+    source: a module, a name, a spec, a spec file, or a checkpoint. A checkpoint of other classes keeps all weights
+    except the layers whose size depends on the classes. Raises UserError if a module has another number of classes, and
+    for a form that was merged or fused for deployment.
+    """
+    classes = tuple(classes)
+    if isinstance(source, nn.Module):
+        detector: Any = source
+        if detector.num_classes != len(classes):
+            raise UserError(
+                f"the model has {detector.num_classes} classes, the data {len(classes)}: build it with these"
+            )
+        require_training_form(detector)
+        detector.classes = classes
+    elif str(source).endswith(".safetensors"):
+        detector = adapt_classes(load_checkpoint(source), classes)
+    else:
+        detector = build_model(source, classes=classes)
+        if not hasattr(detector, "predict_raw"):
+            raise UserError(f"{source} is a backbone: to train it as a detector give it a neck and a head")
+    if image_size is not None:
+        detector.image_size = require_side(image_size)
+        if hasattr(detector, "spec"):
+            detector.spec = replace(detector.spec, image_size=image_size)
+    return detector
+
+
+def require_training_form(detector: Any) -> None:
+    """UserError for a detector whose branches were merged or whose BatchNorms were folded: it would train wrongly."""
+    if not isinstance(detector, DetectionModel) and getattr(detector, "name", None) not in BASELINES:
+        return  # a module of somebody else: nothing is known of its form
+    with torch.device("meta"):
+        whole = _rebuild(detector, class_names(detector.num_classes, None))
+    norms, all_norms = (sum("running_mean" in name for name in model.state_dict()) for model in (detector, whole))
+    if detector.state_dict().keys() != whole.state_dict().keys():
+        raise UserError(
+            f"{_source(detector)} is in its form for deployment ({norms} of {all_norms} BatchNorms are left) and cannot be "
+            "trained on: give the checkpoint that it was made from, such as best.safetensors or last.safetensors of the training"
+        )
+
+
+def adapt_classes(detector: Any, classes: Sequence[str]) -> Any:
+    """The detector for other classes: itself if they are the same or its own are mere numbers, else a new one with
+    all other weights.
+
+    Raises UserError for a form for deployment.
+    """
+    require_training_form(detector)
+    classes = tuple(classes)
+    if tuple(detector.classes) == classes:
+        return detector
+    if len(detector.classes) == len(classes) and numbered(detector.classes):
+        detector.classes = classes
+        return detector
+    fresh = _rebuild(detector, class_names(len(classes), classes))
+    with torch.random.fork_rng([]):
+        other = _rebuild(detector, class_names(len(classes) + 1, None))
+    shapes = {name: value.shape for name, value in other.state_dict().items()}
+    state = detector.state_dict()
+    kept = {
+        name: state[name]
+        for name, value in fresh.state_dict().items()
+        if name in state and shapes[name] == value.shape == state[name].shape
+    }
+    fresh.load_state_dict(kept, strict=False)
+    fresh.origin = Origin.of(fresh, kept, _source(detector))
+    return fresh
+
+
+def _source(detector: Any) -> str:
+    origin = getattr(detector, "origin", None)
+    return origin.source if origin is not None else "the model"
+
+
+def _rebuild(detector: Any, classes: Sequence[str]) -> Any:
+    if isinstance(detector, DetectionModel):
+        return build_detector(detector.spec, classes=classes)
+    return build_baseline(detector.name, len(classes), detector.image_size, list(classes))
+
+
+def load_teacher(path: str | Path, student: Any) -> Any:
+    """A frozen detector in eval mode whose neck has the student's strides."""
+    if not str(path).endswith(".safetensors"):
+        raise UserError(f"distill.teacher must be a checkpoint (.safetensors), got {path}")
+    teacher = load_checkpoint(path)
+    if tuple(teacher.strides) != tuple(student.strides):
+        raise UserError(f"{path} has strides {teacher.strides}, the student {student.strides}: they must be the same")
+    return teacher.eval().requires_grad_(False)

@@ -1,0 +1,141 @@
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+import nas
+from nas.cost.budget import Budget
+from nas.cost.latency import LatencyTable
+from nas.errors import UserError
+from nas.frame import Frame
+from nas.searchers.problem.formulas import formula_of
+from nas.searchers.problem.objective import METRICS, Objective, additive
+from nas.searchers.problem.vectorized import GeneProblem
+from nas.searchers.streams import candidate_keys
+from search_spaces import find_space
+from search_spaces.tinynas import SPACES
+
+BUDGET = Budget.of({"layers": 25})
+
+
+@pytest.fixture(scope="module")
+def table() -> LatencyTable:
+    return LatencyTable.load("t4_tensorrt_fp16")
+
+
+@pytest.mark.parametrize("space", ["tinynas_k1kx", "tinynas_kxkx", "gelan", "c3k2"])
+def test_sums_of_parts_equal_the_public_functions(space: str, table: LatencyTable) -> None:
+    frame = Frame()
+    objective = Objective(formula_of("mae", {}), table, frame)
+    found = find_space(space)
+    for seed in range(3):
+        spec = frame.detector(found.sample(random.Random(seed)))
+        values, counts = objective.evaluate(spec.backbone), nas.count(spec)
+        assert {name: values[name] for name in METRICS[1:-1]} == {
+            "params_m": counts.params / 1e6,
+            "flops_g": counts.flops / 1e9,
+            "activations_m": counts.activations / 1e6,
+            "layers": counts.layers,
+        }
+        assert values["rho"] == pytest.approx(counts.rho, rel=1e-12)
+        assert values["latency_ms"] == pytest.approx(nas.latency(spec).ms, rel=1e-12)
+        if space.startswith("tinynas"):
+            assert values["score"] == pytest.approx(nas.score(spec, "mae"), rel=1e-12)
+
+
+def test_a_detector_with_its_own_neck_is_priced_with_it(table: LatencyTable) -> None:
+    spec = nas.load("damo-yolo-t")
+    values = Objective(None, table, Frame()).evaluate(spec)
+    assert values["latency_ms"] == pytest.approx(nas.latency(spec).ms, rel=1e-12)
+    assert values["params_m"] == nas.count(spec).params / 1e6
+
+
+@pytest.mark.parametrize(
+    "name", ["tinynas_k1kx", "official_small", "tinynas_k1kxk1", "tinynas_k1dwk1", "tinynas_k1dwsek1", "official_mbv2"]
+)
+def test_gene_tables_equal_the_objective(name: str, table: LatencyTable) -> None:
+    space = SPACES[name]
+    frame = Frame() if name.startswith("tinynas") else None
+    problem = GeneProblem(space, Objective(formula_of("mae", {}), table, frame, space.image_size), BUDGET)
+    genes = problem.sample(candidate_keys(3, 0, 40))
+    result = problem.evaluate(genes)
+    for row, score, metrics in zip(genes[:12], result.score, result.metrics, strict=False):
+        spec = problem.spec(row)
+        space.check(spec)
+        expected = problem.objective.evaluate(spec)
+        assert score == pytest.approx(expected["score"], rel=1e-11)
+        assert metrics == pytest.approx([expected[metric] for metric in METRICS], rel=1e-9)
+        assert (problem.encode([spec])[0] == row).all()
+
+
+@pytest.mark.parametrize(
+    ("scorer", "options"),
+    [
+        ("deepmad", {"depth_penalty": 10.0}),
+        ("deepmad", {"level_weights": [1, 2, 3, 4, 5], "alpha1": 0.5}),
+        ("mae", {"level_weights": [1, 0, 2, 1, 3]}),
+        ("params", {}),
+        ("macs", {}),
+        ("layers", {}),
+    ],
+)
+def test_formulas_equal_the_scorers(scorer: str, options: dict, table: LatencyTable) -> None:
+    for name in ("tinynas_k1kx", "tinynas_k1kxk1"):
+        space, frame = SPACES[name], Frame()
+        formula = formula_of(scorer, options, space.kind)
+        problem = GeneProblem(space, Objective(formula, table, frame), BUDGET)
+        genes = problem.sample(candidate_keys(0, 0, 5))
+        for row, score in zip(genes, problem.evaluate(genes).score, strict=True):
+            assert score == pytest.approx(nas.score(frame.detector(problem.spec(row)), scorer, **options), rel=1e-11)
+
+
+@pytest.mark.parametrize("name", sorted(SPACES))
+def test_every_move_stays_in_the_space(name: str) -> None:
+    space = SPACES[name]
+    problem = GeneProblem(space, Objective(None, image_size=space.image_size), BUDGET)
+    genes = problem.sample(candidate_keys(1, 0, 60))
+    for turn in range(12):
+        keys = candidate_keys(turn, 0, len(genes))
+        genes = problem.mutate(genes, keys, minor=turn % 3 == 2)
+        if turn % 2:
+            genes = problem.crossover(genes, genes[::-1], keys)
+        for row in genes[:: 3 if turn > 9 else 20]:
+            space.check(problem.spec(row))
+
+
+def test_mutation_reaches_every_field_of_every_block() -> None:
+    space = SPACES["tinynas_k1kx"]
+    problem = GeneProblem(space, Objective(None), BUDGET)
+    parent = np.repeat(problem.encode([nas.load("damo-yolo-t").backbone]), 2000, axis=0)
+    moved = (problem.mutate(parent, candidate_keys(0, 0, 2000), False) != parent).mean(axis=0)
+    kernels = [3 + 4 * i for i in range(5)]
+    assert (np.delete(moved, kernels) > 0.02).all() and (moved[kernels] == 0).all()
+    minor = problem.mutate(parent, candidate_keys(0, 0, 2000), True) - parent
+    depths = [4 + 4 * i for i in range(5)]
+    assert (minor[:, depths] == 0).all() and np.abs(minor).max() <= 16 and (minor != 0).any()
+
+
+def test_unknown_metrics_are_refused() -> None:
+    space = SPACES["tinynas_k1kx"]
+    with pytest.raises(UserError, match="peak_memory_mb"):
+        GeneProblem(space, Objective(None), Budget.of({"peak_memory_mb": 3}))
+    with pytest.raises(UserError, match="rho"):
+        additive("rho")
+
+
+def test_level_weights_must_match_the_levels(table: LatencyTable) -> None:
+    problem = GeneProblem(
+        SPACES["tinynas_k1kx"], Objective(formula_of("mae", {"level_weights": [1, 2]}), table), BUDGET
+    )
+    with pytest.raises(UserError, match="5 levels"):
+        problem.evaluate(problem.initial())
+
+
+def test_a_narrower_space_gives_narrower_tables(table: LatencyTable) -> None:
+    space = replace(SPACES["tinynas_k1kx"], channels=((32, 64), (64, 64), (64, 96), (128, 128), (256, 264)))
+    problem = GeneProblem(space, Objective(formula_of("mae", {}), table), BUDGET)
+    genes = problem.sample(candidate_keys(0, 0, 50))
+    assert set(genes[:, 5].tolist()) == {64} and np.isfinite(problem.evaluate(genes).metrics).all()

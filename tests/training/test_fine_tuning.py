@@ -1,0 +1,62 @@
+"""What a training starts from: forms for deployment are refused, and every load says what it kept."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+import nas
+from nas.errors import UserError
+from nas.models.baselines import build_baseline
+from nas.models.checkpoint import load_checkpoint, save_checkpoint
+from nas.models.detector import build_detector
+from nas.training.options import DistillOptions
+from nas.training.run import run_training
+from nas.training.setup import adapt_classes, prepare_detector
+
+FIVE = ("disc", "square", "triangle", "ring", "cross")
+
+
+def detectors(tiny):
+    torch.manual_seed(0)
+    names = ("yolo11n", "yolo26n", "yolov9t-pgi")
+    return [build_detector(tiny.tiny_spec(), classes=FIVE), *(build_baseline(name, 5, 64, FIVE) for name in names)]
+
+
+@pytest.mark.parametrize("classes", [FIVE, ("a", "b")])
+def test_fused_checkpoints_are_refused_with_the_remedy(tiny, tmp_path, classes):
+    words = "is in its form for deployment .0 of .* give the checkpoint that it was made from, such as best.safetensors"
+    for index, model in enumerate(detectors(tiny)):
+        path = save_checkpoint(tmp_path / f"whole{index}.safetensors", model)
+        assert prepare_detector(path, classes, None).num_classes == len(classes)
+        fused = save_checkpoint(tmp_path / f"fused{index}.safetensors", load_checkpoint(path).fuse())
+        with pytest.raises(UserError, match=f"fused{index}.safetensors {words}"):
+            prepare_detector(fused, classes, None)
+        with pytest.raises(UserError, match=f"the model {words}"):
+            prepare_detector(model.fuse(), FIVE, None)
+
+
+def test_merged_branches_are_refused_too(tiny, tmp_path):
+    model = build_detector(tiny.tiny_spec(), classes=FIVE).merge()
+    with pytest.raises(UserError, match=r"form for deployment \(\d+ of \d+ BatchNorms are left\)"):
+        adapt_classes(model, ("a",))
+    detector = nas.Detector(load_checkpoint(save_checkpoint(tmp_path / "m.safetensors", model)))
+    with pytest.raises(UserError, match="m.safetensors is in its form for deployment"):
+        detector.train("shapes", tmp_path / "run", progress=False)
+
+
+def test_every_load_says_how_many_entries_were_kept(tiny, tmp_path, capsys):
+    model = build_detector(tiny.tiny_spec(), classes=FIVE)
+    total = sum(not name.endswith("num_batches_tracked") for name in model.state_dict())
+    path = save_checkpoint(tmp_path / "five.safetensors", model)
+    assert str(load_checkpoint(path).origin) == f"{path}: {total} of {total} entries kept"
+    other = prepare_detector(path, ("a", "b"), None)
+    fresh = "fresh: head.gfl_cls.0.weight, head.gfl_cls.0.bias, head.gfl_cls.1.weight, ..."
+    assert str(other.origin) == f"{path}: {total - 6} of {total} entries kept; {fresh}"
+    task = tiny.tiny_task(tmp_path / "shapes", {"epochs": 2}, distill=DistillOptions(str(path)))
+    run_training(replace(task, model=str(path)), tmp_path / "run")
+    lines = capsys.readouterr().out.splitlines()
+    for kind in ("weights", "teacher"):
+        assert f"{kind}: {path}: {total} of {total} entries kept" in lines
