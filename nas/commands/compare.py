@@ -13,7 +13,8 @@ from typing import Any
 from nas.cost.latency import LatencyTable
 from nas.errors import UserError
 from nas.lowering import Operation
-from nas.report.detector_table import DIFFERENCES, Entry, Figure, write_comparison
+from nas.report.detector_plots import write_comparison
+from nas.report.detector_table import DIFFERENCES, Entry, Figure
 from nas.report.published import PublishedRow, published_rows
 from nas.scorers import score_spec, spec_scorer
 from nas.spec import Backbone, Spec, image_side

@@ -1,4 +1,4 @@
-"""Pictures of a comparison: quality against milliseconds, FLOPs and parameters, with the Pareto front."""
+"""The files of a comparison, and its pictures: quality against milliseconds, FLOPs and parameters, with the Pareto front."""
 
 from __future__ import annotations
 
@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 from nas.files import write_atomic
 from nas.report.canvas import INK, PALE, canvas, label, save_png
-from nas.report.detector_table import COLUMNS, DIFFERENCES, Entry, shown_columns, source_letters
+from nas.report.detector_table import (
+    COLUMNS,
+    DIFFERENCES,
+    Entry,
+    comparison_csv,
+    comparison_markdown,
+    shown_columns,
+    source_letters,
+)
 from nas.report.html import figure_html, page, table
 
 if TYPE_CHECKING:
@@ -19,6 +27,16 @@ COSTS = {"predicted_ms": "predicted latency, ms", "flops_g": "GFLOPs", "params_m
 #: Qualities in order of preference: the first that two entries have is drawn.
 QUALITIES = {"ap": "AP (our run, else published)", "score": "training-free score"}
 COLOURS = ("#0b7285", "#d9480f", "#5f3dc4", "#2b8a3e", "#e67700", "#1864ab", "#a61e4d", "#495057", "#087f5b")
+
+
+def write_comparison(entries: Sequence[Entry], title: str, folder: Path, notes: Sequence[str] = ()) -> str:
+    """Write compare.md, compare.csv, compare.png and compare.html into `folder`; returns the Markdown."""
+    text = comparison_markdown(entries, title, notes)
+    write_atomic(folder / "compare.md", text)
+    write_atomic(folder / "compare.csv", comparison_csv(entries))
+    draw_comparison(entries, title, folder / "compare.png")
+    write_comparison_page(entries, title, folder / "compare.html", notes)
+    return text
 
 
 def quality_of(entry: Entry, wanted: str) -> float | None:

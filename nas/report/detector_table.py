@@ -6,9 +6,6 @@ import csv
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-
-from nas.files import write_atomic
 
 #: Column -> heading and number of decimals.
 COLUMNS: dict[str, tuple[str, int]] = {
@@ -133,15 +130,3 @@ def comparison_csv(entries: Sequence[Entry]) -> str:
 def _error(entry: Entry, column: str) -> float | None:
     figure = entry.figures.get(column)
     return None if figure is None else figure.error
-
-
-def write_comparison(entries: Sequence[Entry], title: str, folder: Path, notes: Sequence[str] = ()) -> str:
-    """Write compare.md, compare.csv, compare.png and compare.html into `folder`; returns the Markdown."""
-    from nas.report.detector_plots import draw_comparison, write_comparison_page
-
-    text = comparison_markdown(entries, title, notes)
-    write_atomic(folder / "compare.md", text)
-    write_atomic(folder / "compare.csv", comparison_csv(entries))
-    draw_comparison(entries, title, folder / "compare.png")
-    write_comparison_page(entries, title, folder / "compare.html", notes)
-    return text

@@ -9,8 +9,8 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nas.report.detector_plots import chosen_quality, pareto_front
-from nas.report.detector_table import Entry, Figure, comparison_csv, comparison_markdown, write_comparison
+from nas.report.detector_plots import chosen_quality, pareto_front, write_comparison
+from nas.report.detector_table import Entry, Figure, comparison_csv, comparison_markdown
 from nas.report.published import published_rows
 
 ENTRIES = [
