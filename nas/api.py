@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -80,20 +80,36 @@ def latency(
     return table.total(deployed_operations(source, image_size))
 
 
-def score(source: str | Path | Spec, scorer: str = "mae", **options: Any) -> float:
-    """The training-free score of a spec (`level_weights=(0, 0, 1, 1, 16)` for "mae"; others in `nas.scorers`)."""
-    from nas.scorers import score_spec
+def score(source: str | Path | Spec | nn.Module, scorer: str | Callable[..., float] = "mae", **options: Any) -> float:
+    """The training-free score of a spec (`level_weights=(0, 0, 1, 1, 16)` for "mae"; others in `nas.scorers`).
 
-    spec = _resolve(source)
-    if not isinstance(spec, Backbone | DetectorSpec):
-        raise UserError("nas.score takes a spec; score a torch module with python -m nas.rank")
-    return score_spec(spec, scorer, **options)
+    scorer: a name, or a function of one's own: of a spec, or of a module if its first parameter is annotated as one or
+    called `module` or `model`; it may name `images` (16 of Gaussian noise), and an option `image_size`.
+    """
+    from nas.scorers import score_spec, spec_scorer
+
+    network = _resolve(source)
+    if isinstance(network, Backbone | DetectorSpec):
+        return score_spec(network, scorer, **options)
+    chosen = spec_scorer(scorer)
+    if chosen.needs == "spec":
+        raise UserError(f"scorer {chosen.name} takes a spec, not a torch module")
+    from nas.scorers.measuring import score_module
+
+    side = image_side(network, options.pop("image_size", None))
+    chosen.check_options(options)
+    return score_module(chosen, network, side, options)
 
 
-def find(budget: Mapping[str, float], space: str | SearchSpace[Any] = "tinynas_k1kx", **options: Any) -> SearchResult:
+def find(
+    budget: Mapping[str, float],
+    space: str | SearchSpace[Any] | type[SearchSpace[Any]] = "tinynas_k1kx",
+    **options: Any,
+) -> SearchResult:
     """The best architecture within a budget, as `python -m nas.search` finds it: `.best.spec`, `.best.metrics`, `.front`.
 
-    budget: limits by metric, such as {"latency_ms": 3, "layers": 25}; options: the fields of SearchSettings.
+    budget: limits by metric, such as {"latency_ms": 3, "layers": 25}; options: the fields of SearchSettings, such as
+    scorer=my_function. Space, scorer and searcher may be one's own.
     """
     from nas.searchers.run import SearchSettings, run_search
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
+from dataclasses import MISSING, fields
 from typing import Any
 
-from nas.errors import UserError
+from nas.errors import UserError, shown
+from nas.extensions import found, installed, reference_to
+from nas.options import check_fields
 from search_spaces.base import SearchSpace
 
 #: Modules whose `SPACES` map names to spaces, in the order in which they are listed.
@@ -41,9 +44,31 @@ def differences(values: Mapping[str, Any], usual: Mapping[str, Any]) -> dict[str
     }
 
 
-def find_space(name: str, **limits: Any) -> SearchSpace[Any]:
-    """The space of that name, with other limits if given; raises UserError for an unknown name or limit."""
-    spaces = _spaces()
-    if name not in spaces:
-        raise UserError(f"unknown search space {name!r}; known: {', '.join(spaces)}")
-    return spaces[name].override(**limits) if limits else spaces[name]
+def find_space(space: str | SearchSpace[Any] | type[SearchSpace[Any]], **limits: Any) -> SearchSpace[Any]:
+    """The space of that name, with other limits if given; a space or class of one's own is taken as it is.
+
+    A name is that of a shipped space, `module:attribute`, or an installed entry point. Raises UserError for an unknown
+    name or limit, or for what is no space.
+    """
+    value: object = space
+    if isinstance(space, str):
+        value = _spaces().get(space) or found(space, "space")
+        if value is None:
+            raise UserError(f"unknown search space {space!r}; known: {', '.join([*_spaces(), *installed('space')])}")
+    if isinstance(value, type) and issubclass(value, SearchSpace):
+        return _made(value, limits)
+    if not isinstance(value, SearchSpace):
+        raise UserError(f"space {shown(space)} must be a SearchSpace, an object or a class, got {shown(value)}")
+    return value.override(**limits) if limits else value
+
+
+def _made(kind: type[SearchSpace[Any]], limits: Mapping[str, Any]) -> SearchSpace[Any]:
+    """A space of its class, with these limits and the class's own for the others."""
+    values = check_fields(kind, limits, "space")
+    needed = [item.name for item in fields(kind) if item.default is MISSING and item.default_factory is MISSING]
+    if "name" in needed:
+        values.setdefault("name", kind.__name__)
+    lacking = [*(name for name in needed if name not in values), *sorted(kind.__abstractmethods__)]
+    if lacking:
+        raise UserError(f"space {reference_to(kind)} lacks {', '.join(lacking)}")
+    return kind(**values)

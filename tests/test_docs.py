@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -84,6 +85,18 @@ def test_command_is_understood(words: list[str], monkeypatch: pytest.MonkeyPatch
         understood_by_experiment(words)
 
 
+def own_modules() -> dict[str, ModuleType]:
+    """The modules that docs/extending.md has one write, from its Python blocks without what these try out."""
+    found = {}
+    blocks = list(fenced((ROOT / "docs/extending.md").read_text(), "python"))
+    for name, word, end in (("spaces", "class Slim", "best = "), ("scores", "def macs_per_layer", "nas.score(")):
+        module = found[f"my_package.{name}"] = ModuleType(f"my_package.{name}")
+        block = next(block for block in blocks if word in block)
+        sys.modules[module.__name__] = module  # dataclasses look it up
+        exec(block.partition(f"\n{end}")[0], vars(module))
+    return found
+
+
 def compose(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """Run a main up to the point where its configuration is composed and has the types of its schema."""
     import hydra
@@ -91,10 +104,12 @@ def compose(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from omegaconf import OmegaConf
 
-    from nas.config.launch import config_folder
+    from nas.config.launch import config_folder, offer_own
     from nas.config.search import settings_of
 
     composed = []
+    for name, module in own_modules().items():
+        monkeypatch.setitem(sys.modules, name, module)
 
     def launch(name: str, schema: type, run: Any, folder: str | None = None) -> None:
         ConfigStore.instance().store(name=f"{name}_schema", node=schema)
@@ -106,6 +121,7 @@ def compose(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
             f"{o.input_line.partition('=')[0]}={next(iter(o.sweep_string_iterator()))}" if o in sweep else o.input_line
             for o in parsed
         ]
+        offer_own(given)
         with hydra.initialize_config_dir(folder or config_folder(), version_base="1.3"):
             config = hydra.compose(name, overrides=single, return_hydra_config=True)
         del config.hydra

@@ -15,8 +15,9 @@ from nas.errors import UserError
 from nas.files import load_spec, read_text, read_yaml
 from nas.options import check_object
 from nas.report.scorer_table import RankTable, Row, write_rank_report
-from nas.scorers import SCORERS, score_spec
+from nas.scorers import find_scorer, score_spec
 from nas.scorers.agreement import Spread, agreement, spread
+from nas.scorers.base import OWN
 from nas.scorers.ensemble import log_rank, vote
 from nas.scorers.score_log import ScoreLog, read_scores
 from nas.scorers.subjects import Subject, benchmark_rows, benchmark_subjects, spec_subject
@@ -58,13 +59,11 @@ def _check(settings: RankConfig) -> None:
 
 def _plan(names: list[str]) -> tuple[list[str], tuple[Pass, ...]]:
     """Spec scorers by name, and the passes that answer the others."""
-    known = [*SCORERS, *ENSEMBLES]
-    for name in names:
-        if name not in known:
-            raise UserError(f"unknown scorer {name!r}; known: {', '.join(known)}")
-    analytic = [name for name in names if name in SCORERS and SCORERS[name].needs == "spec" and name not in _COUNTS]
-    counted = {*analytic, *_COUNTS}
-    return analytic, passes_for(name for name in names if name not in counted)
+    chosen = {name: find_scorer(name) for name in names if name not in ENSEMBLES}
+    analytic = [name for name, scorer in chosen.items() if scorer.needs == "spec" and name not in _COUNTS]
+    own = [scorer for scorer in chosen.values() if scorer.source == OWN and scorer.needs != "spec"]
+    others = {*analytic, *_COUNTS, *(scorer.name for scorer in own)}
+    return analytic, passes_for((name for name in names if name not in others), own)
 
 
 def _subjects(settings: RankConfig) -> Iterator[Subject]:

@@ -6,11 +6,12 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 from nas.errors import Caution, UserError
+from nas.extensions import Kind, installed, is_reference, use
 from nas.options import check_fields
 
 #: No number has so many digits; Python stops reading whole ones at 4,300.
@@ -31,7 +32,8 @@ def launch(name: str, schema: type, run: Callable[[Any], Any], folder: str | Non
 
     `folder` None is conf/. `schema` is a dataclass; the file lists it first in its defaults as `<name>_schema`, so that a
     misspelt key, a wrong type or a value outside its annotated range (`nas.options`) is an error before anything runs.
-    In a sweep the jobs after a failed one still run, and every failed one has its line.
+    In a sweep the jobs after a failed one still run, and every failed one has its line. `use=[module,...]` imports modules
+    of one's own before anything is read; it is for the command line alone, so that no stored configuration holds it.
     """
     os.environ["HYDRA_FULL_ERROR"] = "1"
     import hydra
@@ -46,6 +48,8 @@ def launch(name: str, schema: type, run: Callable[[Any], Any], folder: str | Non
     # Hydra creates its run folder at once; a resumed run has one, and a mistyped one must not come into being.
     OmegaConf.register_new_resolver("run_folder", lambda resume, new: "." if resume else new, replace=True)
     ConfigStore.instance().store(name=f"{name}_schema", node=schema)
+    modules, arguments = _used(sys.argv[1:])
+    offer_own(arguments)
     failures: list[BaseException] = []
     failed_jobs: list[str] = []
     process = os.getpid()
@@ -54,6 +58,7 @@ def launch(name: str, schema: type, run: Callable[[Any], Any], folder: str | Non
         """Failures are kept here, as Hydra would print lines of its own and tell of a sweep's first failure alone; a job
         in another process has to raise its."""
         try:
+            use(modules)
             check_config(schema, config)
             run(config)
         except (UserError, OmegaConfBaseException, OSError) as error:
@@ -66,19 +71,42 @@ def launch(name: str, schema: type, run: Callable[[Any], Any], folder: str | Non
                 raise
             failed_jobs.append(str(job.job.num))
 
-    for argument in sys.argv[1:]:
+    for argument in arguments:
         if re.search(rf"\d{{{_DIGITS},}}", argument):
             sys.exit(f"error: {argument[:40]}... holds a number of hundreds of digits")
+    given, sys.argv = sys.argv, [sys.argv[0], *arguments]
     try:
         hydra.main(version_base="1.3", config_path=folder or config_folder(), config_name=name)(task)()
     except (UserError, HydraException, OmegaConfBaseException, OSError) as error:
         failures.append(error)
     except KeyboardInterrupt:
         sys.exit(130)
+    finally:
+        sys.argv = given
     if failed_jobs:
         sys.exit(f"error: {len(failed_jobs)} of the sweep's jobs failed: {', '.join(failed_jobs)}")
     if failures:
         sys.exit(f"error: {one_line(failures[0])}")
+
+
+def _used(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The modules of `use=[...]`, and the other arguments."""
+    uses = [argument for argument in arguments if argument.lstrip("+").startswith("use=")]
+    names = [name.strip(" '\"") for text in uses for name in text.partition("=")[2].strip("[]'\" ").split(",")]
+    return [name for name in names if name], [argument for argument in arguments if argument not in uses]
+
+
+def offer_own(arguments: Sequence[str]) -> None:
+    """Let Hydra choose code of one's own: every `module:attribute` that stands where a group is chosen, and every installed
+    entry point, is an option of its group. Nothing is imported."""
+    from hydra.core.config_store import ConfigStore
+
+    kinds: tuple[Kind, ...] = ("space", "scorer", "searcher")
+    for kind in kinds:
+        values = [value for key, _, value in (text.partition("=") for text in arguments) if key.lstrip("+") == kind]
+        names = {name for value in values for name in re.findall(r"[\w.]+:\w+", value) if is_reference(name)}
+        for name in sorted(names | set(installed(kind))):
+            ConfigStore.instance().store(group=kind, name=name, node={"name": name})
 
 
 def check_config(schema: type, config: Any) -> None:

@@ -11,6 +11,7 @@ from omegaconf import MISSING
 
 from nas.config.launch import config_folder
 from nas.errors import UserError, shown
+from nas.extensions import Kind, is_reference, loaded
 from nas.files import read_yaml
 from nas.options import Pixels, check_fields, check_value
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from nas.searchers.run import SearchSettings
 
 
+#: What may be one's own.
+GROUPS: tuple[Kind, ...] = ("space", "scorer", "searcher")
 #: What may differ between a run and its continuation.
 FREE = ("resume", "workers", "progress")
 
@@ -45,8 +48,9 @@ class NeckConfig:
 class SearchConfig:
     """`budget` has no default: each file of conf/budget adds one named limit, and +budget.mine.latency_ms=2.5 another.
 
-    space: `name` and any of the space's limits; scorer and searcher: `name` and their options; scope: whole `detector`
-    or bare `backbone`; resume: the folder of an interrupted run, alone.
+    space: `name` and any of the space's limits; scorer and searcher: `name` and their options (a name of conf/,
+    `module:attribute`, or an installed entry point); scope: whole `detector` or bare `backbone`; resume: the folder of an
+    interrupted run, alone.
     """
 
     budget: dict[str, Any] = field(default_factory=dict)
@@ -121,6 +125,10 @@ def stored_config(folder: str) -> dict[str, Any]:
         check_fields(SearchConfig, stored)
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
+    for kind in GROUPS:
+        name = named(stored[kind], kind)[0]
+        if is_reference(name):
+            loaded(name, kind, str(path))
     return stored
 
 

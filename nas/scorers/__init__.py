@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from nas.errors import UserError
-from nas.scorers.base import Scorer
+from nas.extensions import found, installed
+from nas.scorers.base import OWN, Scorer, number, own_scorer
 from nas.scorers.zero_cost import ZERO_COST
 from nas.spec import Spec, image_side
 
@@ -26,31 +28,48 @@ _ALL = (
 SCORERS: dict[str, Scorer] = {scorer.name: scorer for scorer in _ALL}
 
 
-def find_scorer(name: str) -> Scorer:
-    """The scorer of that name; raises UserError with the known names."""
-    if name not in SCORERS:
-        raise UserError(f"unknown scorer {name!r}; known: {', '.join(SCORERS)}")
-    return SCORERS[name]
+def find_scorer(scorer: str | Callable[..., Any]) -> Scorer:
+    """The scorer of that name: a shipped one, `module:function`, or an installed entry point; or a function as a scorer.
 
-
-def spec_scorer(name: str) -> Scorer:
-    """The scorer of that name, which reads specs; raises UserError for an unknown one or one that needs a module."""
-    scorer = find_scorer(name)
-    if scorer.needs != "spec":
-        raise UserError(f"scorer {name} needs a {scorer.needs}: rank it with python -m nas.rank")
-    return scorer
-
-
-def score_spec(spec: Spec, name: str = "mae", image_size: int | None = None, **options: Any) -> float:
-    """The score of a spec by a scorer that reads specs, on an image of `image_size` pixels (its own, or 640).
-
-    An option that is None is as good as not given. Raises UserError for another scorer, an unknown option, or an image
-    size that the network cannot have.
+    Raises UserError with the known names.
     """
-    scorer = spec_scorer(name)
-    scorer.check_options(options)
+    if not isinstance(scorer, str):
+        return own_scorer(scorer)
+    if scorer in SCORERS:
+        return SCORERS[scorer]
+    function = found(scorer, "scorer")
+    if function is None:
+        raise UserError(f"unknown scorer {scorer!r}; known: {', '.join([*SCORERS, *installed('scorer')])}")
+    return own_scorer(function, scorer)
+
+
+def spec_scorer(scorer: str | Callable[..., Any]) -> Scorer:
+    """The scorer of that name, which scores specs; raises UserError for an unknown one.
+
+    Of the shipped ones those that need a module are refused (a pass through a network is slow); one's own are not.
+    """
+    chosen = find_scorer(scorer)
+    if chosen.needs != "spec" and chosen.source != OWN:
+        raise UserError(f"scorer {chosen.name} needs a {chosen.needs}: rank it with python -m nas.rank")
+    return chosen
+
+
+def score_spec(
+    spec: Spec, scorer: str | Callable[..., Any] = "mae", image_size: int | None = None, **options: Any
+) -> float:
+    """The score of a spec, on an image of `image_size` pixels (its own, or 640); one of modules sees the network built.
+
+    An option that is None is as good as not given. Raises UserError for a scorer that cannot judge specs, an unknown
+    option, or an image size that the network cannot have.
+    """
+    chosen = spec_scorer(scorer)
+    chosen.check_options(options)
     given = {key: value for key, value in options.items() if value is not None}
     side = image_side(spec, image_size)
-    if "image_size" in scorer.options:  # the others do not depend on it
+    if chosen.needs != "spec":
+        from nas.scorers.measuring import score_built
+
+        return score_built(chosen, spec, side, given)
+    if "image_size" in chosen.options:  # the others do not depend on it
         given["image_size"] = side
-    return scorer.function(spec, **given)
+    return number(chosen.name, chosen(spec, **given))

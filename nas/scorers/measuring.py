@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from copy import deepcopy
 from dataclasses import asdict, dataclass
 
 import torch
+from torch import nn
 
 from nas.errors import UserError
+from nas.scorers.base import Scorer, number
 from nas.scorers.inputs import scorer_images
 from nas.scorers.score_log import ScoreLog
-from nas.scorers.subjects import Subject
+from nas.scorers.subjects import Subject, spec_subject
 from nas.scorers.zero_cost import Pass
-from nas.spec import image_side
+from nas.spec import Spec, image_side
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +35,10 @@ class Protocol:
         return asdict(self)
 
 
-def measure(subject: Subject, step: Pass, protocol: Protocol, seed: int) -> dict[str, float]:
-    """The scores of one pass on a network built afresh from the seed.
+def measure(
+    subject: Subject, step: Pass, protocol: Protocol, seed: int, options: Mapping[str, object] | None = None
+) -> dict[str, float]:
+    """The scores of one pass on a network built afresh from the seed; options: those of the scorer.
 
     Raises UserError that names network and scorer where the network cannot be scored.
     """
@@ -47,10 +52,23 @@ def measure(subject: Subject, step: Pass, protocol: Protocol, seed: int) -> dict
         else torch.zeros(protocol.batch, 3, side, side)
     )
     try:
-        answer = step.scorer.function(model, images, seed)
+        known = {name: value for name, value in (("images", images), ("seed", seed)) if name in step.scorer.takes}
+        answer = step.scorer(model, **known, **(options or {}))
     except (UserError, RuntimeError, ValueError) as error:
         raise UserError(f"scorer {step.name} failed on {subject.name}: {str(error).splitlines()[0]}") from error
-    return answer if isinstance(answer, dict) else {step.name: float(answer)}
+    return answer if isinstance(answer, dict) else {step.name: number(step.name, answer)}
+
+
+def score_built(scorer: Scorer, spec: Spec, side: int, options: Mapping[str, object]) -> float:
+    """The score of a spec's network by a scorer of modules: built from seed 0, on 16 Gaussian images of `side` pixels."""
+    step = Pass(scorer.name, scorer, (scorer.name,))
+    return measure(spec_subject("the network", spec, side), step, Protocol(), 0, options)[scorer.name]
+
+
+def score_module(scorer: Scorer, module: nn.Module, side: int, options: Mapping[str, object]) -> float:
+    """The score of a torch module, which stays as it is, by a scorer of modules, on 16 Gaussian images."""
+    subject = Subject("the module", {}, lambda: deepcopy(module), side)
+    return measure(subject, Pass(scorer.name, scorer, (scorer.name,)), Protocol(), 0, options)[scorer.name]
 
 
 def measure_all(

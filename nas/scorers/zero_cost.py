@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from nas.errors import UserError
@@ -54,8 +54,8 @@ ENSEMBLES: dict[str, tuple[str, ...]] = {
 }
 
 
-def passes_for(names: Iterable[str]) -> tuple[Pass, ...]:
-    """The fewest passes that answer the named zero-cost scorers and ensembles, in a fixed order.
+def passes_for(names: Iterable[str], own: Sequence[Scorer] = ()) -> tuple[Pass, ...]:
+    """The fewest passes that answer the named zero-cost scorers and ensembles, in a fixed order, and then one's own.
 
     Raises UserError with the known names for another name.
     """
@@ -73,4 +73,5 @@ def passes_for(names: Iterable[str]) -> tuple[Pass, ...]:
             shared = Scorer(name, path, first.source, first.needs, first.cost, True)
             result.append(Pass(name, shared, answers))
             wanted -= set(answers)
-    return (*result, *(Pass(name, known[name], (name,)) for name in known if name in wanted))
+    result += [Pass(name, known[name], (name,)) for name in known if name in wanted]
+    return (*result, *(Pass(scorer.name, scorer, (scorer.name,)) for scorer in own))

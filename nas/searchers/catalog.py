@@ -10,9 +10,11 @@ from typing import Any
 from nas.cost.budget import Budget
 from nas.cost.latency import LatencyTable
 from nas.errors import UserError, shown
+from nas.extensions import found, installed, reference_to
 from nas.frame import Frame
 from nas.options import check_keywords
-from nas.scorers import find_scorer
+from nas.scorers import spec_scorer
+from nas.scorers.base import OWN
 from nas.searchers.base import Searcher
 from nas.searchers.evolution import Evolution
 from nas.searchers.exact.proof import prove, search_exactly
@@ -22,14 +24,17 @@ from nas.searchers.nsga2 import Nsga2
 from nas.searchers.problem.base import Problem
 from nas.searchers.problem.formulas import formula_of
 from nas.searchers.problem.objective import Objective
-from nas.searchers.problem.specs import MEMORY, NamedScore, SpecProblem
+from nas.searchers.problem.specs import MEMORY, ScorerScore, SpecProblem, require_sendable
 from nas.searchers.problem.vectorized import GeneProblem
 from nas.searchers.random import RandomSearch
 from search_spaces.base import SearchSpace
 from search_spaces.chain import TinyNASSpace
 
+#: Makes a searcher of (problem, seed=..., **options).
+Maker = Callable[..., Searcher]
+
 #: Searchers that are asked and told; the keywords of their constructors are their options. `auto` is proved afterwards.
-ASKED: dict[str, Callable[..., Searcher]] = {
+ASKED: dict[str, Maker] = {
     "auto": Evolution,
     "random": RandomSearch,
     "evolution": Evolution,
@@ -49,12 +54,11 @@ def searcher_names() -> tuple[str, ...]:
 _GIVEN = ("problem", "evaluations", "seed", "on_step", "on_progress", "identity", "stop", "start")
 
 
-def check_searcher(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
+def check_searcher(searcher: str | Maker, options: Mapping[str, Any]) -> dict[str, Any]:
     """The options in the types of the searcher; raises UserError for an unknown searcher, option or value."""
-    if name not in searcher_names():
-        raise UserError(f"unknown searcher {shown(name)}; known: {', '.join(searcher_names())}")
+    name, maker = searcher_name(searcher), _maker(searcher)
     proof, own = _split(name, options)
-    checked = check_keywords(_maker(name), own, "searcher", _GIVEN, f"searcher {name}")
+    checked = check_keywords(maker, own, "searcher", _GIVEN, f"searcher {name}")
     others = [key for key in inspect.signature(exact_search).parameters if key not in PROOF_OPTIONS]
     return checked | check_keywords(exact_search, proof, "searcher", others)
 
@@ -65,19 +69,46 @@ def _split(name: str, options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[
     return proof, {key: value for key, value in options.items() if key not in proof}
 
 
-def _maker(name: str) -> Callable[..., Any]:
-    """The function whose keywords are the options of a searcher."""
-    if name == "optuna":
+def searcher_name(searcher: str | Maker) -> str:
+    """What a searcher is called in results: its name, or `module:attribute` of one's own."""
+    return searcher if isinstance(searcher, str) else reference_to(searcher)
+
+
+def _maker(searcher: str | Maker) -> Callable[..., Any]:
+    """The function whose keywords are the options of a searcher; raises UserError for an unknown one."""
+    if searcher == "optuna":
         from nas.searchers.optuna import search_with_optuna
 
         return search_with_optuna
-    return exact_search if name == "exact" else ASKED[name]
+    if searcher == "exact":
+        return exact_search
+    maker: Any = searcher
+    if isinstance(searcher, str):
+        maker = ASKED.get(searcher) or found(searcher, "searcher")
+        if maker is None:
+            raise UserError(
+                f"unknown searcher {shown(searcher)}; known: {', '.join([*searcher_names(), *installed('searcher')])}"
+            )
+    if not callable(maker):
+        raise UserError(f"searcher {searcher_name(searcher)} must be a class or a function that makes one")
+    return maker
+
+
+def _made(searcher: str | Maker, problem: Problem, seed: int, options: Mapping[str, Any]) -> Searcher:
+    """A searcher on a problem; raises UserError if one's own lacks a part of the protocol."""
+    made = _maker(searcher)(problem, seed=seed, **options)
+    lacking = [part for part in ("batch", "ask", "tell", "state", "restore") if not hasattr(made, part)]
+    if lacking:
+        raise UserError(
+            f"searcher {searcher_name(searcher)} lacks {', '.join(lacking)} (see nas.searchers.base.Searcher)"
+        )
+    return made
 
 
 def make_problem(
     space: SearchSpace[Any],
     budget: Budget,
-    scorer: str,
+    scorer: str | Callable[..., Any],
     options: Mapping[str, Any],
     table: LatencyTable | None,
     frame: Frame | None,
@@ -88,18 +119,21 @@ def make_problem(
 
     frame: neck and head around the backbone, or None to price the bare backbone at `image_size` pixels.
     """
-    find_scorer(scorer).check_options(dict(options))
-    fast = isinstance(space, TinyNASSpace) and MEMORY not in budget.metrics
-    formula = formula_of(scorer, options, space.kind) if isinstance(space, TinyNASSpace) and fast else None
+    chosen = spec_scorer(scorer)
+    chosen.check_options(dict(options))
+    fast = isinstance(space, TinyNASSpace) and MEMORY not in budget.metrics and chosen.source != OWN
+    formula = formula_of(chosen.name, options, space.kind) if isinstance(space, TinyNASSpace) and fast else None
     if isinstance(space, TinyNASSpace) and formula is not None:
         return GeneProblem(space, Objective(formula, table, frame, image_size), budget)
     objective = Objective(None, table, frame, image_size)
-    score = NamedScore(scorer, tuple(sorted(options.items())), objective.image_size)
+    score = ScorerScore(chosen, tuple(sorted(options.items())), objective.image_size)
+    if workers > 1:
+        require_sendable(score)
     return SpecProblem(space, objective, budget, score, workers)
 
 
 def search_with(
-    name: str,
+    searcher: str | Maker,
     options: Mapping[str, Any],
     problem: Problem,
     evaluations: int,
@@ -111,7 +145,7 @@ def search_with(
 ) -> SearchOutcome:
     """Run the searcher of that name on a problem; see `run_loop`. Exact search needs neither seed nor state nor limit;
     `auto` is evolution with its options, and then the proof of the optimum where there can be one."""
-    options = check_searcher(name, options)
+    options, name = check_searcher(searcher, options), searcher_name(searcher)
     if name == "exact":
         return search_exactly(problem, on_progress, **options)
     if name == "optuna":
@@ -122,6 +156,6 @@ def search_with(
                 problem, evaluations, seed, identity=identity, on_progress=on_progress, stop=stop, **options
             )
     proof, own = _split(name, options)
-    searcher = ASKED[name](problem, seed=seed, **own)
-    outcome = run_loop(problem, searcher, evaluations, state=state, identity=identity, on_progress=on_progress)
+    made = _made(searcher, problem, seed, own)
+    outcome = run_loop(problem, made, evaluations, state=state, identity=identity, on_progress=on_progress)
     return prove(problem, outcome, on_progress, **proof) if name == "auto" else outcome

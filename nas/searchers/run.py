@@ -15,6 +15,7 @@ from nas.cost.memory import peak_memory_mb
 from nas.errors import UserError
 from nas.frame import Frame
 from nas.options import Count, Pixels, Seed, Threads, check_fields, check_value, unknown
+from nas.scorers import find_scorer, score_spec
 from nas.searchers.candidate import Candidate
 from nas.searchers.limit_notes import limit_notes
 from nas.searchers.loop import Progress, SearchOutcome
@@ -28,14 +29,15 @@ class SearchSettings:
     """Everything that decides the result of a search, and `workers`, which does not.
 
     scope: price the whole `detector` (backbone in `frame`) or the bare `backbone` at image_size pixels.
+    scorer, searcher: names, or one's own: a function of a spec or of a module; a class or function that makes a searcher.
     hardware: a table by name or path; evaluations: distinct candidates (the exact searcher needs no such limit).
     """
 
     budget: Budget
     space: SearchSpace[Any]
-    scorer: str = "mae"
+    scorer: str | Callable[..., Any] = "mae"
     scorer_options: Mapping[str, Any] = field(default_factory=dict)
-    searcher: str = "auto"
+    searcher: str | Callable[..., Any] = "auto"
     searcher_options: Mapping[str, Any] = field(default_factory=dict)
     hardware: str = "t4_tensorrt_fp16"
     frame: Frame = field(default_factory=Frame)
@@ -46,14 +48,17 @@ class SearchSettings:
 
     @classmethod
     def of(
-        cls, budget: Mapping[str, float] | Budget, space: str | SearchSpace[Any] = "tinynas_k1kx", **options: Any
+        cls,
+        budget: Mapping[str, float] | Budget,
+        space: str | SearchSpace[Any] | type[SearchSpace[Any]] = "tinynas_k1kx",
+        **options: Any,
     ) -> SearchSettings:
         """Settings from plain values; raises UserError for an unknown space or option."""
         strange = set(options) - set(cls.__dataclass_fields__)
         if strange:
             raise unknown("a search", min(strange), list(cls.__dataclass_fields__))
         limits = budget if isinstance(budget, Budget) else Budget.of(budget)
-        return cls(limits, find_space(space) if isinstance(space, str) else space, **options).checked()
+        return cls(limits, find_space(space), **options).checked()
 
     def checked(self) -> SearchSettings:
         """Itself, with the space in its frame; raises UserError for a value that cannot be used."""
@@ -72,6 +77,18 @@ class SearchSettings:
         return replace(self, space=self.space.in_frame(self.frame))
 
     @property
+    def scorer_name(self) -> str:
+        """The score's name in results."""
+        return find_scorer(self.scorer).name
+
+    @property
+    def searcher_name(self) -> str:
+        """The searcher's name in results."""
+        from nas.searchers.catalog import searcher_name
+
+        return searcher_name(self.searcher)
+
+    @property
     def identity(self) -> str:
         """What a resumed run must share: a digest of everything that decides the result."""
         values: dict[str, Any] = {
@@ -80,6 +97,8 @@ class SearchSettings:
             if name not in ("workers", "scorer_options", "searcher_options")
         }
         values |= {
+            "scorer": repr(self.scorer_name),
+            "searcher": repr(self.searcher_name),
             "scorer_options": sorted(self.scorer_options.items()),
             "searcher_options": sorted(self.searcher_options.items()),
         }
@@ -210,7 +229,6 @@ def backbone_of(spec: Spec) -> Backbone:
 
 def published_marks(settings: SearchSettings, table: LatencyTable) -> list[tuple[str, float, dict[str, float]]]:
     """Name, score and costs of published networks of the same kind at the searched image size, to set beside the winner."""
-    from nas.scorers import score_spec
     from search_spaces import load_published
 
     names = ("damo-yolo-t", "damo-yolo-s") if settings.scope == "detector" else ("tinynas_l20_k1kx", "tinynas_l25_k1kx")

@@ -13,6 +13,7 @@ from nas.cost.budget import Budget
 from nas.cost.latency import LatencyTable
 from nas.errors import UserError
 from nas.frame import Frame
+from nas.scorers import find_scorer
 from nas.searchers.catalog import check_searcher
 from nas.searchers.evolution import Evolution
 from nas.searchers.history import History
@@ -20,7 +21,7 @@ from nas.searchers.loop import Progress, SearchOutcome, run_loop
 from nas.searchers.problem.base import Problem
 from nas.searchers.problem.formulas import MaeFormula
 from nas.searchers.problem.objective import Objective
-from nas.searchers.problem.specs import NamedScore, SpecProblem
+from nas.searchers.problem.specs import ScorerScore, SpecProblem
 from nas.searchers.problem.vectorized import GeneProblem
 from nas.searchers.random import RandomSearch
 from search_spaces.tinynas import SPACES
@@ -35,7 +36,7 @@ def fast(limits: dict[str, float] | None = None) -> GeneProblem:
 
 def slow(workers: int = 1, limit: float = 4.0) -> SpecProblem:
     objective = Objective(None, TABLE, Frame())
-    return SpecProblem(SPACE, objective, Budget.of({"latency_ms": limit}), NamedScore("mae"), workers)
+    return SpecProblem(SPACE, objective, Budget.of({"latency_ms": limit}), ScorerScore(find_scorer("mae")), workers)
 
 
 def searcher(problem: Problem, seed: int = 0) -> Evolution:

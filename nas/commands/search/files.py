@@ -96,9 +96,9 @@ def provenance(result: SearchResult) -> dict[str, Any]:
         "space": settings.space.name,
         "space_limits": changed_limits(settings.space),
         "limits": dict(settings.budget.limits),
-        "scorer": settings.scorer,
+        "scorer": settings.scorer_name,
         "scorer_options": _plain(settings.scorer_options),
-        "searcher": settings.searcher,
+        "searcher": settings.searcher_name,
         "searcher_options": _plain(settings.searcher_options),
         "neck": _plain(neck),
         "image_size": image_size,
@@ -165,7 +165,7 @@ def search_record(result: SearchResult, rows: np.ndarray, marks: Sequence[Mark])
     limits = ", ".join(f"{metric} <= {limit:g}" for metric, limit in settings.budget.limits)
     return SearchRecord(
         title=f"{settings.space.name}: {limits} on {result.table.name}",
-        scorer=settings.scorer,
+        scorer=settings.scorer_name,
         limits=dict(settings.budget.limits),
         binding=tuple(result.binding),
         notes=(*result.notes, *([result.proof] if result.proof else [])),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import pickle
 import signal
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, wait
@@ -18,6 +19,7 @@ from nas.cost.budget import Budget
 from nas.cost.memory import peak_memory_mb
 from nas.errors import UserError
 from nas.scorers import score_spec
+from nas.scorers.base import Scorer
 from nas.searchers.problem.base import Evaluation, Individuals, Interrupted
 from nas.searchers.problem.objective import METRICS, Objective
 from nas.searchers.streams import Words, generator
@@ -28,18 +30,28 @@ MEMORY = "peak_memory_mb"
 
 
 @dataclass(frozen=True)
-class NamedScore:
-    """A scorer of specs by name, with its options as (key, value) pairs; it can be sent to another process.
+class ScorerScore:
+    """A scorer of specs with its options as (key, value) pairs.
 
     image_size: pixels at which it looks, unless its options say another side.
     """
 
-    name: str
+    scorer: Scorer
     options: tuple[tuple[str, Any], ...] = ()
     image_size: int | None = None
 
     def __call__(self, spec: Spec) -> float:
-        return score_spec(spec, self.name, **{"image_size": self.image_size, **dict(self.options)})
+        return score_spec(spec, self.scorer, **{"image_size": self.image_size, **dict(self.options)})
+
+
+def require_sendable(score: ScorerScore) -> None:
+    """Raise UserError unless other processes can have the score."""
+    try:
+        pickle.dumps(score)
+    except (pickle.PicklingError, AttributeError, TypeError):
+        raise UserError(
+            f"scorer {score.scorer.name} cannot be sent to other processes: define it at the top of a module, or take workers=1"
+        ) from None
 
 
 class SpecProblem:
