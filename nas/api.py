@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,14 +22,17 @@ if TYPE_CHECKING:
 DEFAULT_HARDWARE = "t4_tensorrt_fp16"
 
 
-def load(name: str | Path) -> Spec:
+def load(name: str | Path, use: Iterable[str] = ()) -> Spec:
     """The spec of a published name ("damo-yolo-s", "tinynas_l25_k1kx") or of a spec file (best.yaml).
 
-    Raises UserError with the known names, or naming what is wrong with the file.
+    use: modules to import first, such as "my_package.blocks", whose blocks the file names. Raises UserError with the
+    known names, or naming what is wrong with the file.
     """
+    from nas import extensions
     from nas.files import load_spec
     from search_spaces.published import load_published
 
+    extensions.use(use)
     if str(name).endswith((".yaml", ".yml")):
         return load_spec(name)
     return load_published(str(name))

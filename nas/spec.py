@@ -12,38 +12,43 @@ import operator
 import types
 import typing
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, is_dataclass
 from functools import cache
-from typing import Any, Union, get_args
+from typing import Any, Literal, Union, get_args
 
-from nas.blocks.families import (
-    BLOCK_TYPES,
-    C2PSA,
-    CSP,
-    GELAN,
-    Activation,
-    Block,
-    C3k2,
-    DownKind,
-    FusionKind,
-    InvertedResidual,
-    Plain,
-    Residual,
-    ResidualKind,
-    SppKind,
-    Stem,
-    attention_heads,
-    require_choice,
-    require_flag,
-    require_positive,
-)
-from nas.errors import SpecError, shown
+from nas.blocks import BLOCK_TYPES, C2PSA, CSP, GELAN, Block, C3k2, InvertedResidual, Plain, Residual
+from nas.blocks.base import require_block, require_choice, require_flag, require_positive
+from nas.blocks.c3k2 import attention_heads
+from nas.blocks.gelan import DownKind
+from nas.blocks.residual import ResidualKind
+from nas.errors import SpecError, UserError, shown
+from nas.extensions import installed, is_reference, loaded, reference_to
 
 __all__ = [
     "BLOCK_TYPES", "CSP", "GELAN", "Activation", "Backbone", "Block", "C2PSA", "C3k2", "DetectorSpec", "DownKind",
     "FusionKind", "HeadSpec", "InvertedResidual", "NeckSpec", "Plain", "Residual", "ResidualKind", "Spec", "SppKind",
     "Stem", "attention_heads", "digest", "from_dict", "image_side", "require_side", "to_dict",
 ]  # fmt: skip
+
+Activation = Literal["relu", "silu"]
+SppKind = Literal["none", "spp", "sppf", "sppelan"]
+FusionKind = Literal["conv", "csp", "csp_rep", "elan"]
+
+
+@dataclass(frozen=True, slots=True)
+class Stem:
+    """First layer: a strided convolution, or Focus (space-to-depth by 2, then a stride-1 convolution)."""
+
+    kind: Literal["conv", "focus"]
+    out: int
+    kernel: int = 3
+    stride: int = 2
+
+    def __post_init__(self) -> None:
+        require_choice(self, "kind", Literal["conv", "focus"])
+        require_block(self)
+        if self.kind == "focus" and self.stride != 2:
+            raise SpecError("a focus stem always halves the image: its stride must be 2")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,12 +77,18 @@ class Backbone:
             raise SpecError(f"Backbone.out_blocks must be increasing block indices, got {list(outs)}")
         if not outs or outs[0] < 0 or outs[-1] >= len(self.blocks):
             raise SpecError(f"Backbone.out_blocks must lie in 0..{len(self.blocks) - 1}, got {list(outs)}")
-        inputs = [self.stem.out, *(block.out for block in self.blocks)]
-        for index, (width, block) in enumerate(zip(inputs, self.blocks, strict=False)):
-            if isinstance(block, GELAN) and block.down == "adown" and width % 2:
-                raise SpecError(f"blocks[{index}]: an adown splits its input in halves, its width {width} must be even")
-            if isinstance(block, C2PSA) and block.out != width:
-                raise SpecError(f"blocks[{index}]: C2PSA keeps the width of its input, {width}, got out={block.out}")
+        width = self.stem.out
+        for index, block in enumerate(self.blocks):
+            if not (isinstance(block, Block) and hasattr(block, "depth")):
+                raise SpecError(
+                    f"blocks[{index}] is a {type(block).__name__}: a block derives from nas.blocks.Block, "
+                    "and has out, stride and depth"
+                )
+            try:
+                block.require_input(width)
+            except SpecError as error:
+                raise SpecError(f"blocks[{index}]: {error}") from None
+            width = block.out
 
     @property
     def levels(self) -> tuple[int, ...]:
@@ -211,27 +222,58 @@ Spec = Union[Backbone, DetectorSpec]
 
 
 def to_dict(value: Any) -> Any:
-    """Plain dicts, lists, strings and numbers of a spec; blocks carry their class under `type`."""
+    """Plain dicts, lists, strings and numbers of a spec; blocks carry under `type` their class, one's own as `module:class`."""
     if isinstance(value, tuple):
         return [to_dict(item) for item in value]
     if not hasattr(value, "__dataclass_fields__"):
         return value
-    tagged = {"type": type(value).__name__} if type(value) in BLOCK_TYPES.values() else {}
+    tagged = {"type": _block_name(type(value))} if isinstance(value, Block) else {}
     return tagged | {item.name: to_dict(getattr(value, item.name)) for item in fields(value)}
+
+
+def _block_name(kind: type[Block]) -> str:
+    return kind.__name__ if BLOCK_TYPES.get(kind.__name__) is kind else reference_to(kind)
+
+
+def _block_type(name: Any, where: str) -> type[Block]:
+    """The family that a file calls so; one's own only if it is imported or installed already."""
+    if isinstance(name, str) and name in BLOCK_TYPES:
+        return BLOCK_TYPES[name]
+    if isinstance(name, str) and not is_reference(name) and name in (points := installed("block")):
+        name = points[name].value
+    if not isinstance(name, str) or not is_reference(name):
+        raise SpecError(
+            f"{where}: unknown block type {shown(name)}; known: {', '.join(BLOCK_TYPES)}, or your own as module:class"
+        )
+    try:
+        kind = loaded(name, "block", where)
+    except UserError as error:
+        raise SpecError(str(error)) from None
+    if not (isinstance(kind, type) and issubclass(kind, Block) and is_dataclass(kind)):
+        raise SpecError(
+            f"{where}: {name} is no block: it must be a frozen dataclass that derives from nas.blocks.Block"
+        )
+    return kind
 
 
 @cache
 def _annotations(kind: type) -> dict[str, Any]:
-    return typing.get_type_hints(kind)
+    hints = typing.get_type_hints(kind)
+    return {item.name: hints[item.name] for item in fields(kind)}
 
 
 def _convert(annotation: Any, data: Any, where: str) -> Any:
     origin = typing.get_origin(annotation)
+    if annotation is Block:
+        if not isinstance(data, Mapping):
+            raise SpecError(f"{where}: unknown block type {shown(data)}; known: {', '.join(BLOCK_TYPES)}")
+        kind = _block_type(data.get("type"), where)
+        return _build(kind, {key: item for key, item in data.items() if key != "type"}, where)
     if origin in (Union, types.UnionType):
-        kind = data.get("type") if isinstance(data, Mapping) else data
-        if not isinstance(data, Mapping) or not isinstance(kind, str) or kind not in BLOCK_TYPES:
-            raise SpecError(f"{where}: unknown block type {shown(kind)}; known: {', '.join(BLOCK_TYPES)}")
-        return _build(BLOCK_TYPES[kind], {key: item for key, item in data.items() if key != "type"}, where)
+        if data is None and types.NoneType in get_args(annotation):
+            return None
+        annotation = next(option for option in get_args(annotation) if option is not types.NoneType)
+        return _convert(annotation, data, where)
     if origin is tuple:
         arguments = get_args(annotation)
         if not isinstance(data, list | tuple):

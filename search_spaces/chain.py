@@ -16,7 +16,7 @@ from typing import Annotated, Literal
 from annotated_types import Ge, Le, MinLen
 
 from nas.errors import UserError
-from nas.lowering.residual import LAYERS_PER_UNIT
+from nas.blocks.residual import LAYERS_PER_UNIT
 from nas.options import DISTINCT, ENDLESS, LOWEST_FIRST, CountOrNone, Pixels, Width
 from nas.spec import Activation, Backbone, Block, Plain, Residual, ResidualKind, SppKind, Stem
 from search_spaces.base import (

@@ -12,6 +12,8 @@ from nas.errors import SpecError
 Form = Literal["train", "merged", "folded"]
 FORMS: tuple[str, ...] = get_args(Form)
 
+SILU = "silu"
+
 
 def divisible(value: float) -> int:
     """Channels rounded to a multiple of 8, at least 8 and at least 90 % of the value (damo-yolo `make_divisible`)."""
@@ -76,6 +78,11 @@ def pointwise(kind: str, in_channels: int, out_channels: int, size: tuple[int, i
     return Operation(kind, in_channels, out_channels, height, width, height, width, role=role)
 
 
+def split(channels: int, size: tuple[int, int]) -> Operation:
+    """The copy that cuts a map in halves."""
+    return pointwise("slice", channels, channels, size)
+
+
 def upsampling(channels: int, size: tuple[int, int], role: Role = "neck") -> Operation:
     """Nearest-neighbour doubling of a map of `size`."""
     height, width = size
@@ -85,6 +92,27 @@ def upsampling(channels: int, size: tuple[int, int], role: Role = "neck") -> Ope
 def halved(size: tuple[int, int], stride: int) -> tuple[int, int]:
     """The map after a "same"-padded stride."""
     return -(-size[0] // stride), -(-size[1] // stride)
+
+
+def spp_operations(channels: int, size: tuple[int, int]) -> list[Operation]:
+    """1x1 to half, three parallel max-pools beside it, 1x1 back; always SiLU, as the official models."""
+    half = channels // 2
+    return [
+        *convolution(channels, half, size, activation=SILU, role="spp"),
+        *(pooling("maxpool", half, size, kernel, role="spp") for kernel in (5, 9, 13)),
+        pointwise("concat", 4 * half, 4 * half, size, role="spp"),
+        *convolution(4 * half, channels, size, activation=SILU, role="spp"),
+    ]
+
+
+def chained_operations(channels: int, hidden: int, out: int, size: tuple[int, int]) -> list[Operation]:
+    """SPPF and SPPELAN: 1x1 to `hidden`, three chained 5x5 max-pools, 1x1 on the four maps; SiLU."""
+    return [
+        *convolution(channels, hidden, size, activation=SILU, role="spp"),
+        *(pooling("maxpool", hidden, size, 5, role="spp") for _ in range(3)),
+        pointwise("concat", 4 * hidden, 4 * hidden, size, role="spp"),
+        *convolution(4 * hidden, out, size, activation=SILU, role="spp"),
+    ]
 
 
 def in_form(operations: Iterable[Operation], form: Form) -> tuple[Operation, ...]:

@@ -8,8 +8,8 @@ side r behind Focus counts as r / 2 with 12 channels, since space-to-depth itsel
 
 from __future__ import annotations
 
+from nas.blocks.residual import has_shortcut, needs_projection
 from nas.errors import SpecError
-from nas.lowering.residual import has_shortcut, needs_projection
 from nas.spec import Backbone, Plain, Residual
 
 

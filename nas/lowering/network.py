@@ -4,36 +4,13 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from nas.blocks.operation import Operation
-from nas.blocks.primitives import Form, convolution, halved, in_form
+from nas.blocks import Block, Operation
+from nas.blocks.base import Size
+from nas.blocks.primitives import Form, chained_operations, convolution, halved, in_form, spp_operations
 from nas.errors import SpecError
-from nas.lowering.c3k2 import c2psa_operations, c3k2_operations
-from nas.lowering.csp import csp_operations
-from nas.lowering.gelan import gelan_operations
 from nas.lowering.head import head_operations
-from nas.lowering.inverted import inverted_operations
 from nas.lowering.neck import neck_operations
-from nas.lowering.residual import plain_operations, residual_operations
-from nas.lowering.spp import chained_operations, spp_operations
-from nas.spec import (
-    C2PSA,
-    CSP,
-    GELAN,
-    Backbone,
-    Block,
-    C3k2,
-    DetectorSpec,
-    HeadSpec,
-    InvertedResidual,
-    NeckSpec,
-    Plain,
-    Residual,
-    Spec,
-    Stem,
-    image_side,
-)
-
-Size = tuple[int, int]
+from nas.spec import Backbone, DetectorSpec, HeadSpec, NeckSpec, Spec, Stem, image_side
 
 
 @lru_cache(maxsize=4096)
@@ -59,35 +36,18 @@ def block_operations(
     spp: str = "none",
     form: Form = "merged",
 ) -> tuple[Operation, ...]:
-    """Operations of one block on an input map; `spp` names the pyramid that the last block of a backbone carries."""
-    size = (height, width)
-    if isinstance(block, Plain):
-        result = plain_operations(block, in_channels, size, activation)
-    elif isinstance(block, Residual):
-        result = residual_operations(block, in_channels, size, activation, reparam)
-    elif isinstance(block, InvertedResidual):
-        result = inverted_operations(block, in_channels, size, activation)
-    elif isinstance(block, CSP):
-        result = csp_operations(block, in_channels, size, activation, reparam, spp == "spp")
-    elif isinstance(block, GELAN):
-        result = gelan_operations(block, in_channels, size)
-    elif isinstance(block, C3k2):
-        result = c3k2_operations(block, in_channels, size)
-    elif isinstance(block, C2PSA):
-        result = c2psa_operations(block, size)
-    else:
-        raise SpecError(f"no lowering for a block of type {type(block).__name__}")
-    if spp != "none" and not isinstance(block, CSP):
-        result = _with_pyramid(block, result, halved(size, block.stride), spp)
-    return in_form(result, form)
+    """Operations of one block on an input map; `spp` names the pyramid that the last block of a backbone carries.
 
-
-def _with_pyramid(block: Block, result: list[Operation], size: Size, spp: str) -> list[Operation]:
-    """SPP stands after the first unit of the last block (DAMO-YOLO); the YOLO pyramids after the whole block."""
+    DAMO-YOLO's SPP stands where the block says (after its first unit), the YOLO pyramids behind the whole block.
+    """
+    result = block.operations(in_channels, (height, width), activation, reparam)
+    after = halved((height, width), block.stride)
     if spp == "spp":
-        first = next((i for i, operation in enumerate(result) if operation.unit >= 1), len(result))
-        return [*result[:first], *spp_operations(block.out, size), *result[first:]]
-    return [*result, *chained_operations(block.out, block.out // 2, block.out, size)]
+        index = block.spp_index(result)
+        result = [*result[:index], *spp_operations(block.out, after), *result[index:]]
+    elif spp != "none":
+        result = [*result, *chained_operations(block.out, block.out // 2, block.out, after)]
+    return in_form(result, form)
 
 
 def backbone_operations(backbone: Backbone, image_size: int, form: Form = "merged") -> list[tuple[Operation, ...]]:
@@ -106,7 +66,7 @@ def backbone_operations(backbone: Backbone, image_size: int, form: Form = "merge
 def pyramid_block(backbone: Backbone) -> int:
     """Index of the block that carries the pooling pyramid: the last, or the one before closing attention blocks."""
     index = len(backbone.blocks) - 1
-    while index > 0 and isinstance(backbone.blocks[index], C2PSA):
+    while index > 0 and not backbone.blocks[index].carries_pyramid:
         index -= 1
     return index
 

@@ -5,6 +5,7 @@ Child names follow the official DAMO-YOLO modules, so that official weights load
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import cast
 
 import torch
@@ -174,6 +175,21 @@ class DepthwiseDown(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = self.act(self.dwnorm(self.depthwise(x)))
         return self.act(self.pwnorm(self.pointwise(x)))
+
+
+class UnitList(nn.Module):
+    """The units of one block in order (official name `block_list`), the pooling pyramid behind the first where given."""
+
+    def __init__(self, units: Iterable[nn.Module], spp: nn.Module | None = None) -> None:
+        super().__init__()
+        self.block_list = nn.ModuleList(units)
+        if spp is not None:
+            self.block_list.insert(1, spp)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for unit in self.block_list:
+            x = unit(x)
+        return x
 
 
 @torch.no_grad()

@@ -7,7 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nas.errors import UserError
-from nas.models.backbone import InvertedUnit, ResidualUnit
+from nas.models.inverted import InvertedUnit
+from nas.models.residual import ResidualUnit
 
 #: Classes of the stand-in task where a network has no classifier of its own.
 CLASSES = 10

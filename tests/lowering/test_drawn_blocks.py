@@ -13,17 +13,17 @@ from nas.lowering import Operation, block_operations
 from nas.lowering import operations as lowered
 from nas.measure.trace import trace_operations
 from nas.models.backbone import BackboneModule
-from nas.models.baselines.blocks import C2PSABlock, C3k2Stage, GELANStage, fuse_units
+from nas.models.baselines.blocks import fuse_units
 from nas.spec import C2PSA, GELAN, Backbone, C3k2
 from search_spaces import load_published
 
 CASES = [
-    (GELAN(64, 48, 64, 32, 3), 16, lambda block: GELANStage(16, block)),
-    (GELAN(48, 64, 32, 24, 0, down="conv"), 24, lambda block: GELANStage(24, block)),
-    (GELAN(64, 64, 64, 32, 1, down="adown"), 32, lambda block: GELANStage(32, block)),
-    (C3k2(64, 32, 16, 2), 16, lambda block: C3k2Stage(16, block)),
-    (C3k2(96, 64, 32, 1, c3k=True), 16, lambda block: C3k2Stage(16, block)),
-    (C2PSA(256, 2), 256, lambda block: C2PSABlock(block)),
+    (GELAN(64, 48, 64, 32, 3), 16),
+    (GELAN(48, 64, 32, 24, 0, down="conv"), 24),
+    (GELAN(64, 64, 64, 32, 1, down="adown"), 32),
+    (C3k2(64, 32, 16, 2), 16),
+    (C3k2(96, 64, 32, 1, c3k=True), 16),
+    (C2PSA(256, 2), 256),
 ]
 
 
@@ -31,10 +31,10 @@ def parameters(operation: Operation) -> int:
     return operation.weights + operation.out_channels * (2 * operation.norm + operation.bias)
 
 
-@pytest.mark.parametrize(("block", "channels", "build"), CASES)
-def test_counts_equal_the_module(block, channels, build) -> None:
+@pytest.mark.parametrize(("block", "channels"), CASES)
+def test_counts_equal_the_module(block, channels) -> None:
     with torch.device("meta"):
-        module = build(block).eval()
+        module = block.build(channels, "silu", False).eval()
         for form in ("train", "folded"):
             if form == "folded":
                 module.fuse()
@@ -66,8 +66,8 @@ def test_lowering_equals_the_traced_module(name: str) -> None:
 
 def test_fusing_keeps_the_function() -> None:
     torch.manual_seed(0)
-    for block, channels, build in CASES:
-        module = build(block)
+    for block, channels in CASES:
+        module = block.build(channels, "silu", False)
         module(torch.randn(2, channels, 32, 32))
         module.eval()
         x = torch.randn(1, channels, 32, 32)

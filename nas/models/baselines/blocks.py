@@ -1,4 +1,7 @@
-"""The hand-drawn blocks as stages of our own backbones: what the spec's GELAN, C3k2 and C2PSA build."""
+"""The hand-drawn blocks as stages of our own backbones: what the spec's GELAN, C3k2 and C2PSA build.
+
+They are as published whatever the backbone's activation and `reparam`.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +32,7 @@ def fuse_units(module: nn.Module) -> None:
 class GELANStage(nn.Sequential):
     """Down-sampler and ELAN1 or RepNCSPELAN4 of YOLOv9; (B, C, H, W) -> (B, block.out, H/2, W/2)."""
 
-    def __init__(self, in_channels: int, block: GELAN) -> None:
+    def __init__(self, block: GELAN, in_channels: int, activation: str, reparam: bool) -> None:
         down: nn.Module
         if block.down == "conv":
             down = Conv(in_channels, block.entry, 3, 2)
@@ -49,7 +52,7 @@ class GELANStage(nn.Sequential):
 class C3k2Stage(nn.Sequential):
     """3x3 stride-2 Conv and C3k2 of YOLO11; (B, C, H, W) -> (B, block.out, H/2, W/2)."""
 
-    def __init__(self, in_channels: int, block: C3k2Spec) -> None:
+    def __init__(self, block: C3k2Spec, in_channels: int, activation: str, reparam: bool) -> None:
         super().__init__(
             Conv(in_channels, block.entry, 3, 2),
             C3k2(block.entry, block.out, block.depth, block.c3k, hidden=block.hidden),
@@ -62,7 +65,7 @@ class C3k2Stage(nn.Sequential):
 class C2PSABlock(C2PSA):
     """YOLO11's attention block of the spec; (B, out, H, W) -> the same shape."""
 
-    def __init__(self, block: C2PSASpec) -> None:
+    def __init__(self, block: C2PSASpec, in_channels: int, activation: str, reparam: bool) -> None:
         super().__init__(block.out, block.out, block.depth)
 
     def fuse(self) -> None:

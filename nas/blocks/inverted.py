@@ -1,10 +1,50 @@
-"""Operations of the nano models' inverted residual units, in the backbone and in the light neck."""
+"""The nano models' inverted residual units, in the backbone and in the light neck."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from nas.blocks.base import Block, Size, require_block, require_flag, require_positive, second_unit
 from nas.blocks.operation import Operation, Role
 from nas.blocks.primitives import convolution, halved, pointwise
-from nas.spec import InvertedResidual
+
+
+@dataclass(frozen=True, slots=True)
+class InvertedResidual(Block):
+    """`depth` inverted bottlenecks (1x1 to `hidden`, depthwise, 1x1) of the DAMO-YOLO nano models."""
+
+    module: ClassVar[str] = "nas.models.inverted:InvertedStage"
+    spp_inside: ClassVar[bool] = True
+    nano_start: ClassVar[bool] = True
+
+    out: int
+    hidden: int
+    depth: int
+    stride: int
+    kernel: int = 5
+    squeeze_excite: bool = False
+
+    def __post_init__(self) -> None:
+        require_block(self)
+        require_positive(self, "hidden", "depth")
+        require_flag(self, "squeeze_excite")
+
+    def operations(self, in_channels: int, size: Size, activation: str, reparam: bool) -> list[Operation]:
+        """All units; every unit has the same hidden width."""
+        result: list[Operation] = []
+        for unit in range(self.depth):
+            stride, channels = (self.stride, in_channels) if unit == 0 else (1, self.out)
+            result += inverted_unit(
+                channels, self.hidden, self.out, size, self.kernel, stride, activation,
+                squeeze_excite=self.squeeze_excite, unit=unit,
+            )  # fmt: skip
+            size = halved(size, stride)
+        return result
+
+    def spp_index(self, operations: Sequence[Operation]) -> int:
+        return second_unit(operations)
 
 
 def inverted_unit(
@@ -41,26 +81,3 @@ def _linear_gate(channels: int, size: tuple[int, int]) -> list[Operation]:
         Operation("linear", channels // 4, channels, 1, 1, 1, 1, activation="hard_sigmoid", role="se"),
         pointwise("elementwise", channels, channels, size, role="se"),
     ]
-
-
-def inverted_operations(
-    block: InvertedResidual, in_channels: int, size: tuple[int, int], activation: str
-) -> list[Operation]:
-    """All units of a block; every unit has the same hidden width."""
-    result: list[Operation] = []
-    for unit in range(block.depth):
-        stride = block.stride if unit == 0 else 1
-        channels = in_channels if unit == 0 else block.out
-        result += inverted_unit(
-            channels,
-            block.hidden,
-            block.out,
-            size,
-            block.kernel,
-            stride,
-            activation,
-            squeeze_excite=block.squeeze_excite,
-            unit=unit,
-        )
-        size = halved(size, stride)
-    return result

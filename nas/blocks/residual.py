@@ -1,23 +1,84 @@
-"""Operations of the TinyNAS residual units (tinynas: one super-block = `depth` units) and of single convolutions."""
+"""The residual units of the TinyNAS families (tinynas: one super-block = `depth` units), and single convolutions."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from nas.blocks.base import Block, Size, require_block, require_choice, require_positive, second_unit
 from nas.blocks.operation import Operation
 from nas.blocks.primitives import convolution, halved, pointwise, pooling
-from nas.spec import Plain, Residual
+
+ResidualKind = Literal["k1kx", "kxkx", "k1kxk1", "k1dwk1", "k1dwsek1"]
 
 #: Convolutions of a unit by the TinyNAS layer count.
 LAYERS_PER_UNIT = {"k1kx": 2, "kxkx": 2, "k1kxk1": 3, "k1dwk1": 3, "k1dwsek1": 3}
 
 
+@dataclass(frozen=True, slots=True)
+class Plain(Block):
+    """One convolution with BN and activation (the closing 1x1 of the MobileNet-like published nets)."""
+
+    module: ClassVar[str] = "nas.models.residual:PlainStage"
+
+    out: int
+    kernel: int = 1
+    stride: int = 1
+
+    def __post_init__(self) -> None:
+        require_block(self)
+
+    @property
+    def depth(self) -> int:
+        return 1
+
+    def operations(self, in_channels: int, size: Size, activation: str, reparam: bool) -> list[Operation]:
+        """One convolution with BN and activation."""
+        return [*convolution(in_channels, self.out, size, self.kernel, self.stride, activation=activation, unit=0)]
+
+
+@dataclass(frozen=True, slots=True)
+class Residual(Block):
+    """`depth` residual units of the TinyNAS families; the first maps the input to `out` with `stride`.
+
+    `shortcut="pooled"` is TinyNAS (average pooling at stride 2, 1x1 projection when widths differ);
+    `shortcut="stride1"` is DAMO-YOLO (no shortcut at all at stride 2).
+    """
+
+    module: ClassVar[str] = "nas.models.residual:ResidualStage"
+    spp_inside: ClassVar[bool] = True
+
+    kind: ResidualKind
+    out: int
+    bottleneck: int
+    depth: int
+    stride: int
+    kernel: int = 3
+    shortcut: Literal["pooled", "stride1"] = "stride1"
+
+    def __post_init__(self) -> None:
+        require_choice(self, "kind", ResidualKind)
+        require_choice(self, "shortcut", Literal["pooled", "stride1"])
+        require_block(self)
+        require_positive(self, "bottleneck", "depth")
+
+    def operations(self, in_channels: int, size: Size, activation: str, reparam: bool) -> list[Operation]:
+        """All units: convolutions in order, then the shortcut's pooling and projection."""
+        result: list[Operation] = []
+        for unit in range(self.depth):
+            stride, channels = (self.stride, in_channels) if unit == 0 else (1, self.out)
+            result += _unit(self, channels, size, stride, unit, activation, reparam)
+            size = halved(size, stride)
+        return result
+
+    def spp_index(self, operations: Sequence[Operation]) -> int:
+        return second_unit(operations)
+
+
 def squeeze_width(channels: int) -> int:
     """Bottleneck of TinyNAS squeeze-excite on `channels`."""
     return max(1, round(channels * 0.25) // 8) * 8
-
-
-def plain_operations(block: Plain, in_channels: int, size: tuple[int, int], activation: str) -> list[Operation]:
-    """One convolution with BN and activation."""
-    return list(convolution(in_channels, block.out, size, block.kernel, block.stride, activation=activation, unit=0))
 
 
 def has_shortcut(block: Residual, in_channels: int, stride: int) -> bool:
@@ -31,19 +92,6 @@ def needs_projection(block: Residual, in_channels: int, unit: int) -> bool:
     """Whether the shortcut carries a 1x1 convolution: unequal widths; k1kxk1 of TinyNAS in its first unit always."""
     always = block.kind == "k1kxk1" and block.shortcut == "pooled" and unit == 0
     return always or in_channels != block.out
-
-
-def residual_operations(
-    block: Residual, in_channels: int, size: tuple[int, int], activation: str, reparam: bool
-) -> list[Operation]:
-    """All units of a block: convolutions in order, then the shortcut's pooling and projection."""
-    result: list[Operation] = []
-    for unit in range(block.depth):
-        stride = block.stride if unit == 0 else 1
-        channels = in_channels if unit == 0 else block.out
-        result += _unit(block, channels, size, stride, unit, activation, reparam)
-        size = halved(size, stride)
-    return result
 
 
 def _unit(

@@ -1,0 +1,109 @@
+"""Residual units of the TinyNAS and DAMO-YOLO backbones, alone and inside CSP stages, and single convolutions."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from nas.blocks.csp import CSP, WRAPPER_ACTIVATION
+from nas.blocks.residual import Plain, Residual, has_shortcut, needs_projection, squeeze_width
+from nas.models.layers import ConvNorm, ConvNormAct, RepConv, UnitList, activation_layer
+
+
+class PlainStage(ConvNormAct):
+    """One convolution with BatchNorm and activation."""
+
+    def __init__(self, block: Plain, in_channels: int, activation: str, reparam: bool) -> None:
+        super().__init__(in_channels, block.out, block.kernel, block.stride, activation)
+
+
+class SqueezeExcite(nn.Module):
+    """Channel gate of TinyNAS k1dwsek1: global average, 1x1 to a quarter, SiLU, 1x1 back, sigmoid; with BatchNorm."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        hidden = squeeze_width(channels)
+        self.squeeze = ConvNorm(channels, hidden, 1)
+        self.act = activation_layer("silu")
+        self.excite = ConvNorm(hidden, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        gate = self.excite(self.act(self.squeeze(functional.adaptive_avg_pool2d(x, 1))))
+        return x * gate.sigmoid()
+
+
+class ResidualUnit(nn.Module):
+    """One unit of a Residual or CSP block: two or three convolutions, the stride on the k x k one, and a shortcut."""
+
+    def __init__(
+        self, block: Residual, in_channels: int, stride: int, index: int, activation: str, reparam: bool
+    ) -> None:
+        super().__init__()
+        kind, out, width, kernel = block.kind, block.out, block.bottleneck, block.kernel
+        depthwise = kind in ("k1dwk1", "k1dwsek1")
+        self.conv1 = ConvNorm(in_channels, width, kernel if kind == "kxkx" else 1)
+        # The parallel branch belongs to dense convolutions alone.
+        last = RepConv if reparam and not depthwise else ConvNorm
+        if kind in ("k1kx", "kxkx"):
+            self.conv2 = last(width, out, kernel, stride)
+        else:
+            self.conv2 = last(width, width, kernel, stride, groups=width if depthwise else 1)
+            self.conv3 = ConvNorm(width, out, 1)
+        if kind == "k1dwsek1":
+            self.se = SqueezeExcite(width)
+        self.act = activation_layer(activation)
+        self.shortcut = has_shortcut(block, in_channels, stride)
+        self.pool = nn.AvgPool2d(2, ceil_mode=True) if self.shortcut and stride == 2 else None
+        projected = self.shortcut and needs_projection(block, in_channels, index)
+        self.residual_proj = ConvNorm(in_channels, out, 1) if projected else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.conv2(self.act(self.conv1(x)))
+        if hasattr(self, "conv3"):
+            y = self.act(y)
+            y = self.conv3(self.se(y) if hasattr(self, "se") else y)
+        if self.shortcut:
+            x = x if self.pool is None else self.pool(x)
+            y = y + (x if self.residual_proj is None else self.residual_proj(x))
+        return self.act(y)
+
+
+class ResidualStage(UnitList):
+    """The units of a Residual block."""
+
+    def __init__(
+        self, block: Residual, in_channels: int, activation: str, reparam: bool, spp: nn.Module | None = None
+    ) -> None:
+        units = (
+            ResidualUnit(
+                block, block.out if index else in_channels, 1 if index else block.stride, index, activation, reparam
+            )
+            for index in range(block.depth)
+        )
+        super().__init__(units, spp)
+
+
+class CSPStage(nn.Module):
+    """Down-sampler, pooling pyramid if asked, then `depth` kxkx units on half the channels beside a plain half."""
+
+    def __init__(
+        self, block: CSP, in_channels: int, activation: str, reparam: bool, spp: nn.Module | None = None
+    ) -> None:
+        super().__init__()
+        half = block.out // 2
+        self.downsampler = ConvNormAct(in_channels, block.out, block.kernel, 2, WRAPPER_ACTIVATION)
+        self.spp = spp
+        self.conv_shortcut = ConvNormAct(block.out, half, 1, 1, WRAPPER_ACTIVATION)
+        self.conv_start = ConvNormAct(block.out, half, 1, 1, WRAPPER_ACTIVATION)
+        unit = block.units
+        self.convstem = nn.Sequential(
+            *(ResidualUnit(unit, half, 1, index, activation, reparam) for index in range(unit.depth))
+        )
+        self.conv_fuse = ConvNormAct(block.out, block.out, 1, 1, WRAPPER_ACTIVATION)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.downsampler(x)
+        x = x if self.spp is None else self.spp(x)
+        side = self.conv_shortcut(x)
+        return self.conv_fuse(torch.cat([self.convstem(self.conv_start(x)), side], dim=1))
