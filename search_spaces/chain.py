@@ -15,8 +15,8 @@ from typing import Annotated, Literal
 
 from annotated_types import Ge, Le, MinLen
 
-from nas.errors import UserError
 from nas.blocks.residual import LAYERS_PER_UNIT
+from nas.errors import UserError
 from nas.options import DISTINCT, ENDLESS, LOWEST_FIRST, CountOrNone, Pixels, Width
 from nas.spec import Activation, Backbone, Block, Plain, Residual, ResidualKind, SppKind, Stem
 from search_spaces.base import (
