@@ -22,6 +22,7 @@ HOSTILE: dict[str, list[str]] = {
         *(f"{BUDGET} {line}" for line in (
             "+nonsense=3", "+neck.nonsense=3", "++seeds=3", "~space", "~scorer", "~searcher.name", "space=tinynas",
             "seed=-1", "seed=1.5", "seed=true", f"seed={LONG}", f"seed={10**30}", "seed=null", "seed=[1]", "seed=''",
+            "space=null", "searcher=5", "neck=null",
             "workers=0", "workers=100000", "evaluations=0", "evaluations=-0.0", f"evaluations={10**12}",
             "image_size=33", "image_size=-64", "image_size=a", f"image_size={2**40}", "scope=roof", "scope=''",
             "searcher=evolution searcher.population=2.5", "searcher=evolution +searcher.batch=-5",
@@ -69,7 +70,7 @@ HOSTILE: dict[str, list[str]] = {
             "hardware={files}/digits.json", "hardware={files}/list.json", "hardware={files}/empty",
             "hydra.run.dir=/proc/none",
         )),
-        "", "+budget=''", "+budget=[latency_3ms,latency_2ms]", "+budget.mine.latency_ms=nan",
+        "", "+budget=''", "+budget=null", "+budget=5", "+budget=[latency_3ms,latency_2ms]", "+budget.mine.latency_ms=nan",
         "+budget.mine.latency_ms=-1",
         "+budget.mine.latency_ms=true", "+budget.mine.latency_ms=[3]", "+budget.mine.latency_ms='3'", "+budget.mine=[]",
         f"+budget.mine.latency_ms={10**400}", "+budget.mine={}", "+budget.latency_ms=null",
@@ -111,7 +112,7 @@ HOSTILE: dict[str, list[str]] = {
         )),
     ],
     "profile": [
-        "", "hardware=x runtime=abacus", "hardware=x mode=slow", "hardware=x threads=0", "hardware=x batch=-1",
+        "", "hardware=..", "hardware=x runtime=abacus", "hardware=x mode=slow", "hardware=x threads=0", "hardware=x batch=-1",
         "hardware=x image_size=33", "hardware=x time_limit_s=-1", "hardware=x time_limit_s=nan",
         "hardware=x networks=0",
         "hardware=x repetitions=0", "hardware=x validation_networks=-1 mode=validate", "hardware=x seed=-1",
@@ -145,7 +146,7 @@ HOSTILE: dict[str, list[str]] = {
         f"model={DETECTOR} opset=a", f"model={DETECTOR} keep_float=5", "model={files}/binary.safetensors",
     ],
     "data": [
-        "data=none", "action=dance", "action=convert", "+nonsense=3", "data.format=xml", "data.mode=x",
+        "data=none", "action=dance", "data=5", "action=convert", "+nonsense=3", "data.format=xml", "data.mode=x",
         "data.nonsense=1",
         "data=coco action=fetch data.download=[]", "data.root={files}/none data.format=coco", "data.train=5",
     ],

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 from random import Random
+from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from nas.cost.count import count_operations, count_spec
-from nas.errors import UserError
+from nas.errors import SpecError, UserError
 from nas.files import load_spec, save_spec
 from nas.lowering import backbone_operations, operations
-from nas.spec import Backbone, DetectorSpec, Spec, digest, from_dict, to_dict
+from nas.lowering.neck import hidden_width
+from nas.spec import Backbone, DetectorSpec, NeckSpec, Spec, digest, from_dict, to_dict
 from search_spaces import find_space, load_published, published_names
 from search_spaces.giraffe import SPACES as GIRAFFES
 from search_spaces.tinynas import SPACES as TINYNAS
@@ -91,3 +94,31 @@ def test_costs_grow_with_depth(name: str, seed: int, where: int) -> None:
     less, more = count_spec(spec, image_size=128), count_spec(deeper, image_size=128)
     assert more.layers == less.layers + space.unit_layers
     assert more.params > less.params and more.macs > less.macs and more.activations > less.activations
+
+
+@pytest.mark.parametrize(
+    ("fields", "before", "words"),
+    [
+        ({"inner": 1}, 16, "GELAN.inner must be at least 2"),
+        ({"entry": 15, "down": "adown"}, 16, "GELAN.entry must be even with down=adown, got 15"),
+        ({"down": "adown"}, 15, "an adown splits its input in halves, its width 15 must be even"),
+        ({"out": 10**30}, 16, "GELAN.out must be a positive integer of at most 100,000"),
+        ({"type": ["GELAN"]}, 16, "unknown block type ['GELAN']"),
+        ({"depth": True}, 16, "depth must be int, got True"),
+        ({"depth": 10**30}, 16, "GELAN.depth must be 0"),
+    ],
+)
+def test_blocks_that_cannot_be_built_are_refused(fields: dict[str, Any], before: int, words: str) -> None:
+    gelan = {"type": "GELAN", "out": 16, "entry": 16, "hidden": 16, "inner": 8, "depth": 1} | fields
+    blocks = [{"type": "Plain", "out": before, "kernel": 3, "stride": 2}, gelan]
+    with pytest.raises(SpecError) as caught:
+        from_dict({"stem": {"kind": "conv", "out": 16}, "blocks": blocks, "out_blocks": [0, 1]})
+    assert words in str(caught.value)
+
+
+def test_a_hidden_ratio_that_leaves_no_channel_is_refused() -> None:
+    neck = NeckSpec((4, 4, 4), hidden_ratio=(1 / 16, 1 / 16, 1 / 16))
+    with pytest.raises(SpecError, match="hidden ratio 0.0625 leaves nothing of the neck's 2 channels"):
+        hidden_width(neck, 2, 0)
+    with pytest.raises(SpecError, match="three numbers from 0.0625 to 8"):
+        NeckSpec((16, 16, 16), hidden_ratio=(0.001, 1.0, 1.0))

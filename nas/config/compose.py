@@ -26,7 +26,10 @@ def compose_config(name: str, schema: type, options: Mapping[str, Any]) -> Any:
     overrides = [f"{key}={json.dumps(value)}" for key, value in _flat(options)]
     try:
         with hydra.initialize_config_dir(config_folder(), version_base="1.3"):
-            config = hydra.compose(name, overrides=overrides)
+            try:
+                config = hydra.compose(name, overrides=overrides)
+            except (ValueError, TypeError) as error:  # a group that is set to a number
+                raise UserError(one_line(error)) from None
         check_config(schema, config)
         return OmegaConf.to_object(config)
     except (HydraException, OmegaConfBaseException) as error:

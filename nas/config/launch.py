@@ -53,10 +53,13 @@ def launch(name: str, schema: type, run: Callable[[Any], Any], folder: str | Non
     failures: list[BaseException] = []
     failed_jobs: list[str] = []
     process = os.getpid()
+    composing = True
 
     def task(config: Any) -> None:
         """Failures are kept here, as Hydra would print lines of its own and tell of a sweep's first failure alone; a job
         in another process has to raise its."""
+        nonlocal composing
+        composing = False
         try:
             use(modules)
             check_config(schema, config)
@@ -78,6 +81,10 @@ def launch(name: str, schema: type, run: Callable[[Any], Any], folder: str | Non
     try:
         hydra.main(version_base="1.3", config_path=folder or config_folder(), config_name=name)(task)()
     except (UserError, HydraException, OmegaConfBaseException, OSError) as error:
+        failures.append(error)
+    except (ValueError, TypeError) as error:  # Hydra's words for a group that is set to a number
+        if not composing:
+            raise
         failures.append(error)
     except KeyboardInterrupt:
         sys.exit(130)

@@ -64,8 +64,10 @@ class ProfileSettings:
 
     def __post_init__(self) -> None:
         check_fields(type(self), {item.name: getattr(self, item.name) for item in fields(self) if item.name != "frame"})
-        if not self.hardware or not all(letter.isalnum() or letter in "_-." for letter in self.hardware):
-            raise UserError(f"hardware must be a file name of letters, digits, _ - and ., got {self.hardware!r}")
+        if not self.hardware[:1].isalnum() or not all(letter.isalnum() or letter in "_-." for letter in self.hardware):
+            raise UserError(
+                f"hardware must be a file name of letters, digits, _ - and ., a letter or digit first, got {self.hardware!r}"
+            )
 
     @property
     def table_path(self) -> Path:
