@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 #: Steps between two looks at what to tell.
 _EVERY = 20_000_000
@@ -17,7 +18,7 @@ class Halt(Exception):
 
 
 class Effort:
-    """Counts steps, each worth one label of exact search that is looked at (some 50 ns).
+    """Counts steps of some 50 ns each: what is done in bulk counts by what it is measured to take.
 
     limit: steps that may be made; on_step: told what goes on; stop: asked now and then whether to end.
     """
@@ -36,6 +37,20 @@ class Effort:
         self._doing, self._told = doing, self.steps
         if self._tell is not None:
             self._tell(doing)
+
+    @contextmanager
+    def at_most(self, steps: int) -> Iterator[None]:
+        """What is done inside may make so many steps of what is left; a Halt for that leaves the rest to others."""
+        limit, self.limit = self.limit, min(self.limit, self.steps + steps)
+        try:
+            yield
+        finally:
+            self.limit = limit
+
+    @property
+    def spent(self) -> bool:
+        """Whether nothing is left of the limit."""
+        return self.steps > self.limit
 
     def spend(self, steps: int, standing: str = "") -> None:
         """Count steps; raises Halt if they are too many or if somebody asked to stop. standing: how far it has come."""

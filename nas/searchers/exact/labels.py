@@ -23,6 +23,8 @@ from nas.searchers.problem.objective import Array
 
 #: Combinations of labels and options that are looked at together.
 _CHUNK = 1_000_000
+#: Steps of the effort that it takes to look at one combination by one relaxation, and to keep or drop one label.
+_LOOK, _THIN = 2, 20
 #: Neighbours, in the order of their scores, that a label of several costs is compared with.
 _NEIGHBOURS = 24
 
@@ -117,13 +119,14 @@ class LabelSearch:
         if p and p - 1 in parts.taps:
             carry = labels.state
         paid = [relaxation.cost_of(labels.costs) for relaxation in self.relaxations]
+        looks = _LOOK * len(self.relaxations)
         for i in range(ins):
             chosen = np.arange(options.starts[i], options.starts[i + 1])
             lines = np.flatnonzero(width == i)
             step = max(1, _CHUNK // max(1, len(chosen)))
             for start in range(0, len(lines), step):
                 line = lines[start : start + step]
-                self.effort.spend(len(line) * len(chosen), f"part {p + 1} of {len(parts.options)}")
+                self.effort.spend(looks * len(line) * len(chosen), f"part {p + 1} of {len(parts.options)}")
                 a, b = np.nonzero(labels.units[line, None] + options.units[chosen] <= most)
                 a, b = line[a], chosen[b]
                 for relaxation, before in zip(self.relaxations, paid, strict=True):
@@ -155,6 +158,7 @@ class LabelSearch:
         """Labels that no other of their state makes superfluous."""
         if len(labels) == 0:
             return labels
+        self.effort.spend(_THIN * len(labels))
         group = labels.state * (self.parts.units + 1) + labels.units
         if self.shapes:
             group = group * (int(labels.shape.max()) + 1) + labels.shape

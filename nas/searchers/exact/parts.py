@@ -93,10 +93,10 @@ def chain_of(problem: GeneProblem, effort: Effort | None = None) -> Parts:
         taps |= {index + 1 for index in problem.template.out_blocks if index < blocks}
     carries = [int(np.prod([len(widths[t]) for t in taps if t < p])) for p in range(len(widths))]
     most_bins(widths, carries, units)  # before anything is priced
-    price = _Pricing(problem, limits)
+    price, effort = _Pricing(problem, limits), effort or Effort()
     options = [_stem_options(price)]
-    options += [_block_options(price, index, widths[index], widths[index + 1]) for index in range(blocks)]
-    costs, score = _behind(price, sorted(taps), widths, carries[-1], effort or Effort())
+    options += [_block_options(price, index, widths[index], widths[index + 1], effort) for index in range(blocks)]
+    costs, score = _behind(price, sorted(taps), widths, carries[-1], effort)
     return Parts(
         widths,
         options,
@@ -171,7 +171,7 @@ def _stem_options(price: _Pricing) -> Options:
     return Options(zeros, np.arange(len(widths)), choice, zeros, price.costs(vectors), score, starts)
 
 
-def _block_options(price: _Pricing, index: int, ins: Integers, outs: Integers) -> Options:
+def _block_options(price: _Pricing, index: int, ins: Integers, outs: Integers, effort: Effort) -> Options:
     """Every block of a position that no other of the same widths and depth beats in score and all costs."""
     problem, space = price.problem, price.problem.space
     rows: list[tuple[Integers, Integers, Integers]] = []
@@ -193,7 +193,7 @@ def _block_options(price: _Pricing, index: int, ins: Integers, outs: Integers) -
             found.append((before, after, choice, price.costs(vectors), score))
     before, after, choice, costs, score = (np.concatenate(column) for column in zip(*found, strict=True))
     group = (before * len(outs) + after) * (max(depths) + 1) + choice[:, 2]
-    keep = _unbeaten(group, costs, score)
+    keep = _unbeaten(group, costs, score, effort)
     keep = keep[np.argsort(before[keep], kind="stable")]
     starts = np.searchsorted(before[keep], np.arange(len(ins) + 1))
     return Options(before[keep], after[keep], choice[keep], choice[keep, 2], costs[keep], score[keep], starts)
@@ -225,7 +225,7 @@ def _check_size(space: TinyNASSpace) -> None:
         before = len(outs)
 
 
-def _unbeaten(group: Integers, costs: Array, score: Array) -> Integers:
+def _unbeaten(group: Integers, costs: Array, score: Array, effort: Effort) -> Integers:
     """Rows that no other row of their group beats, in order of group and first cost.
 
     Exact for up to one cost; with more, a row counts as beaten only by one that is no dearer in any.
@@ -233,16 +233,17 @@ def _unbeaten(group: Integers, costs: Array, score: Array) -> Integers:
     first = costs[:, 0] if costs.shape[1] else np.zeros(len(score))
     order = np.lexsort((-score, first, group))
     if costs.shape[1] > 1:
-        return order[_unbeaten_in_all(group[order], costs[order], score[order])]
+        return order[_unbeaten_in_all(group[order], costs[order], score[order], effort)]
     return order[rising(group[order], np.unique(score, return_inverse=True)[1][order])]
 
 
-def _unbeaten_in_all(group: Integers, costs: Array, score: Array) -> npt.NDArray[np.bool_]:
+def _unbeaten_in_all(group: Integers, costs: Array, score: Array, effort: Effort) -> npt.NDArray[np.bool_]:
     """The same for sorted rows and several costs, group by group."""
     keep = np.zeros(len(score), dtype=bool)
     bounds = np.append(np.flatnonzero(np.diff(group, prepend=-1)), len(group))
     for start, stop in zip(bounds[:-1], bounds[1:], strict=True):
         block, gain = costs[start:stop], score[start:stop]
+        effort.spend(400 + block.size * len(block) // 10, "blocks that none beats")
         cheaper = (block[None, :, :] <= block[:, None, :]).all(axis=2) & (gain[None, :] >= gain[:, None])
         cheaper &= np.tri(len(gain), k=-1, dtype=bool)
         keep[start:stop] = ~cheaper.any(axis=1)

@@ -26,11 +26,14 @@ from nas.searchers.pareto import nondominated
 from nas.searchers.problem.vectorized import GeneProblem
 from nas.spec import digest
 
-#: Steps that a search makes unless told: about ten minutes of one core.
-STEPS = 5_000_000_000
-#: The share of the optimum in which networks of other shapes are looked for is halved so often if labels are too many.
+#: Steps that a search makes unless told: about two minutes of one core.
+STEPS = 2_000_000_000
+#: The widest share of the optimum that is looked through at once for networks of other shapes: wider ones follow in
+#: doublings while too few are found, narrower ones in halvings if labels are too many.
+_NEAR_SHARE = 0.01
 _HALVINGS = 7
-_NEAR_LABELS = 500_000
+#: Labels, and steps (a quarter of a minute), that this may take.
+_NEAR_LABELS, _NEAR_STEPS = 500_000, 300_000_000
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,7 @@ class _Beside:
     open_levels: int = 0
     near: list[Candidate] = field(default_factory=list)
     share: float = 0.0
+    _near_rows: Integers | None = None
 
     def add_front(self, optimum: Optimum, levels: int) -> None:
         """The best networks at `levels` costs up to the limit, and at every number of units if layers are limited."""
@@ -87,27 +91,51 @@ class _Beside:
                 self.open_levels += not reach.complete
 
     def add_near(self, optimum: Optimum, share: float, count: int) -> None:
-        """The best networks of different shape within `share` of the best score, a smaller share if they are too many."""
+        """The best networks of different shape within `share` of the best score, as far as labels and steps suffice.
+
+        The shares that are looked through are the same for every `share` of a hundredth and more, so that a wider one
+        adds to what a narrower one finds.
+        """
+        effort, wide = optimum.effort, min(share, _NEAR_SHARE)
+        try:
+            with effort.at_most(_NEAR_STEPS):
+                for _ in range(_HALVINGS if count else 0):
+                    try:
+                        self._look_near(optimum, wide, wide, count)
+                        break
+                    except TooManyLabels:
+                        wide /= 2
+                while self.share == wide < share and len(self.near) < count:
+                    wide *= 2
+                    self._look_near(optimum, wide, share, count)
+        except TooManyLabels:
+            return
+        except Halt as halt:
+            if halt.interrupted or effort.spent:
+                raise
+
+    def _look_near(self, optimum: Optimum, wide: float, share: float, count: int) -> None:
+        """Add networks within `share` from the labels within `wide` of the best score; raises TooManyLabels and Halt."""
         relaxation, problem, score = optimum.tightest, optimum.problem, optimum.score
+        assert relaxation is not None
         search = LabelSearch(
             optimum.parts, optimum.together(), relaxation, shapes=True, most=_NEAR_LABELS, effort=optimum.effort
         )
-        assert relaxation is not None
-        for _ in range(_HALVINGS if count else 0):
-            try:
-                stages = search.run(3e-4 * abs(score), score - share * abs(score))
-            except TooManyLabels:
-                share /= 2
-                continue
-            last = stages[-1]
-            order = np.lexsort((relaxation.cost_of(last.costs), -last.score))
-            heads = np.unique(last.shape[order], return_index=True)[1]
-            rows = search.genes(stages, np.concatenate([order[np.sort(heads)], order[:4000]]))
-            rows = rows[_different(rows, problem.codec.blocks, 4 * count)]
-            close = _candidates(problem, rows)
-            self.near = [c for c in close if problem.budget.admits(c.metrics)][:count]
-            self.share = share
-            return
+        stages = search.run(3e-4 * abs(score), score - wide * abs(score))
+        last = stages[-1]
+        order = np.lexsort((relaxation.cost_of(last.costs), -last.score))
+        heads = order[np.sort(np.unique(last.shape[order], return_index=True)[1])]
+        # Wider shares in the order of their scores: what a narrower one would have added comes first.
+        chosen = np.concatenate([heads, order[:4000]])
+        chosen = chosen[last.score[chosen] >= score - share * abs(score)]
+        if self._near_rows is not None:
+            chosen = chosen[np.argsort(-last.score[chosen], kind="stable")]
+        rows = search.genes(stages, chosen)
+        if self._near_rows is not None:
+            rows = np.concatenate([self._near_rows, rows])
+        self._near_rows = rows[_different(rows, problem.codec.blocks, 4 * count)]
+        self.near = [c for c in _candidates(problem, self._near_rows) if problem.budget.admits(c.metrics)][:count]
+        self.share = min(wide, share)
 
 
 def exact_search(
