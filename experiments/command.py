@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from nas.config.launch import tell_cautions
 from nas.errors import UserError
 
 
@@ -48,6 +49,7 @@ def _converted(name: str, text: str, kind: type) -> Any:
 
 def run(main: Callable[[list[str]], object]) -> None:
     """Run a command on the words of the command line: a UserError ends it with its line and status 1, Ctrl-C with 130."""
+    tell_cautions()
     try:
         main(sys.argv[1:])
     except UserError as error:

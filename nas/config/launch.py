@@ -44,7 +44,7 @@ def launch(name: str, schema: type, run: Callable[[Any], Any], folder: str | Non
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
-    _tell_cautions()
+    tell_cautions()
     # Hydra creates its run folder at once; a resumed run has one, and a mistyped one must not come into being.
     OmegaConf.register_new_resolver("run_folder", lambda resume, new: "." if resume else new, replace=True)
     ConfigStore.instance().store(name=f"{name}_schema", node=schema)
@@ -127,7 +127,7 @@ def check_config(schema: type, config: Any) -> None:
     check_fields(schema, cast(dict[str, Any], OmegaConf.to_container(config, resolve=True)))
 
 
-def _tell_cautions() -> None:
+def tell_cautions() -> None:
     """Show reservations about a result as one line, without the place in the source."""
     plain = warnings.formatwarning
 

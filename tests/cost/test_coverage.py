@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import warnings
 from dataclasses import replace
 
@@ -70,7 +72,7 @@ def test_another_processor_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
         warn_elsewhere(replace(HEADER, runtime="tensorrt"))
 
 
-@pytest.mark.parametrize("name", [name for name in shipped() if name.startswith("t4")])
+@pytest.mark.parametrize("name", shipped())
 def test_shipped_tables_serve_160_to_640_pixels(name: str) -> None:
     from nas.cost.table_file import find_table
 
@@ -82,3 +84,12 @@ def test_shipped_tables_serve_160_to_640_pixels(name: str) -> None:
             warnings.simplefilter("error" if measured else "ignore")
             assert require_covered(header, listed) == (measured or side == 640)
     assert header.processor and (not measured or header.map_sizes == (5, 320))
+
+
+def test_commands_tell_a_caution_in_one_line() -> None:
+    code = (
+        "import warnings; from nas.config.launch import tell_cautions; from nas.errors import Caution; tell_cautions()\n"
+        "warnings.warn('far away', Caution); warnings.warn('another')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr.splitlines()[0] == "warning: far away" and "UserWarning: another" in done.stderr
