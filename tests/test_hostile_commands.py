@@ -129,7 +129,9 @@ HOSTILE: dict[str, list[str]] = {
         "model={files}/none.yaml", "model={files}/binary.safetensors", "image_size=33", "trainer.batch_size=-1",
         "augmentation=none +augmentation.nonsense=1", "resume={files}/folder", "trainer=none", "device=abacus",
         "trainer.workers=-1",
-        "data.download=5", "trainer.minutes=-1",
+        "data.download=5", "trainer.minutes=-1", "data=null", "trainer=null", "~trainer.schedule", "trainer.schedule=null",
+        "data.classes=[]", "data.classes=[a,a]", "data.num_classes=-2", "augmentation.scale=big", "trainer.freeze=backbone",
+        "trainer.clip=-1", "trainer.optimizer.lr=-1", "trainer.ema.decay=5", "distill.tau=0", "resume=[]", "resume=/nowhere",
     ],
     "evaluate": [
         "", "model=nobody", "model={files}/binary.onnx", "model={files}/none.safetensors", f"model={DETECTOR} split=x",

@@ -23,7 +23,7 @@ def compose_config(name: str, schema: type, options: Mapping[str, Any]) -> Any:
     from omegaconf.errors import OmegaConfBaseException
 
     ConfigStore.instance().store(name=f"{name}_schema", node=schema)
-    overrides = [f"{key}={json.dumps(value)}" for key, value in _flat(options)]
+    overrides = [f"{key}={json.dumps(value, default=str)}" for key, value in _flat(options)]
     try:
         with hydra.initialize_config_dir(config_folder(), version_base="1.3"):
             try:

@@ -149,5 +149,7 @@ def one_line(error: BaseException) -> str:
         text = f"{places[0]}: {text}"
     if text.startswith("Could not override"):
         text += " There is no such setting; see conf/ for those that exist."
+    if text.startswith("Config group override"):
+        text += "; a group such as data= takes the name of one of its files"
     options = getattr(error, "options", None)
     return f"{text}; there are {', '.join(sorted(options))}" if options else text

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Annotated
 
+from annotated_types import MinLen
+
 from nas.options import Count, Name, OneOf
 
 
@@ -39,7 +41,9 @@ class DataConfig:
     train: Split = field(default_factory=Split)
     val: Split = field(default_factory=Split)
     test: Split = field(default_factory=Split)
-    classes: list[Name] | None = None  # a subset or another order; default: all of the training annotations
+    classes: Annotated[list[Name], MinLen(1)] | None = (
+        None  # a subset or another order; default: all of the training annotations
+    )
     num_classes: Count | None = None  # only checked: an error if the data has another number
     mode: Annotated[str, OneOf("strict", "repair")] = "strict"
     check: Annotated[str, OneOf("full", "labels")] = "full"

@@ -113,5 +113,5 @@ def test_a_training_computes_with_them(tiny, tmp_path, monkeypatch, capsys):
     assert seen == {3} and torch.get_num_threads() == before
     assert capsys.readouterr().out.startswith("threads: 3 (")
     task.options.threads = 0
-    with pytest.raises(UserError, match="trainer.threads must be at least 1, got 0"):
+    with pytest.raises(UserError, match="trainer.threads must be a whole number from 1 to 1,024 or null, got 0"):
         run_training(task, tmp_path / "other")
