@@ -1,6 +1,6 @@
 """An open table of trained detectors: whole learning curves of networks that are predicted to be equally fast.
 
-    python -m experiments.detector_bench plan    [bands=18,22,28 hardware=cpu_onnxruntime_fp32_1thread randoms=2 seed=0]
+    python -m experiments.detector_bench plan    [bands=20,24,29 hardware=cpu_onnxruntime_fp32_1thread randoms=2 seed=0]
     python -m experiments.detector_bench train   [data=cards,bccd,aquarium jobs=1 seeds=3 most=0 shard=0/1 work=FOLDER]
     python -m experiments.detector_bench merge   source=TABLE
     python -m experiments.detector_bench measure [most=0 repetitions=30]
@@ -28,7 +28,7 @@ from nas.errors import UserError
 FILES: dict[str, Any] = {"networks": str(NETWORKS), "table": str(TABLE)}
 OPTIONS: dict[str, dict[str, Any]] = {
     "plan": {
-        "bands": "18,22,28",
+        "bands": "20,24,29",
         "hardware": "cpu_onnxruntime_fp32_1thread",
         "tolerance": 0.015,
         "evaluations": 20_000,
