@@ -96,7 +96,7 @@ def fit_line(sums: Sequence[float], totals: Sequence[float]) -> tuple[float, flo
 def build_table(measurements: Sequence[Measurement], runtime: Runtime) -> tuple[MeasuredRows, list[Row]]:
     """The table of what was measured. Raises UserError for too few networks."""
     if len(measurements) < FEWEST:
-        raise UserError(f"{len(measurements)} networks were measured in time, {FEWEST} are needed: raise time_limit_s")
+        raise UserError(f"{len(measurements)} networks were measured, {FEWEST} are needed: raise networks")
     rows = consistent(collect_rows(measurements))
     model = fit_model(measurements, runtime, rows)
     table = MeasuredRows(rows, runtime.kernels, model)

@@ -22,7 +22,7 @@ from nas.errors import UserError
 from nas.files import dump_yaml, read_yaml, write_atomic
 from nas.frame import Frame
 from nas.lowering import operations
-from nas.measure.fit import build_table
+from nas.measure.fit import FEWEST, build_table
 from nas.measure.measurement import Measurement, Runtime
 from nas.measure.plan import POOL, informative_order, random_detectors
 from nas.measure.runtimes import open_runtime
@@ -85,9 +85,9 @@ class ProfileSettings:
 
 
 def measure_table(settings: ProfileSettings, progress: Progress = print, runtime: Runtime | None = None) -> Path:
-    """Time networks of the space until the limit, fit the table, write it beside the raw measurements.
+    """Time networks of the space until the limit, but as many as a table needs; fit it, write it beside what was measured.
 
-    Raises UserError if the folder holds measurements of another device or runtime, or the time is too short.
+    Raises UserError if the folder holds measurements of another device or runtime, or too few networks are asked for.
     """
     started = time.monotonic()
     runtime = runtime or open_runtime(settings.runtime, settings.threads, settings.batch)
@@ -104,7 +104,7 @@ def measure_table(settings: ProfileSettings, progress: Progress = print, runtime
         if digest(spec) in done:
             continue
         begun = time.monotonic()
-        if begun - started + longest > limit * (1 - RESERVE) and store.measurements:
+        if begun - started + longest > limit * (1 - RESERVE) and len(store.measurements) >= FEWEST:
             progress(f"time limit of {limit:.0f} s reached after {len(store.measurements)} networks")
             break
         store.add(runtime.measure(spec, settings.repetitions))

@@ -108,7 +108,7 @@ def load_weights(model: Any, state: Mapping[str, Tensor], source: str, optional:
 
 def require_finite(state: Mapping[str, Tensor], source: str) -> None:
     """UserError that counts and names the entries with NaN or infinity: such a detector would find nothing, in silence."""
-    broken = [name for name, value in state.items() if not bool(torch.isfinite(value).all())]
+    broken = [name for name, value in state.items() if not value.is_meta and not bool(torch.isfinite(value).all())]
     if broken:
         raise UserError(
             f"{source} has values that are not finite in {len(broken)} of {len(state)} entries ({', '.join(broken[:3])}"
