@@ -105,7 +105,6 @@ class Detector:
             if device not in self._fused:
                 from nas.deploy.runtime import load_runtime
 
-                require_finite(self.model.state_dict(), self.source or "the model")
                 self._fused = {device: load_runtime(self.source, device)}
             return self._fused[device]
         device = device or "cpu"

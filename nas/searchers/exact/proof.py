@@ -113,7 +113,7 @@ def _no_sum(problem: Problem) -> str:
         return "this problem is not a chain of blocks with tables of their costs"
     if not isinstance(problem.space, TinyNASSpace):
         return f"space {problem.space.name} is no chain of residual blocks with tables of their costs"
-    name = getattr(problem.score, "name", "of this search")
+    name = problem.score.scorer.name if isinstance(problem.score, ScorerScore) else "of this search"
     return f"scorer {name} has no array form; exact search serves the sums mae, params, macs and layers"
 
 
