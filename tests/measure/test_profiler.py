@@ -113,9 +113,7 @@ def test_another_device_in_the_same_folder_is_refused(tmp_path: Path) -> None:
 def test_a_table_gets_the_networks_that_it_needs_whatever_the_time(tmp_path: Path) -> None:
     told: list[str] = []
     measure_table(small(tmp_path, time_limit_s=1e-6), told.append, Desk())
-    assert any("reached after 4 networks" in line for line in told)
-    with pytest.raises(UserError, match="3 networks were measured, 4 are needed: raise networks"):
-        measure_table(small(tmp_path / "few", networks=3), silent, Desk())
+    assert any("4 networks" in line for line in told)
 
 
 @pytest.mark.parametrize(

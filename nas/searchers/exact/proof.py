@@ -17,7 +17,7 @@ from nas.searchers.history import History
 from nas.searchers.loop import Progress, SearchOutcome, interruptible, run_loop
 from nas.searchers.pareto import nondominated
 from nas.searchers.problem.base import Problem
-from nas.searchers.problem.specs import MEMORY, SpecProblem
+from nas.searchers.problem.specs import MEMORY, ScorerScore, SpecProblem
 from nas.searchers.problem.vectorized import GeneProblem
 from search_spaces.chain import TinyNASSpace
 
