@@ -58,6 +58,8 @@ def loaded(reference: str, kind: Kind, where: str) -> Any:
         if point is None:
             raise UserError(f"{where} needs {kind} {reference}: if you trust that package, add use=[{module}]")
         return _load(point, kind)
+    if attribute.partition(".")[0] not in vars(sys.modules[module]):  # a module's own __getattr__ could import
+        raise UserError(f"{where} needs {kind} {reference}: module {module} has no {attribute}")
     return _attribute(sys.modules[module], attribute, reference, kind)
 
 

@@ -59,3 +59,13 @@ def test_what_is_missing_or_broken_is_named_in_one_line(package: str, tmp_path: 
     ):
         with pytest.raises(UserError, match=text):
             extensions.imported(wrong, "space")
+
+
+def test_a_file_does_not_make_a_module_import_lazily(package: str, tmp_path: Path) -> None:
+    lazy = tmp_path / "lazy_house.py"
+    lazy.write_text(f"def __getattr__(name):\n    import {package}\n    return getattr({package}, name)\n")
+    extensions.use(["lazy_house"])
+    with pytest.raises(UserError, match="best.yaml needs block lazy_house:Slim: module lazy_house has no Slim"):
+        extensions.loaded("lazy_house:Slim", "block", "best.yaml")
+    assert not (tmp_path / "trace").exists()
+    assert extensions.imported("lazy_house:Slim", "block").__name__ == "Slim"
