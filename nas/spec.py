@@ -221,6 +221,11 @@ def _whole(value: Any) -> int | None:
 Spec = Union[Backbone, DetectorSpec]
 
 
+def backbone_of(spec: Spec) -> Backbone:
+    """The backbone of a detector, or the backbone itself."""
+    return spec.backbone if isinstance(spec, DetectorSpec) else spec
+
+
 def to_dict(value: Any) -> Any:
     """Plain dicts, lists, strings and numbers of a spec; blocks carry under `type` their class, one's own as `module:class`."""
     if isinstance(value, tuple):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 
 from nas.errors import UserError
-from nas.spec import Backbone, DetectorSpec, Residual, Stem
+from nas.spec import Backbone, Residual, Stem, backbone_of
 from search_spaces.published import load_published
 
 STRIDES = (2, 2, 2, 1, 2)
@@ -57,7 +57,7 @@ def hand_drawn() -> dict[str, Backbone]:
     found = {name: backbone_of_text(text) for name, text in (PUBLISHED | DRAWN).items()}
     for name, published in FAMILIES.items():
         spec = load_published(published)
-        found[name] = spec.backbone if isinstance(spec, DetectorSpec) else spec
+        found[name] = backbone_of(spec)
     return found
 
 

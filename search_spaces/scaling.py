@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import TypeVar
 
-from nas.spec import C2PSA, Backbone, Block, DetectorSpec, attention_heads
+from nas.spec import C2PSA, Backbone, Block, DetectorSpec, attention_heads, backbone_of
 
 AnySpec = TypeVar("AnySpec", Backbone, DetectorSpec)
 
@@ -57,7 +57,7 @@ def fit_to_cost(
         low, high = (middle, high) if value < target else (low, middle)
     for _ in range(6):
         if abs(cost(best) / target - 1) <= tolerance:
-            backbone = best.backbone if isinstance(best, DetectorSpec) else best
+            backbone = backbone_of(best)
             return best if max(block.out for block in backbone.blocks) <= widest else None
         best = min(neighbours(best), key=lambda item: abs(cost(item) - target))
     return None

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 
 from nas.blocks.operation import CONVOLUTIONS
 from nas.lowering import Form, Operation, backbone_operations, operations
-from nas.spec import Backbone, DetectorSpec, Spec, image_side
+from nas.spec import Backbone, Spec, backbone_of, image_side
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +77,7 @@ def effectiveness(backbone: Backbone, image_size: int) -> float:
 
 def count_spec(spec: Spec, form: Form = "merged", image_size: int | None = None) -> Counts:
     """Counts of a backbone or of a whole detector at `image_size` pixels (its own, or 640, unless told)."""
-    backbone = spec.backbone if isinstance(spec, DetectorSpec) else spec
+    backbone = backbone_of(spec)
     side = image_side(spec, image_size)
     layers = counted_layers(operations(backbone, "merged", side))
     return count_operations(operations(spec, form, side), layers, effectiveness(backbone, side))

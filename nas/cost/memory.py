@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from nas.blocks.operation import Operation
 from nas.lowering.network import backbone_operations, neck_and_head_operations, out_sizes
-from nas.spec import Backbone, DetectorSpec, Spec, image_side
+from nas.spec import Backbone, DetectorSpec, Spec, backbone_of, image_side
 
 
 def local_peak(operations: Sequence[Operation]) -> int:
@@ -72,7 +72,7 @@ def peak_memory_mb(spec: Spec, image_size: int | None = None, value_bytes: int =
 
     image_size: pixels, a detector's own or 640 unless told.
     """
-    backbone = spec.backbone if isinstance(spec, DetectorSpec) else spec
+    backbone = backbone_of(spec)
     side = image_side(spec, image_size)
     parts = backbone_operations(backbone, side, "folded")
     held, peak = 0, local_peak(parts[0])

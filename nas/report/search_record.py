@@ -12,7 +12,7 @@ import numpy.typing as npt
 from nas.cost.latency import LatencyTable
 from nas.lowering import Operation, backbone_operations
 from nas.lowering.network import neck_and_head_operations, out_sizes
-from nas.spec import Backbone, DetectorSpec
+from nas.spec import Backbone, DetectorSpec, backbone_of
 
 #: Metrics that stand beside every score, with their axis labels.
 LABELS = {
@@ -78,7 +78,7 @@ class SearchRecord:
 
 def network_parts(spec: Backbone | DetectorSpec, image_size: int, table: LatencyTable | None) -> tuple[Part, ...]:
     """Stem, blocks, neck and head of a network with the cost of each."""
-    backbone = spec.backbone if isinstance(spec, DetectorSpec) else spec
+    backbone = backbone_of(spec)
     groups = backbone_operations(backbone, image_size, "folded")
     stem = backbone.stem
     parts = [_part("stem", f"{stem.kind} {stem.kernel}x{stem.kernel}", stem.out, 1, stem.stride, groups[0], table)]

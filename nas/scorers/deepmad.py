@@ -17,8 +17,8 @@ from nas.blocks.primitives import halved
 from nas.lowering import Operation, backbone_operations
 from nas.options import Pixels
 from nas.scorers.base import Weights
-from nas.scorers.entropy import backbone_of, checked_weights
-from nas.spec import Backbone, Residual, Spec, image_side
+from nas.scorers.entropy import checked_weights
+from nas.spec import Backbone, Residual, Spec, backbone_of, image_side
 
 #: Exponents of width and kernel: 1 as published.
 Exponent = Annotated[float, Ge(0), Le(10)]

@@ -20,7 +20,7 @@ from nas.errors import UserError
 from nas.lowering import Operation, block_operations
 from nas.lowering.network import stem_operations
 from nas.scorers.base import Weights
-from nas.spec import Backbone, Block, DetectorSpec, Spec, Stem
+from nas.spec import Backbone, Block, Spec, Stem, backbone_of
 
 #: DAMO-YOLO's level weights, from the stem (level 0) to stride 32 (level 4).
 LEVEL_WEIGHTS = (0.0, 0.0, 1.0, 1.0, 16.0)
@@ -44,11 +44,6 @@ def level_log_gain(block: Block, in_channels: int) -> float:
 def stem_log_gain(stem: Stem) -> float:
     """Gain of the stem, which reads 3 channels, or 12 after Focus."""
     return log_gain(stem_operations(stem, (64, 64), "relu"))
-
-
-def backbone_of(spec: Spec) -> Backbone:
-    """The backbone of a detector, or the backbone itself."""
-    return spec.backbone if isinstance(spec, DetectorSpec) else spec
 
 
 def checked_weights(backbone: Backbone, weights: Sequence[float]) -> tuple[float, ...]:

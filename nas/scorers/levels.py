@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 from nas.blocks.operation import CONVOLUTIONS
 from nas.errors import UserError
 from nas.lowering import Operation, backbone_operations
-from nas.scorers.entropy import backbone_of
-from nas.spec import Spec, image_side
+from nas.spec import Spec, backbone_of, image_side
 
 Array = NDArray[np.float64]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from nas.cost.budget import Budget
 from nas.searchers.candidate import Candidate
 from nas.searchers.loop import SearchOutcome
-from nas.spec import Backbone, DetectorSpec
+from nas.spec import backbone_of
 from search_spaces import SearchSpace
 
 
@@ -13,8 +13,7 @@ def limit_notes(space: SearchSpace, budget: Budget, best: Candidate, outcome: Se
     """One note for every limit that the best does not use up to within 2 %, and for a search without a proof its reason."""
     loose = [metric for metric in budget.metrics if metric not in budget.binding(best.metrics)]
     unit = int(getattr(space, "unit_layers", 1))
-    backbone = best.spec.backbone if isinstance(best.spec, DetectorSpec) else best.spec
-    assert isinstance(backbone, Backbone)
+    backbone = backbone_of(best.spec)
     notes, use = [], budget.use(best.metrics)
     full = "layers" in loose and budget["layers"] - best.metrics["layers"] < unit
     stops = [

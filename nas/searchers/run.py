@@ -20,7 +20,7 @@ from nas.searchers.candidate import Candidate
 from nas.searchers.limit_notes import limit_notes
 from nas.searchers.loop import Progress, SearchOutcome
 from nas.searchers.problem.least import least_cost
-from nas.spec import Backbone, DetectorSpec, Spec, digest, image_side, require_side
+from nas.spec import DetectorSpec, Spec, digest, image_side, require_side
 from search_spaces import SearchSpace, find_space
 
 
@@ -220,11 +220,6 @@ def _remedy(settings: SearchSettings) -> str:
     framed = framed and not {"layers", "rho"}.issuperset(settings.budget.metrics)  # those are the backbone's alone
     smaller = ", take a smaller neck (neck=t, neck=nano)" if framed else ""
     return f"loosen it{smaller} or widen space {settings.space.name}"
-
-
-def backbone_of(spec: Spec) -> Backbone:
-    """The backbone of a detector, or the backbone itself."""
-    return spec.backbone if isinstance(spec, DetectorSpec) else spec
 
 
 def published_marks(settings: SearchSettings, table: LatencyTable) -> list[tuple[str, float, dict[str, float]]]:

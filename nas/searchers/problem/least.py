@@ -19,7 +19,7 @@ from nas.cost.latency import LatencyTable
 from nas.frame import Frame
 from nas.lowering import Operation, backbone_operations
 from nas.lowering.network import neck_and_head_operations, out_sizes
-from nas.spec import Backbone, DetectorSpec, Residual, Spec
+from nas.spec import Backbone, DetectorSpec, Residual, Spec, backbone_of
 from search_spaces.base import SearchSpace
 
 Cost = Callable[[Sequence[Operation]], float]
@@ -33,7 +33,7 @@ def least_cost(
     smallest = space.smallest(cost, image_size)
     if smallest is None:
         return 0.0
-    backbone = smallest.backbone if isinstance(smallest, DetectorSpec) else smallest
+    backbone = backbone_of(smallest)
     stem = [op for op in backbone_operations(backbone, image_size)[0] if op.kind in CONVOLUTIONS]
     if metric == "rho":
         return 1 / stem[0].fan_in if backbone.levels[0] == 1 else 0.0

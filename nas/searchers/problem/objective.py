@@ -22,7 +22,7 @@ from nas.errors import UserError
 from nas.frame import Frame
 from nas.lowering import Operation, block_operations
 from nas.lowering.network import neck_and_head_operations, pyramid_block, stem_operations
-from nas.spec import Block, DetectorSpec, HeadSpec, NeckSpec, Spec, Stem
+from nas.spec import Block, DetectorSpec, HeadSpec, NeckSpec, Spec, Stem, backbone_of
 
 Array = npt.NDArray[np.float64]
 Size = tuple[int, int]
@@ -113,7 +113,7 @@ class Objective:
 
     def evaluate(self, spec: Spec) -> dict[str, float]:
         """Score and METRICS of one backbone in its frame, or of a detector with the neck and head that it brings."""
-        backbone = spec.backbone if isinstance(spec, DetectorSpec) else spec
+        backbone = backbone_of(spec)
         size: Size = (self.image_size, self.image_size)
         parts = [self.stem(backbone.stem, backbone.activation)]
         channels, size = backbone.stem.out, halved(size, backbone.stem.stride)
