@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from absl import logging as absl_logging
 from hypothesis import HealthCheck, settings
 
 if "PYTEST_XDIST_WORKER_COUNT" in os.environ:  # workers share the cores; set before any of them imports torch
@@ -19,6 +20,8 @@ if "PYTEST_XDIST_WORKER_COUNT" in os.environ:  # workers share the cores; set be
 
 settings.register_profile("suite", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("suite")
+# OpenVINO imports absl, whose handler keeps the stderr of that moment, pytest's, and closes it when Hydra sets up logging.
+absl_logging.get_absl_handler().python_handler.stream = sys.__stderr__
 
 
 @pytest.hookimpl(tryfirst=True)
