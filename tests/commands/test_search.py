@@ -15,7 +15,7 @@ from nas.cost.memory import peak_memory_mb
 from nas.files import load_spec, read_spec_document
 from search_spaces import find_space
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 QUICK = ("evaluations=3000", "progress=false")
 
 
