@@ -25,7 +25,7 @@ from experiments.queue import Job, Trainings, add_results, overview
 from experiments.scales import load_scale, require_device
 from experiments.tables import FOLDER, load_table, table_names
 from nas.errors import UserError
-from nas.training.cores import usable_cores, wait_asleep
+from nas.training.cores import usable_cores, wait_briefly
 
 DEFAULTS = {"scale": "cpu", "minutes": 20.0, "jobs": 1, "processes": 1, "output": "outputs/experiments"}
 
@@ -164,7 +164,7 @@ class Shift:
         several = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={self.processes}"]
         threads = max(1, usable_cores() // (self.at_once * self.processes))
         environment = {"OMP_NUM_THREADS": str(threads)} | os.environ
-        wait_asleep(environment)
+        wait_briefly(environment)
         with (job.folder / "log.txt").open("ab") as log:
             process = subprocess.Popen(
                 [sys.executable, *(several if self.processes > 1 else []), "-m", "experiments.train_row", *job.words()],

@@ -16,12 +16,12 @@ from nas.config import launch
 from nas.errors import UserError
 from nas.files import read_yaml
 from nas.options import check_fields
-from nas.training.cores import wait_asleep
+from nas.training.cores import wait_briefly
 
 
 def main() -> None:
     """Entry point of `python -m nas.train`."""
-    wait_asleep()
+    wait_briefly()
     from nas.config.train import TrainConfig  # brings torch
 
     if int(os.environ.get("RANK", 0)) > 0:  # the first process's run folder holds for all

@@ -24,12 +24,12 @@ def silent(monkeypatch):
         monkeypatch.delenv(name, raising=False)
 
 
-def test_threads_wait_asleep_unless_the_environment_says_how(silent, monkeypatch):
-    cores.wait_asleep()
+def test_threads_wait_briefly_unless_the_environment_says_how(silent, monkeypatch):
+    cores.wait_briefly()
     assert os.environ["OMP_WAIT_POLICY"] == "PASSIVE"
     monkeypatch.delenv("OMP_WAIT_POLICY")
     monkeypatch.setenv("GOMP_SPINCOUNT", "5")
-    cores.wait_asleep()
+    cores.wait_briefly()
     assert "OMP_WAIT_POLICY" not in os.environ
 
 
@@ -37,7 +37,7 @@ def test_the_command_decides_before_torch_is_loaded():
     """The policy is read when torch loads its runtime: importing the command's module must not bring torch."""
     code = (
         "import sys, nas.train, nas.training.cores as cores; assert 'torch' not in sys.modules; order = []\n"
-        "cores.wait_asleep = nas.train.wait_asleep = lambda: order.append('torch' in sys.modules)\n"
+        "cores.wait_briefly = nas.train.wait_briefly = lambda: order.append('torch' in sys.modules)\n"
         "nas.train.launch = lambda *_: order.append('torch' in sys.modules)\n"
         "nas.train.main(); assert order == [False, True], order"
     )
