@@ -14,7 +14,7 @@ from pathlib import Path
 from nas.cost.budget import Budget
 from nas.cost.latency import LatencyTable
 from nas.errors import UserError
-from nas.searchers.problem.formulas import MaeFormula
+from nas.scorers.entropy import Entropy
 from nas.searchers.problem.objective import Objective
 from nas.searchers.problem.vectorized import GeneProblem
 from search_spaces.tinynas import SPACES
@@ -34,7 +34,7 @@ class OfficialProblem:
     def build(self, table: LatencyTable) -> GeneProblem:
         """The problem on a table that was loaded once."""
         budget = Budget.of({"layers": self.layers, "latency_ms": self.latency_ms})
-        return GeneProblem(SPACES[self.space], Objective(MaeFormula(), table), budget)
+        return GeneProblem(SPACES[self.space], Objective(Entropy(), table), budget)
 
 
 PROBLEMS: Mapping[str, OfficialProblem] = {

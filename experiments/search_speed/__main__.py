@@ -18,9 +18,9 @@ from nas.cost.latency import LatencyTable
 from nas.cost.processor import cpu_name
 from nas.frame import Frame
 from nas.measure.device import commit
+from nas.scorers.entropy import Entropy
 from nas.searchers.evolution import Evolution
 from nas.searchers.loop import run_loop
-from nas.searchers.problem.formulas import MaeFormula
 from nas.searchers.problem.objective import Objective
 from nas.searchers.problem.vectorized import GeneProblem
 from search_spaces.tinynas import SPACES
@@ -43,7 +43,7 @@ def main(words: list[str]) -> None:
     table = LatencyTable.load(given["hardware"])
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     start = time.process_time()
-    objective = Objective(MaeFormula(), table, Frame())
+    objective = Objective(Entropy(), table, Frame())
     problem = GeneProblem(SPACES[given["space"]], objective, Budget.of({"latency_ms": given["budget"]}))
     outcome = run_loop(problem, Evolution(problem, given["seed"], minor_from=count // 2), count)
     spent = time.process_time() - start

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -86,3 +87,8 @@ class Operation:
         if self.kind == "matmul":
             return self.groups * self.height * self.out_channels
         return self.out_channels * self.height * self.width
+
+
+def main_convolutions(operations: Iterable[Operation]) -> list[Operation]:
+    """Stem and main-path convolutions of the deployed form: no projection, squeeze-excite, pyramid or parallel branch."""
+    return [op for op in operations if op.kind in CONVOLUTIONS and op.role in ("stem", "main") and not op.branch]

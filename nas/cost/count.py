@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 
-from nas.blocks.operation import CONVOLUTIONS
+from nas.blocks.operation import CONVOLUTIONS, main_convolutions
 from nas.lowering import Form, Operation, backbone_operations, operations
 from nas.spec import Backbone, Spec, backbone_of, image_side
 
@@ -44,11 +44,6 @@ class Counts:
         return asdict(self) | {"flops": self.flops}
 
 
-def counted_layers(operations: Iterable[Operation]) -> int:
-    """Convolutions by the TinyNAS count: no projection, squeeze-excite, pyramid or parallel branch."""
-    return sum(op.kind in CONVOLUTIONS and op.role in ("stem", "main") and not op.branch for op in operations)
-
-
 def count_operations(operations: Iterable[Operation], layers: int = 0, rho: float = 0.0) -> Counts:
     """Totals of a list of operations."""
     params = macs = activations = 0
@@ -66,10 +61,9 @@ def effectiveness(backbone: Backbone, image_size: int) -> float:
     levels = (0, *backbone.levels)
     worst, depth, log_width = 0.0, 0, 0.0
     for index, group in enumerate(groups):
-        for op in group:
-            if op.kind in CONVOLUTIONS and op.role in ("stem", "main"):
-                depth += 1
-                log_width += math.log(op.fan_in)
+        for op in main_convolutions(group):
+            depth += 1
+            log_width += math.log(op.fan_in)
         if index + 1 == len(groups) or levels[index + 1] > levels[index]:
             worst = max(worst, depth * math.exp(-log_width / depth))
     return worst
@@ -79,5 +73,5 @@ def count_spec(spec: Spec, form: Form = "merged", image_size: int | None = None)
     """Counts of a backbone or of a whole detector at `image_size` pixels (its own, or 640, unless told)."""
     backbone = backbone_of(spec)
     side = image_side(spec, image_size)
-    layers = counted_layers(operations(backbone, "merged", side))
+    layers = len(main_convolutions(operations(backbone, "merged", side)))
     return count_operations(operations(spec, form, side), layers, effectiveness(backbone, side))

@@ -12,15 +12,15 @@ from nas.scorers.zero_cost import ZERO_COST
 from nas.spec import Spec, image_side
 
 _ALL = (
-    Scorer("mae", "nas.scorers.entropy:mae", "MAE-DET, arXiv 2111.13336"),
-    Scorer("mae_neck", "nas.scorers.neck_entropy:mae_neck", "ours, after MAE-DET"),
-    Scorer("mae_residual", "nas.scorers.residual_entropy:mae_residual", "ours, after MAE-DET"),
-    Scorer("effective_rank", "nas.scorers.effective_rank:effective_rank", "ours"),
-    Scorer("level_balance", "nas.scorers.level_balance:level_balance", "ours"),
-    Scorer("deepmad", "nas.scorers.deepmad:deepmad", "DeepMAD, arXiv 2303.02165"),
-    Scorer("params", "nas.scorers.counts:params", "baseline"),
-    Scorer("macs", "nas.scorers.counts:macs", "baseline"),
-    Scorer("layers", "nas.scorers.counts:layers", "baseline"),
+    Scorer("mae", "nas.scorers.entropy:mae", "MAE-DET, arXiv 2111.13336", closed_form="Entropy"),
+    Scorer("mae_neck", "nas.scorers.entropy:mae_neck", "ours, after MAE-DET"),
+    Scorer("mae_residual", "nas.scorers.residual:mae_residual", "ours, after MAE-DET", closed_form="ResidualEntropy"),
+    Scorer("effective_rank", "nas.scorers.residual:effective_rank", "ours", closed_form="EffectiveRank"),
+    Scorer("level_balance", "nas.scorers.level_balance:level_balance", "ours", closed_form="LevelBalance"),
+    Scorer("deepmad", "nas.scorers.deepmad:deepmad", "DeepMAD, arXiv 2303.02165", closed_form="DeepMad"),
+    Scorer("params", "nas.scorers.counts:params", "baseline", closed_form="PARAMS"),
+    Scorer("macs", "nas.scorers.counts:macs", "baseline", closed_form="MACS"),
+    Scorer("layers", "nas.scorers.counts:layers", "baseline", closed_form="LAYERS"),
     Scorer("random", "nas.scorers.counts:chance", "baseline"),
     *ZERO_COST,
 )

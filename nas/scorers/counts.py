@@ -2,24 +2,53 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
 from nas.cost.count import count_spec
 from nas.options import Pixels, Seed
+from nas.scorers.formula import Array, Formula, Linear
 from nas.spec import Spec, digest
+
+
+@dataclass(frozen=True)
+class Count(Formula):
+    """A metric of the network, times a factor."""
+
+    sums_units: ClassVar[bool] = True
+
+    metric: str
+    factor: float = 1.0
+
+    def combine(
+        self, gains: Array, channels: Array, sides: Array, depths: Array, metrics: Mapping[str, Array]
+    ) -> Array:
+        return metrics[self.metric] * self.factor
+
+    def linear(self) -> Linear:
+        return Linear(metric=self.metric, factor=self.factor)
+
+    def score(self, spec: Spec, image_size: int | None = None) -> float:
+        return float(count_spec(spec, image_size=image_size).metrics()[self.metric] * self.factor)
+
+
+PARAMS, MACS, LAYERS = Count("params_m"), Count("flops_g", 0.5), Count("layers")
 
 
 def params(spec: Spec) -> float:
     """Millions of parameters, branches merged."""
-    return count_spec(spec).params / 1e6
+    return PARAMS.score(spec)
 
 
 def macs(spec: Spec, image_size: Pixels | None = None) -> float:
     """Billions of multiply-accumulates (a backbone at 640 pixels unless told)."""
-    return count_spec(spec, image_size=image_size).macs / 1e9
+    return MACS.score(spec, image_size)
 
 
 def layers(spec: Spec) -> float:
     """Convolution layers of the backbone by the TinyNAS count."""
-    return float(count_spec(spec).layers)
+    return LAYERS.score(spec)
 
 
 def chance(spec: Spec, seed: Seed = 0) -> float:

@@ -7,67 +7,61 @@ ln(fan-in) / 2. The score of a backbone is
 
 Shortcuts, squeeze-excite, pyramids, BN, activations and map sizes do not enter. For CSP, GELAN and C3k2 stages, which
 the paper does not treat, the units are the convolutions along the longest path: ours.
+
+`mae_neck` (ours) is the entropy of what a detector's head sees: the same signal runs on through the RepGFPN, where the
+variances of concatenated maps mix as a convolution mixes them, ln(k^2 sum_i c_i var_i), and the score sums over the
+neck's outputs. Sums with an input (residual blocks of the neck) are left out, as shortcuts are in the backbone.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
-from functools import lru_cache
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import ClassVar
 
-from nas.blocks.operation import CONVOLUTIONS
+import numpy as np
+
+from nas.blocks.operation import main_convolutions
 from nas.errors import UserError
-from nas.lowering import Operation, block_operations
-from nas.lowering.network import stem_operations
+from nas.lowering import Operation, backbone_operations
+from nas.lowering.neck import FusionNode, branch_widths, hidden_width, neck_graph
 from nas.scorers.base import Weights
-from nas.spec import Backbone, Block, Spec, Stem, backbone_of
+from nas.scorers.formula import Array, Formula, Linear, weighted
+from nas.spec import Backbone, DetectorSpec, NeckSpec, Spec, image_side
 
 #: DAMO-YOLO's level weights, from the stem (level 0) to stride 32 (level 4).
 LEVEL_WEIGHTS = (0.0, 0.0, 1.0, 1.0, 16.0)
 
+#: One piece of a concatenation: channels, and log-variance of its values.
+Piece = tuple[int, float]
 
-def log_gain(operations: Iterable[Operation]) -> float:
+
+def log_gain(operations: Sequence[Operation]) -> float:
     """Log-std that a signal gains through the stem and main convolutions of some operations."""
-    fan_ins = [
-        op.fan_in for op in operations if op.role in ("main", "stem") and op.kind in CONVOLUTIONS and not op.branch
-    ]
-    return 0.5 * math.fsum(map(math.log, fan_ins))
+    return 0.5 * math.fsum(math.log(op.fan_in) for op in main_convolutions(operations))
 
 
-@lru_cache(maxsize=200_000)
-def level_log_gain(block: Block, in_channels: int) -> float:
-    """Gain of all units of a block: the only thing besides its width that a backbone's score takes from it."""
-    return log_gain(block_operations(block, in_channels, 32, 32))
+@dataclass(frozen=True)
+class Entropy(Formula):
+    """sum over levels of w_s (ln C_s + gains up to the end of s)."""
 
+    sums_units: ClassVar[bool] = True
 
-@lru_cache(maxsize=4096)
-def stem_log_gain(stem: Stem) -> float:
-    """Gain of the stem, which reads 3 channels, or 12 after Focus."""
-    return log_gain(stem_operations(stem, (64, 64), "relu"))
+    level_weights: Weights = LEVEL_WEIGHTS
 
+    def gain(self, operations: Sequence[Operation]) -> float:
+        return log_gain(operations)
 
-def checked_weights(backbone: Backbone, weights: Sequence[float]) -> tuple[float, ...]:
-    """The weights as floats; raises UserError unless there is one for each level of the backbone."""
-    levels = backbone.levels[-1] + 1
-    if len(weights) != levels:
-        raise UserError(f"the backbone has {levels} levels (the stem is the first), got {len(weights)} level weights")
-    return tuple(map(float, weights))
+    def combine(
+        self, gains: Array, channels: Array, sides: Array, depths: Array, metrics: Mapping[str, Array]
+    ) -> Array:
+        return weighted(gains + np.log(channels), self.level_weights)
 
-
-def cumulative_weights(level_weights: Sequence[float]) -> tuple[float, ...]:
-    """Weight of a unit in each level: it counts in its own level and in all later ones."""
-    return tuple(math.fsum(level_weights[level:]) for level in range(len(level_weights)))
-
-
-def level_terms(backbone: Backbone) -> list[tuple[int, float]]:
-    """Of each level: its width C_s, and the sum of all gains up to its end."""
-    channels, gain = backbone.stem.out, stem_log_gain(backbone.stem)
-    ends = {0: (channels, gain)}
-    for block, level in zip(backbone.blocks, backbone.levels, strict=True):
-        gain += level_log_gain(block, channels)
-        channels = block.out
-        ends[level] = (channels, gain)
-    return list(ends.values())
+    def linear(self) -> Linear:
+        weights = np.asarray(self.level_weights, dtype=np.float64)
+        return Linear(tuple(weights[::-1].cumsum()[::-1].tolist()), tuple(weights.tolist()))
 
 
 def mae(spec: Spec, level_weights: Weights = LEVEL_WEIGHTS) -> float:
@@ -75,7 +69,62 @@ def mae(spec: Spec, level_weights: Weights = LEVEL_WEIGHTS) -> float:
 
     level_weights: one per resolution, from the stem on. Raises UserError if their number differs from the levels.
     """
-    backbone = backbone_of(spec)
-    weights = checked_weights(backbone, level_weights)
-    terms = level_terms(backbone)
-    return math.fsum(w * (math.log(width) + gain) for w, (width, gain) in zip(weights, terms, strict=True))
+    return Entropy(level_weights).score(spec)
+
+
+def mae_neck(spec: Spec, level_weights: Weights = LEVEL_WEIGHTS[2:]) -> float:
+    """sum over the neck's outputs of w * (ln width + log-std of the signal there).
+
+    level_weights: of strides 8, 16, 32, as the backbone's at the same strides. Raises UserError for a bare backbone or
+    another number of weights.
+    """
+    if not isinstance(spec, DetectorSpec):
+        raise UserError("mae_neck scores a whole detector; a bare backbone has the score mae")
+    if len(level_weights) != 3:
+        raise UserError(f"mae_neck needs three level weights (strides 8, 16, 32), got {len(level_weights)}")
+    logs = neck_log_variances(spec.backbone, spec.neck)
+    return math.fsum(w * (math.log(c) + 0.5 * v) for w, c, v in zip(level_weights, spec.neck.out, logs, strict=True))
+
+
+def neck_log_variances(backbone: Backbone, neck: NeckSpec) -> tuple[float, float, float]:
+    """Log-variance of a unit Gaussian image at N3, N4, N5, without BN, activations and residual sums."""
+    c3, c4, c5 = backbone.out_channels
+    gains = list(accumulate(map(log_gain, backbone_operations(backbone, image_side(backbone)))))
+    found = (2 * gains[index + 1] for index in backbone.out_blocks)
+    logs: dict[str, float] = dict(zip(("C3", "C4", "C5"), found, strict=True))
+    for node in neck_graph(neck, (c3, c4, c5)):
+        pieces = [
+            (source.channels, logs[source.origin] + (_down_gain(source.channels) if source.move == "down" else 0.0))
+            for source in node.sources
+        ]
+        logs[node.name] = _fused(neck, node, pieces)
+    return logs["N3"], logs["N4"], logs["N5"]
+
+
+def _mixed(pieces: Sequence[Piece], kernel: int = 1) -> float:
+    """Log-variance behind a convolution with unit-variance weights that reads the concatenated pieces."""
+    highest = max(log for _, log in pieces)
+    total = math.fsum(channels * math.exp(log - highest) for channels, log in pieces)
+    return highest + math.log(kernel * kernel * total)
+
+
+def _down_gain(channels: int) -> float:
+    """Log-variance that a stride-2 step adds: a 3x3 convolution; depthwise 3x3 and 1x1 come to the same."""
+    return math.log(9 * channels)
+
+
+def _fused(neck: NeckSpec, node: FusionNode, pieces: list[Piece]) -> float:
+    """Log-variance at the output of one fusion stage (`nas.lowering.neck.fusion_operations` lists its convolutions)."""
+    if neck.fusion == "conv":
+        return _mixed(pieces, 3)
+    kept, width = branch_widths(node.out_channels)
+    hidden = hidden_width(neck, width, node.level)
+    entry = log = _mixed(pieces)
+    block = math.log(width * 25 * hidden) if neck.depthwise else math.log(9 * width * 9 * hidden)
+    outputs = []
+    for _ in range(neck.depth):
+        log += block
+        outputs.append((width, log))
+    if neck.fusion != "elan" or not outputs:
+        outputs = [(width, log)]
+    return _mixed([(kept, entry), *outputs])

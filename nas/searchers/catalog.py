@@ -22,7 +22,6 @@ from nas.searchers.exact.search import exact_search
 from nas.searchers.loop import Progress, SearchOutcome, interruptible, run_loop
 from nas.searchers.nsga2 import Nsga2
 from nas.searchers.problem.base import Problem
-from nas.searchers.problem.formulas import formula_of
 from nas.searchers.problem.objective import Objective
 from nas.searchers.problem.specs import MEMORY, ScorerScore, SpecProblem, require_sendable
 from nas.searchers.problem.vectorized import GeneProblem
@@ -122,8 +121,8 @@ def make_problem(
     chosen = spec_scorer(scorer)
     chosen.check_options(dict(options))
     fast = isinstance(space, TinyNASSpace) and MEMORY not in budget.metrics and chosen.source != OWN
-    formula = formula_of(chosen.name, options, space.kind) if isinstance(space, TinyNASSpace) and fast else None
-    if isinstance(space, TinyNASSpace) and formula is not None:
+    formula = chosen.formula(options) if fast else None
+    if isinstance(space, TinyNASSpace) and formula is not None and formula.sums_units:
         return GeneProblem(space, Objective(formula, table, frame, image_size), budget)
     objective = Objective(None, table, frame, image_size)
     score = ScorerScore(chosen, tuple(sorted(options.items())), objective.image_size)

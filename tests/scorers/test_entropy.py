@@ -6,6 +6,7 @@ import json
 import math
 from dataclasses import replace
 from functools import cache
+from itertools import accumulate
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -17,13 +18,13 @@ from torch import Tensor
 
 from nas.cost.count import effectiveness
 from nas.errors import UserError
-from nas.lowering import operations
+from nas.lowering import backbone_operations, block_operations, operations
 from nas.lowering.neck import branch_widths, hidden_width, neck_graph
 from nas.scorers import SCORERS, find_scorer, score_spec
 from nas.scorers.counts import chance
-from nas.scorers.deepmad import deepmad, depth_unevenness
-from nas.scorers.entropy import cumulative_weights, level_log_gain, mae, stem_log_gain
-from nas.scorers.neck_entropy import mae_neck, neck_log_variances
+from nas.scorers.deepmad import deepmad
+from nas.scorers.entropy import Entropy, log_gain, mae, mae_neck, neck_log_variances
+from nas.scorers.formula import counted_depths
 from nas.spec import Backbone, DetectorSpec, NeckSpec, Residual, Stem
 from search_spaces import load_published
 from search_spaces.tinynas import SPACES, from_official
@@ -71,17 +72,14 @@ def test_score_of_a_unit_by_hand() -> None:
 
 
 def test_score_is_the_sum_that_a_search_adds_up() -> None:
-    space, rng, weights = SPACES["tinynas_k1kx"], Random(2), (0.0, 0.0, 1.0, 1.0, 16.0)
-    later = cumulative_weights(weights)
-    assert later == (18.0, 18.0, 18.0, 17.0, 16.0)
+    space, rng, linear = SPACES["tinynas_k1kx"], Random(2), Entropy().linear()
+    assert linear.gains == (18.0, 18.0, 18.0, 17.0, 16.0) and linear.widths == (0.0, 0.0, 1.0, 1.0, 16.0)
     for _ in range(20):
         spec = space.sample(rng)
-        total, channels = later[0] * stem_log_gain(spec.stem), spec.stem.out
-        for block, level in zip(spec.blocks, spec.levels, strict=True):
-            total += later[level] * level_log_gain(block, channels)
-            channels = block.out
+        groups = zip(backbone_operations(spec, 640), (0, *spec.levels), strict=True)
+        total = sum(linear.gains[level] * log_gain(group) for group, level in groups)
         ends = {level: block.out for block, level in zip(spec.blocks, spec.levels, strict=True)}
-        total += sum(weights[level] * math.log(width) for level, width in ends.items())
+        total += sum(linear.widths[level] * math.log(width) for level, width in ends.items())
         assert mae(spec) == pytest.approx(total, rel=1e-12)
 
 
@@ -143,12 +141,8 @@ def test_neck_formula_is_what_sampling_measures(options: dict[str, Any]) -> None
 
 
 def _backbone_logs(spec: Backbone) -> list[float]:
-    gain, channels, logs = stem_log_gain(spec.stem), spec.stem.out, []
-    for block in spec.blocks:
-        gain += level_log_gain(block, channels)
-        channels = block.out
-        logs.append(gain)
-    return [logs[i] for i in spec.out_blocks]
+    logs = list(accumulate(map(log_gain, backbone_operations(spec, 640))))
+    return [logs[i + 1] for i in spec.out_blocks]
 
 
 def _random_conv(signal: Tensor, out: int, kernel: int, groups: int = 1) -> Tensor:
@@ -199,15 +193,14 @@ def test_csp_score_takes_the_longest_path() -> None:
     block = spec.backbone.blocks[0]
     units = 0.5 * math.log(64 * 9 * 64 * 9)
     path = 0.5 * (math.log(32 * 9) + math.log(128) + math.log(128)) + units
-    assert level_log_gain(block, 32) == pytest.approx(path)
+    assert log_gain(block_operations(block, 32, 64, 64)) == pytest.approx(path)
 
 
 def test_deepmad_penalty_and_flaw() -> None:
     r50, small = load_published("deepmad-r50"), load_published("deepmad-29m-224")
     assert isinstance(r50, Backbone) and isinstance(small, Backbone)
-    depths = [12, 13, 15]  # the first two of 1, 11, 12, 13, 15 are left out
-    spread = math.sqrt(sum((d - 40 / 3) ** 2 for d in depths) / 3)
-    assert depth_unevenness(r50) == pytest.approx(math.exp(spread))
+    assert counted_depths(r50) == [12, 13, 15]  # the first two of 1, 11, 12, 13, 15 are left out
+    spread = math.sqrt(sum((d - 40 / 3) ** 2 for d in (12, 13, 15)) / 3)
     penalty = deepmad(r50, image_size=224) - deepmad(r50, image_size=224, depth_penalty=10)
     assert penalty == pytest.approx(10 * math.exp(spread))
     assert deepmad(small, image_size=224) > deepmad(small, image_size=224, squeeze_excite_flaw=True)

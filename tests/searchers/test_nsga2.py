@@ -9,11 +9,11 @@ from experiments.official_problems import PROBLEMS
 from nas.cost.budget import Budget
 from nas.cost.latency import LatencyTable
 from nas.frame import Frame
+from nas.scorers.entropy import Entropy
 from nas.searchers.exact.search import exact_search
 from nas.searchers.loop import Progress, run_loop
 from nas.searchers.nsga2 import Nsga2, crowding, ranks, survivors
 from nas.searchers.pareto import hypervolume, nondominated
-from nas.searchers.problem.formulas import MaeFormula
 from nas.searchers.problem.objective import Objective
 from nas.searchers.problem.vectorized import GeneProblem
 from search_spaces.tinynas import SPACES
@@ -54,7 +54,7 @@ def agreement(problem: GeneProblem, evaluations: int, levels: int) -> float:
 
 def test_the_front_agrees_with_the_exact_one() -> None:
     table = LatencyTable.load("t4_tensorrt_fp16")
-    problem = GeneProblem(SPACES["tinynas_k1kx"], Objective(MaeFormula(), table), Budget.of({"latency_ms": 1.6}))
+    problem = GeneProblem(SPACES["tinynas_k1kx"], Objective(Entropy(), table), Budget.of({"latency_ms": 1.6}))
     assert agreement(problem, 8_000, 12) > 0.95
 
 
@@ -68,7 +68,7 @@ def test_the_front_agrees_on_the_official_table(shared: Path) -> None:
 
 def test_a_killed_run_resumes(tmp_path: Path) -> None:
     table = LatencyTable.load("t4_tensorrt_fp16")
-    problem = GeneProblem(SPACES["tinynas_k1kx"], Objective(MaeFormula(), table, Frame()), Budget.of({"flops_g": 20.0}))
+    problem = GeneProblem(SPACES["tinynas_k1kx"], Objective(Entropy(), table, Frame()), Budget.of({"flops_g": 20.0}))
     straight = run_loop(problem, Nsga2(problem, 3, population=32), 320)
     state = tmp_path / "state.npz"
 

@@ -14,12 +14,12 @@ from nas.cost.latency import LatencyTable
 from nas.errors import UserError
 from nas.frame import Frame
 from nas.scorers import find_scorer
+from nas.scorers.entropy import Entropy
 from nas.searchers.catalog import check_searcher
 from nas.searchers.evolution import Evolution
 from nas.searchers.history import History
 from nas.searchers.loop import Progress, SearchOutcome, run_loop
 from nas.searchers.problem.base import Problem
-from nas.searchers.problem.formulas import MaeFormula
 from nas.searchers.problem.objective import Objective
 from nas.searchers.problem.specs import ScorerScore, SpecProblem
 from nas.searchers.problem.vectorized import GeneProblem
@@ -31,7 +31,7 @@ TABLE = LatencyTable.load("t4_tensorrt_fp16")
 
 
 def fast(limits: dict[str, float] | None = None) -> GeneProblem:
-    return GeneProblem(SPACE, Objective(MaeFormula(), TABLE, Frame()), Budget.of(limits or {"latency_ms": 3.0}))
+    return GeneProblem(SPACE, Objective(Entropy(), TABLE, Frame()), Budget.of(limits or {"latency_ms": 3.0}))
 
 
 def slow(workers: int = 1, limit: float = 4.0) -> SpecProblem:
@@ -151,7 +151,7 @@ def test_a_small_space_is_exhausted_not_searched_forever() -> None:
 
     space = replace(SPACE, channels=((32, 32), (64, 64), (64, 64), (128, 128), (256, 256)), depths=(1, 1, 1, 1, 2),
                     stem_channels=(16, 16), bottleneck=(0.5, 0.6))  # fmt: skip
-    problem = GeneProblem(space, Objective(MaeFormula(), TABLE, Frame()), Budget.of({"latency_ms": 9.0}))
+    problem = GeneProblem(space, Objective(Entropy(), TABLE, Frame()), Budget.of({"latency_ms": 9.0}))
     outcome = run_loop(problem, searcher(problem), 10_000)
     assert outcome.exhausted and outcome.evaluated == space.size()
 

@@ -15,8 +15,8 @@ from nas.cost.budget import Budget
 from nas.cost.latency import LatencyTable
 from nas.errors import UserError
 from nas.frame import Frame
+from nas.scorers.entropy import Entropy
 from nas.searchers.optuna import open_storage, search_with_optuna
-from nas.searchers.problem.formulas import MaeFormula
 from nas.searchers.problem.objective import Objective
 from nas.searchers.problem.vectorized import GeneProblem
 from nas.searchers.shared import SharedStudy
@@ -139,7 +139,7 @@ def test_an_error_is_raised_and_tried_again_a_few_times() -> None:
 def test_samplers_find_networks_inside_the_budget(sampler: str) -> None:
     table = LatencyTable.load("t4_tensorrt_fp16")
     problem = GeneProblem(
-        SPACES["tinynas_k1kx"], Objective(MaeFormula(), table, Frame()), Budget.of({"latency_ms": 2.6, "flops_g": 26.0})
+        SPACES["tinynas_k1kx"], Objective(Entropy(), table, Frame()), Budget.of({"latency_ms": 2.6, "flops_g": 26.0})
     )
     outcome = search_with_optuna(problem, 60, seed=1, sampler=sampler, population=20)
     assert outcome.best is not None and problem.budget.admits(outcome.best.metrics) and outcome.evaluated == 60
@@ -150,9 +150,7 @@ def test_samplers_find_networks_inside_the_budget(sampler: str) -> None:
 
 def test_a_study_is_shared_and_continued_by_name(tmp_path: Path) -> None:
     table = LatencyTable.load("t4_tensorrt_fp16")
-    problem = GeneProblem(
-        SPACES["tinynas_k1kx"], Objective(MaeFormula(), table, Frame()), Budget.of({"latency_ms": 3.0})
-    )
+    problem = GeneProblem(SPACES["tinynas_k1kx"], Objective(Entropy(), table, Frame()), Budget.of({"latency_ms": 3.0}))
     storage = f"journal:{tmp_path / 'deep' / 'study.log'}"
     first = search_with_optuna(problem, 10, storage=storage, identity="a")
     second = search_with_optuna(problem, 14, storage=storage, identity="a", seed=5)
@@ -165,9 +163,7 @@ def test_a_study_is_shared_and_continued_by_name(tmp_path: Path) -> None:
 @pytest.mark.parametrize("sampler", ["nsga2", "tpe", "random"])
 def test_a_continued_study_is_the_straight_one(sampler: str, tmp_path: Path) -> None:
     table = LatencyTable.load("t4_tensorrt_fp16")
-    problem = GeneProblem(
-        SPACES["tinynas_k1kx"], Objective(MaeFormula(), table, Frame()), Budget.of({"latency_ms": 3.0})
-    )
+    problem = GeneProblem(SPACES["tinynas_k1kx"], Objective(Entropy(), table, Frame()), Budget.of({"latency_ms": 3.0}))
     options = {"seed": 3, "sampler": sampler, "population": 6}
     straight = search_with_optuna(problem, 24, **options)  # type: ignore[arg-type]
     storage = f"journal:{tmp_path / 'study.log'}"

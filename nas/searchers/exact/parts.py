@@ -11,9 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from nas.errors import UserError
+from nas.scorers.formula import Formula, Linear, weighted
 from nas.searchers.exact.effort import Effort, Halt
-from nas.searchers.problem.formulas import linear_score
-from nas.searchers.problem.objective import Array, additive
+from nas.searchers.problem.objective import GAIN, Array, additive
 from nas.searchers.problem.vectorized import GeneProblem
 from search_spaces.chain import TinyNASSpace
 
@@ -119,6 +119,16 @@ def most_bins(widths: list[Integers], carries: list[int], units: int, cells: int
     return bins
 
 
+def linear_score(formula: Formula | None, levels: int) -> Linear:
+    """The score as a sum over parts; raises UserError for a score that is none, or weights that do not fit the levels."""
+    linear = formula.linear() if formula is not None else None
+    if linear is None:
+        raise UserError("exact search needs a score that is a sum over blocks: mae, params, macs or layers")
+    if not linear.metric:
+        weighted(np.zeros((0, levels)), linear.widths)
+    return linear
+
+
 class _Pricing:
     """Costs as shares of the limits, and scores, of parts from their vectors."""
 
@@ -126,7 +136,7 @@ class _Pricing:
         self.problem = problem
         self._columns = [(*additive(metric), limit) for metric, limit in limits.items()]
         levels = problem.levels
-        self.score_of = linear_score(problem.objective.formula, len(set(levels)))
+        self.linear = linear_score(problem.objective.formula, len(set(levels)))
         self.ends = [i + 1 == len(levels) or levels[i + 1] > level for i, level in enumerate(levels)]
 
     def costs(self, vectors: Array) -> Array:
@@ -137,7 +147,18 @@ class _Pricing:
 
     def score(self, vectors: Array, widths: Integers, part: int) -> Array:
         """(n,) scores of the stem (part 0) or of a block."""
-        return self.score_of(vectors, widths, self.problem.levels[part], self.ends[part], True)
+        if self.linear.metric:
+            return self.behind(vectors)
+        level = self.problem.levels[part]
+        result = vectors[:, GAIN] * self.linear.gains[level]
+        return result + self.linear.widths[level] * np.log(widths) if self.ends[part] else result
+
+    def behind(self, vectors: Array) -> Array:
+        """(n,) scores of what stands behind the backbone."""
+        if not self.linear.metric:
+            return np.zeros(len(vectors))
+        column, unit = additive(self.linear.metric)
+        return vectors[:, column] * (self.linear.factor / unit)
 
 
 def _behind(
@@ -153,7 +174,7 @@ def _behind(
     fixed = np.full(len(rest), problem.template.blocks[-1].out)
     channels = np.stack([chosen.get(i + 1, fixed) for i in problem.template.out_blocks], axis=1)
     vectors = problem.closing(channels, effort)
-    score = price.score_of(vectors, fixed, problem.levels[-1], False, False)
+    score = price.behind(vectors)
     if len(problem.template.blocks) > problem.codec.blocks:
         tail = problem.tail_vectors(chosen[problem.codec.blocks])
         vectors = vectors + tail

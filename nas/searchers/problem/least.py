@@ -12,9 +12,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from nas.blocks.operation import CONVOLUTIONS
+from nas.blocks.operation import CONVOLUTIONS, main_convolutions
 from nas.blocks.primitives import in_form
-from nas.cost.count import counted_layers
 from nas.cost.latency import LatencyTable
 from nas.frame import Frame
 from nas.lowering import Operation, backbone_operations
@@ -53,7 +52,7 @@ def _cost(metric: str, table: LatencyTable | None) -> Cost:
         "params_m": lambda operations: sum(op.params for op in operations) / 1e6,
         "flops_g": lambda operations: 2 * sum(op.macs for op in operations) / 1e9,
         "activations_m": lambda operations: sum(op.writes for op in operations if op.kind in CONVOLUTIONS) / 1e6,
-        "layers": counted_layers,
+        "layers": lambda operations: len(main_convolutions(operations)),
         "peak_memory_mb": lambda operations: 2 * touched(operations) / 1e6,
     }
     if metric == "latency_ms" and table is not None:

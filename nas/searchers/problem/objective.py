@@ -9,19 +9,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from math import log
-from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from nas.blocks.operation import CONVOLUTIONS
+from nas.blocks.operation import CONVOLUTIONS, main_convolutions
 from nas.blocks.primitives import halved, in_form
-from nas.cost.count import counted_layers
 from nas.cost.latency import LatencyTable
 from nas.errors import UserError
 from nas.frame import Frame
 from nas.lowering import Operation, block_operations
 from nas.lowering.network import neck_and_head_operations, pyramid_block, stem_operations
+from nas.scorers.formula import Formula, counted_depths
 from nas.spec import Block, DetectorSpec, HeadSpec, NeckSpec, Spec, Stem, backbone_of
 
 Array = npt.NDArray[np.float64]
@@ -39,20 +38,6 @@ _ADDITIVE: Mapping[str, tuple[int, float]] = {
     "activations_m": (ACTIVATIONS, 1e6),
     "layers": (LAYERS, 1.0),
 }
-
-
-class Formula(Protocol):
-    """A score in closed form: a gain per part of the backbone, combined over its levels."""
-
-    def gain(self, operations: Sequence[Operation]) -> float:
-        """Gain of one part (stem or block), a sum over its units."""
-
-    def combine(self, gains: Array, channels: Array, sides: Array, depths: Array, metrics: Array) -> Array:
-        """Scores (n,) of n candidates.
-
-        gains: up to each level's end (n, levels); channels: widths there (n, levels); sides: map sides there (levels,);
-        depths: of the blocks (n, blocks); metrics: METRICS (n, 6).
-        """
 
 
 def additive(metric: str) -> tuple[int, float]:
@@ -126,11 +111,10 @@ class Objective:
             widths.append(channels)
         maps = tuple(sizes[index + 1] for index in backbone.out_blocks)
         closing = self.closing(backbone.out_channels, maps) if spec is backbone else self._behind(spec, maps)
-        depths = [getattr(block, "depth", 1) for block in backbone.blocks]
         score, metrics = self.combine(
             np.array(parts)[None],
             np.array([widths]),
-            np.array([depths]),
+            np.array([counted_depths(backbone)]),
             (0, *backbone.levels),
             [min(size) for size in sizes],
             closing[None],
@@ -148,7 +132,7 @@ class Objective:
     ) -> tuple[Array, Array]:
         """Scores (n,) and METRICS (n, 6) from vectors of stem and blocks (n, parts, WIDTH).
 
-        widths: output widths (n, parts); depths: of the blocks (n, blocks); levels, sides: level and map side of each
+        widths: output widths (n, parts); depths: as `counted_depths` (n, blocks); levels, sides: level and map side of each
         part; closing: vectors of what is behind (n, WIDTH).
         """
         total = parts.sum(axis=1) + closing
@@ -160,7 +144,8 @@ class Objective:
             return np.zeros(len(parts)), metrics
         side = np.array([sides[i] for i in ends], dtype=np.float64)
         channels = widths[:, ends].astype(np.float64)
-        return self.formula.combine(running[:, :, 2], channels, side, depths.astype(np.float64), metrics), metrics
+        named = dict(zip(METRICS, metrics.T, strict=True))
+        return self.formula.combine(running[:, :, 2], channels, side, depths.astype(np.float64), named), metrics
 
     # ------------------------------------------------------------------ inside
 
@@ -200,8 +185,8 @@ class Objective:
             activations += cost[3]
         result[:4] = latency, params, macs, activations
         if backbone:
-            result[LAYERS] = counted_layers(operations)
-            main = [op for op in operations if op.kind in CONVOLUTIONS and op.role in ("stem", "main")]
+            main = main_convolutions(operations)
+            result[LAYERS] = len(main)
             result[LOG_FAN] = sum(log(op.fan_in) for op in main)
             if self.formula is not None:
                 result[GAIN] = self.formula.gain(operations)

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from nas.blocks.primitives import halved
 from nas.cost.budget import Budget
 from nas.errors import UserError
+from nas.scorers.formula import uncounted
 from nas.searchers.exact.effort import Effort
 from nas.searchers.problem.base import Evaluation
 from nas.searchers.problem.block_tables import BlockTable, Point
@@ -88,14 +89,14 @@ class GeneProblem:
         rows, blocks = individuals, self.codec.blocks
         parts = np.empty((len(rows), 1 + len(self.template.blocks), WIDTH))
         widths = np.empty((len(rows), parts.shape[1]), dtype=np.int64)
-        depths = np.ones((len(rows), len(self.template.blocks)), dtype=np.int64)
+        depths = rows[:, DEPTH::FIELDS][:, uncounted(self.space.kind) :]
         parts[:, 0] = self.stem_vectors(rows[:, 0])
         widths[:, 0] = rows[:, 0]
         before = rows[:, 0]
         for index in range(blocks):
             fields = rows[:, FIELDS * index : FIELDS * (index + 1) + 1]
             out, mid, kernel, depth = (fields[:, field] for field in (OUT, MID, KERNEL, DEPTH))
-            widths[:, index + 1], depths[:, index] = out, depth
+            widths[:, index + 1] = out
             for value, table in self.tables[index].items():
                 chosen = slice(None) if len(self.tables[index]) == 1 else np.flatnonzero(kernel == value)
                 parts[chosen, index + 1] = table(

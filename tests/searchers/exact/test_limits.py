@@ -14,6 +14,7 @@ import nas
 from nas.cost.budget import Budget
 from nas.errors import InternalError
 from nas.frame import Frame
+from nas.scorers.entropy import Entropy
 from nas.searchers.catalog import check_searcher, make_problem, search_with
 from nas.searchers.exact import optimum as exact_optimum
 from nas.searchers.exact import search as exact
@@ -22,7 +23,6 @@ from nas.searchers.exact.effort import Effort, Halt
 from nas.searchers.exact.labels import LabelSearch, TooManyLabels
 from nas.searchers.exact.search import exact_search
 from nas.searchers.loop import Progress
-from nas.searchers.problem.formulas import MaeFormula
 from nas.searchers.problem.objective import Objective
 from nas.searchers.problem.vectorized import GeneProblem
 from search_spaces import find_space
@@ -103,7 +103,7 @@ def test_a_bound_below_a_found_score_is_an_error() -> None:
 def test_bins_change_nothing_on_a_detector() -> None:
     space = find_space("tinynas_k1kx", channels=((32, 64), (64, 96), (64, 128), (128, 192), (256, 320)), step=16,
                        stem_channels=(32, 32), start_stem=32)  # fmt: skip
-    problem = GeneProblem(space, Objective(MaeFormula(), TABLE, Frame()), Budget.of({"latency_ms": 2.3}))  # type: ignore[arg-type]
+    problem = GeneProblem(space, Objective(Entropy(), TABLE, Frame()), Budget.of({"latency_ms": 2.3}))  # type: ignore[arg-type]
     results = [exact_search(problem, levels=2, near=1, bins=bins) for bins in (1, 4, 64, 256)]
     assert len({result.best.digest for result in results if result.best}) == 1
     assert all(result.certificate is not None and result.certificate.gap < 1e-4 for result in results)

@@ -14,9 +14,11 @@ from nas.cost.budget import Budget
 from nas.cost.latency import LatencyTable
 from nas.errors import UserError
 from nas.frame import Frame
+from nas.scorers.counts import PARAMS
+from nas.scorers.deepmad import DeepMad
+from nas.scorers.entropy import Entropy
 from nas.searchers.exact.parts import chain_of
 from nas.searchers.exact.search import exact_search
-from nas.searchers.problem.formulas import CountFormula, DeepMadFormula, MaeFormula
 from nas.searchers.problem.objective import Objective
 from nas.searchers.problem.vectorized import GeneProblem
 from search_spaces.chain import TinyNASSpace
@@ -70,7 +72,7 @@ def members(seed: int) -> np.ndarray:
 
 
 def problem_of(seed: int, limits: dict[str, float], frame: Frame | None = None, formula=None) -> GeneProblem:  # type: ignore[no-untyped-def]
-    return GeneProblem(small_space(seed), Objective(formula or MaeFormula(), TABLE, frame), Budget.of(limits))
+    return GeneProblem(small_space(seed), Objective(formula or Entropy(), TABLE, frame), Budget.of(limits))
 
 
 def brute_force(problem: GeneProblem, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -129,7 +131,7 @@ def test_layers_alone_are_a_budget() -> None:
 
 
 def test_a_count_can_be_the_score() -> None:
-    problem = problem_of(2, {"latency_ms": 2.0}, Frame(), CountFormula("params_m"))
+    problem = problem_of(2, {"latency_ms": 2.0}, Frame(), PARAMS)
     scores, _ = brute_force(problem, 2)
     result = exact_search(problem, levels=3)
     assert result.best is not None and result.best.score == pytest.approx(scores.max(), abs=1e-6)
@@ -137,14 +139,14 @@ def test_a_count_can_be_the_score() -> None:
 
 def test_a_score_that_is_no_sum_is_refused() -> None:
     with pytest.raises(UserError, match="sum over blocks"):
-        exact_search(problem_of(2, {"latency_ms": 2.0}, None, DeepMadFormula()))
+        exact_search(problem_of(2, {"latency_ms": 2.0}, None, DeepMad()))
     with pytest.raises(UserError, match="rho"):
         exact_search(problem_of(2, {"rho": 0.3}))
 
 
 def test_a_space_that_is_too_wide_is_refused() -> None:
     space = SPACES["tinynas_k1kxk1"]
-    problem = GeneProblem(space, Objective(MaeFormula(), TABLE), Budget.of({"flops_g": 10.0}))
+    problem = GeneProblem(space, Objective(Entropy(), TABLE), Budget.of({"flops_g": 10.0}))
     with pytest.raises(UserError, match="narrow its channels"):
         exact_search(problem)
 
@@ -194,7 +196,7 @@ def test_equals_integer_programming() -> None:
 def test_the_default_space_is_solved_with_its_detector() -> None:
     space = replace(SPACES["tinynas_k1kx"], step=32, stem_channels=(32, 32), start_stem=32,
                     channels=((32, 128), (64, 128), (64, 256), (128, 256), (256, 512)))  # fmt: skip
-    problem = GeneProblem(space, Objective(MaeFormula(), TABLE, Frame()), Budget.of({"latency_ms": 3.0}))
+    problem = GeneProblem(space, Objective(Entropy(), TABLE, Frame()), Budget.of({"latency_ms": 3.0}))
     result = exact_search(problem, levels=8)
     assert result.best is not None and result.certificate is not None and result.certificate.gap < 1e-4
     space.check(result.best.spec)  # type: ignore[arg-type]

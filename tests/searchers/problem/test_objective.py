@@ -11,7 +11,8 @@ from nas.cost.budget import Budget
 from nas.cost.latency import LatencyTable
 from nas.errors import UserError
 from nas.frame import Frame
-from nas.searchers.problem.formulas import formula_of
+from nas.scorers import find_scorer
+from nas.scorers.entropy import Entropy
 from nas.searchers.problem.objective import METRICS, Objective, additive
 from nas.searchers.problem.vectorized import GeneProblem
 from nas.searchers.streams import candidate_keys
@@ -29,7 +30,7 @@ def table() -> LatencyTable:
 @pytest.mark.parametrize("space", ["tinynas_k1kx", "tinynas_kxkx", "gelan", "c3k2"])
 def test_sums_of_parts_equal_the_public_functions(space: str, table: LatencyTable) -> None:
     frame = Frame()
-    objective = Objective(formula_of("mae", {}), table, frame)
+    objective = Objective(Entropy(), table, frame)
     found = find_space(space)
     for seed in range(3):
         spec = frame.detector(found.sample(random.Random(seed)))
@@ -59,7 +60,7 @@ def test_a_detector_with_its_own_neck_is_priced_with_it(table: LatencyTable) -> 
 def test_gene_tables_equal_the_objective(name: str, table: LatencyTable) -> None:
     space = SPACES[name]
     frame = Frame() if name.startswith("tinynas") else None
-    problem = GeneProblem(space, Objective(formula_of("mae", {}), table, frame, space.image_size), BUDGET)
+    problem = GeneProblem(space, Objective(Entropy(), table, frame, space.image_size), BUDGET)
     genes = problem.sample(candidate_keys(3, 0, 40))
     result = problem.evaluate(genes)
     for row, score, metrics in zip(genes[:12], result.score, result.metrics, strict=False):
@@ -85,7 +86,7 @@ def test_gene_tables_equal_the_objective(name: str, table: LatencyTable) -> None
 def test_formulas_equal_the_scorers(scorer: str, options: dict, table: LatencyTable) -> None:
     for name in ("tinynas_k1kx", "tinynas_k1kxk1"):
         space, frame = SPACES[name], Frame()
-        formula = formula_of(scorer, options, space.kind)
+        formula = find_scorer(scorer).formula(options)
         problem = GeneProblem(space, Objective(formula, table, frame), BUDGET)
         genes = problem.sample(candidate_keys(0, 0, 5))
         for row, score in zip(genes, problem.evaluate(genes).score, strict=True):
@@ -127,15 +128,13 @@ def test_unknown_metrics_are_refused() -> None:
 
 
 def test_level_weights_must_match_the_levels(table: LatencyTable) -> None:
-    problem = GeneProblem(
-        SPACES["tinynas_k1kx"], Objective(formula_of("mae", {"level_weights": [1, 2]}), table), BUDGET
-    )
+    problem = GeneProblem(SPACES["tinynas_k1kx"], Objective(Entropy((1, 2)), table), BUDGET)
     with pytest.raises(UserError, match="5 levels"):
         problem.evaluate(problem.initial())
 
 
 def test_a_narrower_space_gives_narrower_tables(table: LatencyTable) -> None:
     space = replace(SPACES["tinynas_k1kx"], channels=((32, 64), (64, 64), (64, 96), (128, 128), (256, 264)))
-    problem = GeneProblem(space, Objective(formula_of("mae", {}), table), BUDGET)
+    problem = GeneProblem(space, Objective(Entropy(), table), BUDGET)
     genes = problem.sample(candidate_keys(0, 0, 50))
     assert set(genes[:, 5].tolist()) == {64} and np.isfinite(problem.evaluate(genes).metrics).all()

@@ -1,0 +1,108 @@
+"""What an analytic score is: one formula over levels, which `nas.score` evaluates on one row and a search on thousands.
+
+A formula gives every part of a backbone (the stem, and each block) a gain, and makes scores of the gains summed up to
+each level's end, of the widths and map sides there, of the depths and of the costs.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nas.blocks.primitives import halved
+from nas.errors import UserError
+from nas.lowering import Operation, backbone_operations
+from nas.spec import Backbone, Residual, Spec, backbone_of, image_side
+
+Array = NDArray[np.float64]
+
+#: The three maps that a detector reads (strides 8, 16, 32), on a par; stem and stride 4 count through them alone.
+DETECTOR_LEVELS = (0.0, 0.0, 1.0, 1.0, 1.0)
+#: Leading depths of a chain that the official penalty for uneven depth leaves out, by the kind of its blocks.
+_UNCOUNTED = {"k1kxk1": 2, "kxkx": 1}
+
+
+@dataclass(frozen=True)
+class Linear:
+    """A score as a sum over parts: by level, what a gain counts and the logarithm of a width at the level's end; or a
+    metric of the whole network times `factor`."""
+
+    gains: tuple[float, ...] = ()
+    widths: tuple[float, ...] = ()
+    metric: str = ""
+    factor: float = 1.0
+
+
+class Formula(ABC):
+    """One analytic score with its options; a frozen dataclass derives from it.
+
+    sums_units: whether the gain of a block is a sum over its units, so that tables over pairs of widths hold it.
+    """
+
+    sums_units: ClassVar[bool] = False
+
+    def gain(self, operations: Sequence[Operation]) -> float:
+        """Gain of one part."""
+        return 0.0
+
+    @abstractmethod
+    def combine(
+        self, gains: Array, channels: Array, sides: Array, depths: Array, metrics: Mapping[str, Array]
+    ) -> Array:
+        """Scores (n,) of n backbones; raises UserError for level weights that do not fit the levels.
+
+        gains: up to each level's end (n, levels); channels: widths there (n, levels); sides: map sides there (levels,);
+        depths: those that `counted_depths` tells (n, blocks); metrics: costs of the whole network (n,) by name.
+        """
+
+    def linear(self) -> Linear | None:
+        """The score as a sum over parts, None where it is none."""
+        return None
+
+    def score(self, spec: Spec, image_size: int | None = None) -> float:
+        """The score of a backbone, or of a detector's backbone, at `image_size` pixels (its own, or 640)."""
+        backbone = backbone_of(spec)
+        return self.score_of_levels(backbone, *level_ends(backbone, self, image_side(spec, image_size)))
+
+    def score_of_levels(self, backbone: Backbone, gains: Array, channels: Array, sides: Array) -> float:
+        """The score from what `level_ends` tells of a backbone."""
+        depths = np.array([counted_depths(backbone)], dtype=np.float64)
+        return float(self.combine(gains[None], channels[None], sides, depths, {})[0])
+
+
+def level_ends(backbone: Backbone, formula: Formula, side: int) -> tuple[Array, Array, Array]:
+    """Gains up to the end of each level, widths and map sides there, of a backbone on an image of `side` pixels."""
+    size, width, gain = halved((side, side), backbone.stem.stride), backbone.stem.out, 0.0
+    groups = backbone_operations(backbone, side)
+    gain = formula.gain(groups[0])
+    ends = {0: (gain, width, min(size))}
+    for block, level, group in zip(backbone.blocks, backbone.levels, groups[1:], strict=True):
+        gain, size = gain + formula.gain(group), halved(size, block.stride)
+        ends[level] = (gain, block.out, min(size))
+    gains, channels, sides = np.array(list(ends.values()), dtype=np.float64).T
+    return gains, channels, sides
+
+
+def counted_depths(backbone: Backbone) -> list[int]:
+    """Depths of the residual blocks, without the first ones that the official penalty for uneven depth leaves out."""
+    blocks = [block for block in backbone.blocks if isinstance(block, Residual)]
+    return [block.depth for block in blocks][max((uncounted(block.kind) for block in blocks), default=0) :]
+
+
+def uncounted(kind: str) -> int:
+    """How many leading depths of blocks of a kind the official penalty leaves out."""
+    return _UNCOUNTED.get(kind, 0)
+
+
+def weighted(values: Array, weights: Sequence[float]) -> Array:
+    """Sum over levels (n, levels); raises UserError unless there is a weight for each."""
+    if values.shape[1] != len(weights):
+        raise UserError(
+            f"the backbone has {values.shape[1]} levels (the stem is the first), got {len(weights)} level weights"
+        )
+    return values @ np.asarray(weights, dtype=np.float64)
