@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nas.blocks.primitives import FORMS, in_form
+from nas.blocks.operation import FORMS, in_form
 from nas.cost.count import Counts, count_operations, count_spec
 from nas.errors import UserError
 from nas.lowering import Form, Operation, operations

@@ -6,7 +6,7 @@ import math
 from dataclasses import replace
 from typing import Literal
 
-from nas.blocks.primitives import divisible
+from nas.blocks.operation import divisible
 from nas.errors import SpecError
 from nas.spec import CSP, Backbone, Block, InvertedResidual, Residual, Stem
 

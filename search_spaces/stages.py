@@ -15,7 +15,7 @@ from typing import Annotated, Any
 
 from annotated_types import MinLen
 
-from nas.blocks.primitives import halved
+from nas.blocks.operation import halved
 from nas.errors import UserError
 from nas.lowering import block_operations
 from nas.options import Pixels, Width

@@ -21,13 +21,24 @@ from nas.augment.affine import (
     scaling,
     translation,
 )
-from nas.augment.colour import jitter_colour
 from nas.augment.mosaic import Tile, mosaic_tiles, moved_boxes, whole_tile
 from nas.augment.sada import apply_sada
 from nas.data.dataset import DetectionData
 from nas.data.decode import ImageSource
 from nas.data.sampler import Draw, companions
 from nas.options import CountOrNone, Rule, Share, check_object
+
+
+def jitter_colour(image: NDArray, rng: np.random.Generator, hue: float, saturation: float, value: float) -> NDArray:
+    """RGB (H, W, 3) with hue turned and saturation and value scaled by factors uniform in 1 +- the given shares."""
+    factors = 1 + rng.uniform(-1, 1, 3) * (hue, saturation, value)
+    levels = np.arange(256)
+    turned = (levels * factors[0]) % 180
+    rows = [turned, np.clip(levels * factors[1], 0, 255), np.clip(levels * factors[2], 0, 255)]
+    table = np.stack(rows, -1).astype(np.uint8)[None]
+    hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV)
+    return cv2.cvtColor(cv2.LUT(hsv, table), cv2.COLOR_HSV2RGB)
+
 
 FILL = 114
 #: From the smallest to the largest factor of a random scale.

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from nas.blocks.base import Block, Size, require_block, require_flag, require_positive
-from nas.blocks.operation import Operation
-from nas.blocks.primitives import SILU, convolution, halved, pointwise, split
+from nas.blocks.operation import SILU, Operation, convolution, halved, pointwise, split
 from nas.errors import SpecError
 
 #: Bottlenecks inside one C3k unit.

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from nas.blocks.base import Block, Size, require_block, require_choice, require_positive
-from nas.blocks.operation import Operation
-from nas.blocks.primitives import convolution, halved, pointwise
+from nas.blocks.operation import Operation, convolution, halved, pointwise
 from nas.blocks.residual import Residual
 from nas.errors import SpecError
 
@@ -24,7 +23,7 @@ class CSP(Block):
     backbone's activation (as the official models).
     """
 
-    module: ClassVar[str] = "nas.models.residual:CSPStage"
+    module: ClassVar[str] = "nas.models.stages:CSPStage"
     spp_inside: ClassVar[bool] = True
     list_name: ClassVar[str] = "csp_stage"
 

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from nas.blocks.base import MOST, Block, Size, require_block, require_choice, require_positive
-from nas.blocks.operation import Operation
-from nas.blocks.primitives import SILU, convolution, halved, pointwise, pooling, split
+from nas.blocks.operation import SILU, Operation, convolution, halved, pointwise, pooling, split
 from nas.errors import SpecError
 
 DownKind = Literal["conv", "aconv", "adown"]

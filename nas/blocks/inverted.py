@@ -7,15 +7,14 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from nas.blocks.base import Block, Size, require_block, require_flag, require_positive, second_unit
-from nas.blocks.operation import Operation, Role
-from nas.blocks.primitives import convolution, halved, pointwise
+from nas.blocks.operation import Operation, Role, convolution, halved, pointwise
 
 
 @dataclass(frozen=True, slots=True)
 class InvertedResidual(Block):
     """`depth` inverted bottlenecks (1x1 to `hidden`, depthwise, 1x1) of the DAMO-YOLO nano models."""
 
-    module: ClassVar[str] = "nas.models.inverted:InvertedStage"
+    module: ClassVar[str] = "nas.models.stages:InvertedStage"
     spp_inside: ClassVar[bool] = True
     nano_start: ClassVar[bool] = True
 

@@ -1,10 +1,12 @@
-"""One kernel-sized piece of a network: what counters count, tables price, scorers read and profilers time."""
+"""One kernel-sized piece of a network: what counters count, tables price, scorers read; and those that every block is made of."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass, field, replace
+from typing import Literal, get_args
+
+from nas.errors import SpecError
 
 Role = Literal["stem", "main", "skip", "se", "spp", "neck", "head"]
 
@@ -92,3 +94,129 @@ class Operation:
 def main_convolutions(operations: Iterable[Operation]) -> list[Operation]:
     """Stem and main-path convolutions of the deployed form: no projection, squeeze-excite, pyramid or parallel branch."""
     return [op for op in operations if op.kind in CONVOLUTIONS and op.role in ("stem", "main") and not op.branch]
+
+
+Form = Literal["train", "merged", "folded"]
+FORMS: tuple[str, ...] = get_args(Form)
+
+SILU = "silu"
+
+
+def divisible(value: float) -> int:
+    """Channels rounded to a multiple of 8, at least 8 and at least 90 % of the value (damo-yolo `make_divisible`)."""
+    rounded = max(8, 8 * int((value + 4) // 8))
+    return rounded + 8 if rounded < 0.9 * value else rounded
+
+
+def convolution(
+    in_channels: int,
+    out_channels: int,
+    size: tuple[int, int],
+    kernel: int = 1,
+    stride: int = 1,
+    groups: int = 1,
+    activation: str = "none",
+    *,
+    norm: bool = True,
+    bias: bool = False,
+    fused_add: bool = False,
+    rep: bool = False,
+    role: Role = "main",
+    unit: int = -1,
+) -> tuple[Operation, ...]:
+    """A "same"-padded convolution on a map of `size` (height, width); with `rep`, its parallel 1x1 branch too."""
+    height, width = size
+    dense = Operation(
+        kind="conv",
+        in_channels=in_channels,
+        out_channels=out_channels,
+        height=-(-height // stride),
+        width=-(-width // stride),
+        in_height=height,
+        in_width=width,
+        kernel=kernel,
+        stride=stride,
+        groups=groups,
+        activation=activation,
+        fused_add=fused_add,
+        norm=norm,
+        bias=bias,
+        role=role,
+        unit=unit,
+    )
+    if not rep:
+        return (dense,)
+    return (dense, replace(dense, kernel=1, activation="none", fused_add=False, branch="rep"))
+
+
+def pooling(
+    kind: str, channels: int, size: tuple[int, int], kernel: int, stride: int = 1, role: Role = "main"
+) -> Operation:
+    """Max or average pooling that keeps (stride 1) or halves (stride 2) the map."""
+    height, width = size
+    return Operation(
+        kind, channels, channels, -(-height // stride), -(-width // stride), height, width, kernel, stride, role=role
+    )
+
+
+def pointwise(kind: str, in_channels: int, out_channels: int, size: tuple[int, int], role: Role = "main") -> Operation:
+    """An operation that keeps the map's size: add, concat, softmax, mul ..."""
+    height, width = size
+    return Operation(kind, in_channels, out_channels, height, width, height, width, role=role)
+
+
+def split(channels: int, size: tuple[int, int]) -> Operation:
+    """The copy that cuts a map in halves."""
+    return pointwise("slice", channels, channels, size)
+
+
+def upsampling(channels: int, size: tuple[int, int], role: Role = "neck") -> Operation:
+    """Nearest-neighbour doubling of a map of `size`."""
+    height, width = size
+    return Operation("upsample", channels, channels, 2 * height, 2 * width, height, width, role=role)
+
+
+def halved(size: tuple[int, int], stride: int) -> tuple[int, int]:
+    """The map after a "same"-padded stride."""
+    return -(-size[0] // stride), -(-size[1] // stride)
+
+
+def spp_operations(channels: int, size: tuple[int, int]) -> list[Operation]:
+    """1x1 to half, three parallel max-pools beside it, 1x1 back; always SiLU, as the official models."""
+    half = channels // 2
+    return [
+        *convolution(channels, half, size, activation=SILU, role="spp"),
+        *(pooling("maxpool", half, size, kernel, role="spp") for kernel in (5, 9, 13)),
+        pointwise("concat", 4 * half, 4 * half, size, role="spp"),
+        *convolution(4 * half, channels, size, activation=SILU, role="spp"),
+    ]
+
+
+def chained_operations(channels: int, hidden: int, out: int, size: tuple[int, int]) -> list[Operation]:
+    """SPPF and SPPELAN: 1x1 to `hidden`, three chained 5x5 max-pools, 1x1 on the four maps; SiLU."""
+    return [
+        *convolution(channels, hidden, size, activation=SILU, role="spp"),
+        *(pooling("maxpool", hidden, size, 5, role="spp") for _ in range(3)),
+        pointwise("concat", 4 * hidden, 4 * hidden, size, role="spp"),
+        *convolution(4 * hidden, out, size, activation=SILU, role="spp"),
+    ]
+
+
+def in_form(operations: Iterable[Operation], form: Form) -> tuple[Operation, ...]:
+    """Training-form operations as `train`, `merged` (branches summed into one biased convolution) or `folded` (BN too).
+
+    Raises SpecError for another form.
+    """
+    if form not in FORMS:
+        raise SpecError(f"unknown form {form!r}; known: {', '.join(FORMS)}")
+    if form == "train":
+        return tuple(operations)
+    result: list[Operation] = []
+    for operation in operations:
+        if operation.branch:
+            result[-1] = replace(result[-1], norm=False, bias=True)
+            continue
+        if form == "folded" and operation.norm:
+            operation = replace(operation, norm=False, bias=True)
+        result.append(operation)
+    return tuple(result)

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from nas.blocks.base import Block, Size, require_block, require_choice, require_positive, second_unit
-from nas.blocks.operation import Operation
-from nas.blocks.primitives import convolution, halved, pointwise, pooling
+from nas.blocks.operation import Operation, convolution, halved, pointwise, pooling
 
 ResidualKind = Literal["k1kx", "kxkx", "k1kxk1", "k1dwk1", "k1dwsek1"]
 
@@ -20,7 +19,7 @@ LAYERS_PER_UNIT = {"k1kx": 2, "kxkx": 2, "k1kxk1": 3, "k1dwk1": 3, "k1dwsek1": 3
 class Plain(Block):
     """One convolution with BN and activation (the closing 1x1 of the MobileNet-like published nets)."""
 
-    module: ClassVar[str] = "nas.models.residual:PlainStage"
+    module: ClassVar[str] = "nas.models.stages:PlainStage"
 
     out: int
     kernel: int = 1
@@ -46,7 +45,7 @@ class Residual(Block):
     `shortcut="stride1"` is DAMO-YOLO (no shortcut at all at stride 2).
     """
 
-    module: ClassVar[str] = "nas.models.residual:ResidualStage"
+    module: ClassVar[str] = "nas.models.stages:ResidualStage"
     spp_inside: ClassVar[bool] = True
 
     kind: ResidualKind

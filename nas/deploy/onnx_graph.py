@@ -1,4 +1,4 @@
-"""A detector as an ONNX graph."""
+"""A detector as an ONNX graph, with NMS behind it where asked."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
+import onnx
 import torch
 from annotated_types import Ge, Le
-from onnx import helper
+from onnx import TensorProto, helper
 from torch import nn
 
-from nas.deploy.metadata import KEY, Metadata
+from nas.deploy.runtime import KEY, Metadata
 from nas.errors import UserError
 from nas.options import check_value
 
@@ -115,3 +116,87 @@ def write(graph: Any, path: str | Path) -> Path:
     from nas.files import write_atomic
 
     return write_atomic(path, graph.SerializeToString())
+
+
+def append_nms(graph: Any, score_threshold: float, iou_threshold: float, max_detections: int) -> Any:
+    """The graph with class-aware NMS behind it, of standard operators.
+
+    Outputs `scores` (B, K), `boxes` (B, K, 4), `labels` (B, K) int64, best first, K = `max_detections`; missing rows
+    have score 0 and label -1. The selection is that of `postprocess` (whose `max_candidates` does not apply here).
+    """
+    inner = copy.deepcopy(graph)
+    _rename(inner, {"scores": "all_scores", "boxes": "all_boxes"})
+    body = inner.graph
+    batch = body.input[0].type.tensor_type.shape.dim[0]
+
+    def constant(name: str, value: Any, kind: int, shape: tuple[int, ...] = ()) -> str:
+        body.initializer.append(helper.make_tensor(f"nms_{name}", kind, shape, value if shape else [value]))
+        return f"nms_{name}"
+
+    def add(kind: str, inputs: list[str], output: str, **attributes: Any) -> str:
+        body.node.append(helper.make_node(kind, inputs, [output], f"nms_{output}", **attributes))
+        return output
+
+    def integers(name: str, *values: int) -> str:
+        return constant(name, values, TensorProto.INT64, (len(values),))
+
+    zero, one, two = integers("zero", 0), integers("one", 1), integers("two", 2)
+    limit = integers("limit", max_detections)
+    by_class = add("Transpose", ["all_scores"], "by_class", perm=[0, 2, 1])
+    threshold = constant("iou", iou_threshold, TensorProto.FLOAT)
+    lowest = constant("score", score_threshold, TensorProto.FLOAT)
+    chosen = add(
+        "NonMaxSuppression", ["all_boxes", by_class, limit, threshold, lowest], "chosen"
+    )  # image, class, prior
+    # Best first, then image by image: the key of the second sort has no equals, whose order runtimes may change.
+    values = add("GatherND", [by_class, chosen], "values")
+    total = add("Shape", [values], "total")
+    body.node.append(helper.make_node("TopK", [values, total], ["sorted_values", "order"], "nms_rank", axis=0))
+    ones = add("Expand", [one, total], "ones")
+    number = add("CumSum", [ones, constant("axis", 0, TensorProto.INT64)], "number", exclusive=1)
+    image = add("Squeeze", [add("Slice", [chosen, zero, one, one], "image_column"), one], "image_of")
+    ranked = add("Mul", [add("Gather", [image, "order"], "ranked_image"), total], "image_key")
+    key = add("Add", [ranked, number], "key")
+    body.node.append(helper.make_node("TopK", [key, total], ["sorted_key", "grouping"], "nms_group", axis=0, largest=0))
+    rows = add("Gather", [chosen, add("Gather", ["order", "grouping"], "final")], "rows", axis=0)
+    value = add("Gather", ["sorted_values", "grouping"], "value")
+    image = add("Gather", ["ranked_image", "grouping"], "image")
+    # The place of each row inside its image: its number less the number of rows of the images before.
+    images = add("Slice", [add("Shape", ["all_boxes"], "box_shape"), zero, one], "image_count")
+    counts = add("ConstantOfShape", [images], "no_counts", value=helper.make_tensor("z", TensorProto.INT64, [1], [0]))
+    counts = add("ScatterElements", [counts, image, ones], "counts", reduction="add")
+    before = add("CumSum", [counts, "nms_axis"], "before", exclusive=1)
+    place = add("Sub", [number, add("Gather", [before, image], "offset")], "place")
+    inside = add("Less", [place, limit], "inside")
+    keep = [add("Compress", [name, inside], f"{name}_kept", axis=0) for name in (rows, value, image, place)]
+    target = add("Concat", [add("Unsqueeze", [keep[2], one], "u"), add("Unsqueeze", [keep[3], one], "v")], "at", axis=1)
+    shape = add("Concat", [images, limit], "out_shape", axis=0)
+    label = add("Squeeze", [add("Slice", [keep[0], one, two, one], "label_column"), one], "label")
+    prior = add("Slice", [keep[0], two, integers("three", 3), one], "prior_column")
+    where = add("Concat", [add("Unsqueeze", [keep[2], one], "w"), prior], "where", axis=1)
+    corners = add("GatherND", ["all_boxes", where], "corners")
+    empty = add("ConstantOfShape", [shape], "no_scores", value=helper.make_tensor("z", TensorProto.FLOAT, [1], [0.0]))
+    add("ScatterND", [empty, target, keep[1]], "scores")
+    add("ScatterND", [add("Expand", [integers("minus", -1), shape], "no_labels"), target, label], "labels")
+    wide = add("Concat", [shape, integers("four", 4)], "box_out_shape", axis=0)
+    empty = add("ConstantOfShape", [wide], "no_boxes", value=helper.make_tensor("z", TensorProto.FLOAT, [1], [0.0]))
+    add("ScatterND", [empty, target, corners], "boxes")
+    size = batch.dim_param or batch.dim_value
+    del body.output[:]
+    body.output.extend(
+        helper.make_tensor_value_info(name, kind, [size, max_detections, *extra])
+        for name, kind, extra in (
+            ("scores", TensorProto.FLOAT, []),
+            ("boxes", TensorProto.FLOAT, [4]),
+            ("labels", TensorProto.INT64, []),
+        )
+    )
+    onnx.checker.check_model(inner)
+    return inner
+
+
+def _rename(graph: Any, names: dict[str, str]) -> None:
+    for node in graph.graph.node:
+        for field in (node.input, node.output):
+            for index, name in enumerate(field):
+                field[index] = names.get(name, name)

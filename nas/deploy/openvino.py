@@ -7,8 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from nas.deploy.metadata import KEY, Metadata
-from nas.deploy.runtime import import_openvino
+from nas.deploy.runtime import KEY, Metadata, import_openvino
 from nas.errors import UserError
 
 

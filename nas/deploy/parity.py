@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from nas.inference.postprocess import Detections, postprocess
-from nas.loss.boxes import pairwise_iou
+from nas.loss.terms import pairwise_iou
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,9 @@ from typing import Annotated, Any
 
 import numpy as np
 
-from nas.deploy.metadata import Metadata
 from nas.deploy.onnx_graph import DEFAULT_OPSET, HALF_SCALES_OPSET, Opset, export_onnx, set_metadata, write
 from nas.deploy.parity import TOLERANCES, Agreement, median_milliseconds, verify
-from nas.deploy.runtime import Runtime, load_runtime
+from nas.deploy.runtime import Metadata, Runtime, load_runtime
 from nas.errors import UserError
 from nas.inference.frames import open_frames
 from nas.inference.predictor import fit_into
@@ -141,13 +140,13 @@ def deployed_graph(
     opset = max(settings.opset, HALF_SCALES_OPSET) if tensorrt and int8 else settings.opset
     graph = export_onnx(fused, side, opset, None if tensorrt else settings.batch)
     if int8:
-        from nas.deploy.quantize import quantise
+        from nas.deploy.precision import quantise
 
         say("calibrating")
         calibration = pictures[: settings.calibration_images]
         graph = quantise(graph, calibration, settings.keep_float, settings.calibration, tensorrt)
     if tensorrt and settings.precision != "fp32" or settings.precision == "fp16" and settings.format != "openvino":
-        from nas.deploy.half import to_half
+        from nas.deploy.precision import to_half
 
         graph = to_half(graph)
     return graph
@@ -164,7 +163,7 @@ def _write(graph: Any, path: Path, metadata: Metadata, settings: ExportSettings)
         export_tensorrt(graph, path, metadata, settings.batch or 1)
     else:
         if metadata.nms:
-            from nas.deploy.onnx_nms import append_nms
+            from nas.deploy.onnx_graph import append_nms
 
             graph = append_nms(graph, settings.score_threshold, settings.iou_threshold, settings.max_detections)
         set_metadata(graph, metadata)

@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from nas.deploy.metadata import Metadata, read_metadata
-from nas.deploy.runtime import Runtime
+from nas.deploy.runtime import Metadata, Runtime, read_metadata
 from nas.errors import UserError
 from nas.files import write_atomic
 

@@ -11,16 +11,14 @@ import torch
 from annotated_types import Ge, Lt
 from torch import Tensor
 
-from nas.loss.assignment.atss import ATSS
-from nas.loss.assignment.ota import OTA, sim_ota
-from nas.loss.assignment.tal import TAL
-from nas.loss.assignment.targets import Assignment, Targets
-from nas.loss.boxes import OverlapKind, overlap
+from nas.loss.assignment import ATSS, OTA, TAL, Assignment, Targets, sim_ota
 from nas.loss.distributed import mean_over_processes, world_size
-from nas.loss.masks import places
 from nas.loss.terms import (
+    OverlapKind,
     binary_cross_entropy,
     distribution_focal_loss,
+    overlap,
+    places,
     quality_focal_loss,
     side_distances,
 )

@@ -7,8 +7,7 @@ from functools import lru_cache
 from typing import Literal
 
 from nas.blocks.inverted import inverted_unit
-from nas.blocks.operation import Operation
-from nas.blocks.primitives import convolution, divisible, halved, pointwise, upsampling
+from nas.blocks.operation import Operation, convolution, divisible, halved, pointwise, upsampling
 from nas.errors import SpecError
 from nas.lowering.fusion import LATE_SUM
 from nas.spec import NeckSpec

@@ -1,16 +1,51 @@
-"""Operations of stems, blocks, backbones and whole detectors; each block is lowered once per input and remembered."""
+"""Whole networks: backbone, neck and head as one list of operations, memoised block by block."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import lru_cache
 
-from nas.blocks import Block, Operation
+from nas.blocks import Block
 from nas.blocks.base import Size
-from nas.blocks.primitives import Form, chained_operations, convolution, halved, in_form, spp_operations
+from nas.blocks.operation import (
+    Form,
+    Operation,
+    chained_operations,
+    convolution,
+    halved,
+    in_form,
+    pointwise,
+    spp_operations,
+)
 from nas.errors import SpecError
-from nas.lowering.head import head_operations
 from nas.lowering.neck import neck_operations
 from nas.spec import Backbone, DetectorSpec, HeadSpec, NeckSpec, Spec, Stem, image_side
+
+
+def head_operations(
+    head: HeadSpec, channels: tuple[int, ...], sizes: tuple[tuple[int, int], ...], activation: str
+) -> list[Operation]:
+    """Per level: `stacked` 3x3 layers, the two projections, softmax over the bins; then the shared decoding.
+
+    Reshapes and transposes are free: engines write the concatenated rows in the final layout.
+    """
+    bins = head.reg_max + 1
+    result: list[Operation] = []
+    for width, size in zip(channels, sizes, strict=True):
+        for _ in range(head.stacked):
+            result += convolution(width, width, size, 3, activation=activation, role="head")
+        for out, scalars, kind in ((head.num_classes, 0, "sigmoid"), (4 * bins, 1, "none")):
+            (projection,) = convolution(
+                width, out, size, head.kernel, activation=kind, norm=False, bias=True, role="head"
+            )
+            result.append(replace(projection, scalars=scalars))
+        result.append(pointwise("softmax", 4 * bins, 4 * bins, size, role="head"))
+    cells = (sum(height * width for height, width in sizes), 1)
+    result.append(pointwise("concat", head.num_classes, head.num_classes, cells, role="head"))
+    result.append(pointwise("concat", 4 * bins, 4 * bins, cells, role="head"))
+    result.append(pointwise("integral", 4 * bins, 4, cells, role="head"))
+    result.append(pointwise("elementwise", 4, 4, cells, role="head"))
+    return result
 
 
 @lru_cache(maxsize=4096)

@@ -19,8 +19,7 @@ from torch.utils._pytree import tree_leaves
 
 from nas.blocks.operation import Operation
 from nas.errors import UserError
-from nas.lowering.fusion import Node, Shape, fuse_graph
-from nas.lowering.liveness import peak_values
+from nas.lowering.fusion import Node, Shape, fuse_graph, peak_values
 from nas.measure.primitives import CONSTANTS, KINDS, VIEWS
 
 

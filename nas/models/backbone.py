@@ -66,9 +66,9 @@ def build_pyramid(kind: str, channels: int) -> nn.Module | None:
         return None
     if kind == "spp":
         return SPP(channels)
-    from nas.models.baselines import blocks
+    from nas.models.baselines.conv import SPPELAN, SPPF
 
-    return blocks.SPPF(channels, channels) if kind == "sppf" else blocks.SPPELAN(channels, channels, channels // 2)
+    return SPPF(channels, channels) if kind == "sppf" else SPPELAN(channels, channels, channels // 2)
 
 
 def _start_nano(module: nn.Module) -> None:

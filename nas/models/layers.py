@@ -6,7 +6,7 @@ Child names follow the official DAMO-YOLO modules, so that official weights load
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import cast
+from typing import ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -92,11 +92,44 @@ class ConvNormAct(nn.Module):
         return self.act(self.conv(x))
 
 
-class RepConv(nn.Module):
-    """A k x k convolution trained with a parallel 1x1 (each with BatchNorm, never an identity branch), deployed as one.
+class Branches(nn.Module):
+    """Parallel convolutions with BatchNorm and their activation, trained as a sum and deployed as one convolution.
 
-    `merge()` replaces both branches by the equal biased convolution `rbr_reparam`.
+    A family names its `branches`, the largest kernel first, and the `merged` convolution as the official files do.
     """
+
+    branches: ClassVar[tuple[str, ...]] = ("rbr_dense", "rbr_1x1")
+    merged: ClassVar[str] = "rbr_reparam"
+    act: nn.Module
+
+    def forward(self, x: Tensor) -> Tensor:
+        if hasattr(self, self.merged):
+            return self.act(getattr(self, self.merged)(x))
+        first, *others = [getattr(self, name)(x) for name in self.branches if getattr(self, name) is not None]
+        for other in others:
+            first = first + other
+        return self.act(first)
+
+    @torch.no_grad()
+    def merge(self) -> None:
+        """Replace the branches by the equal biased convolution, in place; a second call does nothing."""
+        if hasattr(self, self.merged):
+            return
+        whole, *others = [self.branch(name) for name in self.branches if getattr(self, name) is not None]
+        for other in others:
+            add_branch(whole, other)
+        setattr(self, self.merged, whole)
+        for name in self.branches:
+            delattr(self, name)
+
+    def branch(self, name: str) -> nn.Conv2d:
+        """The biased convolution that equals one branch."""
+        unit = getattr(self, name)
+        return folded(unit.conv, unit.bn)
+
+
+class RepConv(Branches):
+    """A k x k convolution beside a parallel 1x1, never an identity."""
 
     def __init__(
         self,
@@ -111,22 +144,6 @@ class RepConv(nn.Module):
         self.rbr_dense = ConvBNAct(in_channels, out_channels, kernel, stride, "none", groups)
         self.rbr_1x1 = ConvBNAct(in_channels, out_channels, 1, stride, "none", groups)
         self.act = activation_layer(activation)
-
-    def forward(self, x: Tensor) -> Tensor:
-        merged = getattr(self, "rbr_reparam", None)
-        return self.act(self.rbr_dense(x) + self.rbr_1x1(x) if merged is None else merged(x))
-
-    def merge(self) -> None:
-        """Sum the branches into `rbr_reparam`, in place; a second call does nothing."""
-        if hasattr(self, "rbr_reparam"):
-            return
-        merged = folded(self.rbr_dense.conv, self.rbr_dense.bn)
-        point = folded(self.rbr_1x1.conv, self.rbr_1x1.bn)
-        side = merged.kernel_size[0] // 2
-        merged.weight.data += functional.pad(point.weight.data, (side, side, side, side))
-        cast(Tensor, merged.bias).data += cast(Tensor, point.bias).data
-        self.rbr_reparam = merged
-        del self.rbr_dense, self.rbr_1x1
 
 
 class Focus(nn.Module):
@@ -193,8 +210,11 @@ class UnitList(nn.Module):
 
 
 @torch.no_grad()
-def folded(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> nn.Conv2d:
-    """The biased convolution that equals `norm(conv(x))` in eval mode: W g, b - m g with g = gamma / sqrt(v + eps)."""
+def folded(conv: nn.Conv2d, norm: nn.Module) -> nn.Conv2d:
+    """The biased convolution that equals `norm(conv(x))` in eval mode: W g, b - m g with g = gamma / sqrt(v + eps).
+
+    `norm` is a BatchNorm, trainable or frozen.
+    """
     result = nn.utils.skip_init(
         nn.Conv2d,
         conv.in_channels,
@@ -207,26 +227,29 @@ def folded(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> nn.Conv2d:
         device=conv.weight.device,
         dtype=conv.weight.dtype,
     )
-    mean, variance = cast(Tensor, norm.running_mean), cast(Tensor, norm.running_var)
-    gain = norm.weight * (variance + norm.eps).rsqrt()
-    bias = norm.bias - mean * gain
+    gamma, beta, mean, variance = (
+        cast(Tensor, getattr(norm, name)) for name in ("weight", "bias", "running_mean", "running_var")
+    )
+    gain = gamma * (variance + getattr(norm, "eps", 1e-5)).rsqrt()
+    bias = beta - mean * gain
     result.weight.copy_(conv.weight * gain.reshape(-1, 1, 1, 1))
     cast(Tensor, result.bias).copy_(bias if conv.bias is None else bias + conv.bias * gain)
     return result
 
 
+@torch.no_grad()
+def add_branch(whole: nn.Conv2d, branch: nn.Conv2d) -> None:
+    """Add a parallel biased convolution of the same or a smaller odd kernel to a biased one, in place."""
+    side = (whole.kernel_size[0] - branch.kernel_size[0]) // 2
+    whole.weight += functional.pad(branch.weight, (side, side, side, side))
+    whole.bias += branch.bias  # type: ignore[operator]
+
+
 def merge_branches(model: nn.Module) -> None:
     """Merge every re-parameterised convolution of a model, in place."""
-    modules = list(model.modules())
-    for module in modules:
-        if isinstance(module, RepConv):
+    for module in list(model.modules()):
+        if isinstance(module, Branches):
             module.merge()
-    if any(type(module).__module__.startswith("nas.models.baselines.") for module in modules):
-        from nas.models.baselines.conv import RepConv as HandDrawn
-
-        for module in modules:
-            if isinstance(module, HandDrawn):
-                module.fuse()
 
 
 def fold_batch_norms(model: nn.Module) -> None:

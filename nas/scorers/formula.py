@@ -14,7 +14,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from nas.blocks.primitives import halved
+from nas.blocks.operation import halved
 from nas.errors import UserError
 from nas.lowering import Operation, backbone_operations
 from nas.spec import Backbone, Residual, Spec, backbone_of, image_side

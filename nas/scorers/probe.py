@@ -7,8 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nas.errors import UserError
-from nas.models.inverted import InvertedUnit
-from nas.models.residual import ResidualUnit
+from nas.models.stages import InvertedUnit, ResidualUnit
 
 #: Classes of the stand-in task where a network has no classifier of its own.
 CLASSES = 10

@@ -102,7 +102,7 @@ def _cell(text: str, accuracy: dict[str, float]) -> Subject:
     cell = nasbench201.Cell.parse(text)
 
     def build() -> Any:
-        from nas.models.nasbench201 import CellNetwork
+        from nas.models.nasbench import CellNetwork
 
         return CellNetwork(cell.edges)
 
@@ -118,7 +118,7 @@ def _macro(text: str, accuracy: dict[str, float]) -> Subject:
     net = nasbench_macro.MacroNet.parse(text)
 
     def build() -> Any:
-        from nas.models.nasbench_macro import MacroNetwork
+        from nas.models.nasbench import MacroNetwork
 
         return MacroNetwork(net.choices)
 

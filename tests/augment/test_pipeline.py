@@ -23,9 +23,8 @@ from nas.augment.affine import (
     scaling,
     translation,
 )
-from nas.augment.colour import jitter_colour
 from nas.augment.mosaic import Tile, mosaic_tiles, moved_boxes
-from nas.augment.pipeline import Augmentation, Augmenter
+from nas.augment.pipeline import Augmentation, Augmenter, jitter_colour
 from nas.augment.sada import POLICY, apply_sada
 from nas.data.dataset import DetectionData, Record
 from nas.data.decode import ImageSource, decode

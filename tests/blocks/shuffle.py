@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from nas.blocks import Block, Operation
 from nas.blocks.base import Size, require_block
-from nas.blocks.primitives import convolution, halved, pointwise
+from nas.blocks.operation import convolution, halved, pointwise
 
 
 @dataclass(frozen=True, slots=True)

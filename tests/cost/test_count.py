@@ -8,7 +8,7 @@ import pytest
 from torch import nn
 
 import nas
-from nas.blocks.primitives import FORMS
+from nas.blocks.operation import FORMS
 from nas.cost.count import count_spec, effectiveness
 from nas.errors import UserError
 from nas.spec import Backbone, Plain, Residual, Stem

@@ -22,7 +22,7 @@ from nas.data.formats.yolo import yolo_classes
 from nas.data.problems import Problem
 from nas.data.sources import load_splits
 from nas.errors import UserError
-from nas.inference.results import ResultIds
+from nas.inference.run import ResultIds
 from nas.inference.scoring import Found, score_detections
 
 OUTLINE = [1, 1, 9, 1, 5, 9]

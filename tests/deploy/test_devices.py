@@ -10,8 +10,8 @@ import pytest
 
 import nas
 from nas.deploy import runtime as runtimes
-from nas.deploy.metadata import Metadata
 from nas.deploy.onnx_graph import export_onnx, set_metadata, write
+from nas.deploy.runtime import Metadata
 from nas.errors import UserError
 from nas.models.baselines import build_baseline
 

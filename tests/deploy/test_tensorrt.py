@@ -15,10 +15,10 @@ import pytest
 import torch
 from onnx import TensorProto
 
-from nas.deploy.metadata import Metadata
 from nas.deploy.onnx_graph import decoding_nodes
 from nas.deploy.parity import TOLERANCES, verify
 from nas.deploy.pipeline import ExportSettings, deployed_graph
+from nas.deploy.runtime import Metadata
 from nas.deploy.tensorrt import TensorRtRuntime, build_plan, export_tensorrt
 from nas.errors import UserError
 from nas.frame import Frame

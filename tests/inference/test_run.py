@@ -15,8 +15,7 @@ from nas.detector import Detector
 from nas.errors import UserError
 from nas.inference.drawing import draw
 from nas.inference.predictor import Prediction
-from nas.inference.results import ResultIds
-from nas.inference.run import predict_into
+from nas.inference.run import ResultIds, predict_into
 from nas.models.detector import build_detector
 from nas.spec import Backbone, DetectorSpec, HeadSpec, InvertedResidual, NeckSpec, Stem
 

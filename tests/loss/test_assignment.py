@@ -6,10 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from nas.loss.assignment import pad_targets
-from nas.loss.assignment.atss import ATSS
-from nas.loss.assignment.ota import OTA, sim_ota
-from nas.loss.assignment.tal import TAL
+from nas.loss.assignment import ATSS, OTA, TAL, pad_targets, sim_ota
 
 ASSIGNERS = {"align_ota": OTA(), "report": OTA(power=1.0, iou_cost="linear"), "sim_ota": sim_ota(), "atss": ATSS()} | {
     "tal": TAL(),

@@ -8,9 +8,8 @@ import torch
 
 from nas.errors import UserError
 from nas.loss.assignment import pad_targets
-from nas.loss.boxes import overlap, pairwise_iou
 from nas.loss.detection import DetectionLoss, LossOptions, task_aligned
-from nas.loss.terms import distribution_focal_loss, quality_focal_loss
+from nas.loss.terms import distribution_focal_loss, overlap, pairwise_iou, quality_focal_loss
 from nas.models.raw import RawPrediction
 
 

@@ -7,13 +7,14 @@ from collections.abc import Iterable
 
 import pytest
 import torch
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from nas.lowering import Operation, block_operations
 from nas.lowering import operations as lowered
 from nas.measure.trace import trace_operations
 from nas.models.backbone import BackboneModule
-from nas.models.baselines.blocks import fuse_units
+from nas.models.layers import fold_batch_norms, merge_branches
 from nas.spec import C2PSA, GELAN, Backbone, C3k2
 from search_spaces import load_published
 
@@ -27,6 +28,11 @@ CASES = [
 ]
 
 
+def fused(module: nn.Module) -> None:
+    merge_branches(module)
+    fold_batch_norms(module)
+
+
 def parameters(operation: Operation) -> int:
     return operation.weights + operation.out_channels * (2 * operation.norm + operation.bias)
 
@@ -37,7 +43,7 @@ def test_counts_equal_the_module(block, channels) -> None:
         module = block.build(channels, "silu", False).eval()
         for form in ("train", "folded"):
             if form == "folded":
-                module.fuse()
+                fused(module)
             with FlopCounterMode(display=False) as counter, torch.no_grad():
                 out = module(torch.zeros(1, channels, 40, 24))
             operations = block_operations(block, channels, 40, 24, form=form)
@@ -60,7 +66,7 @@ def test_lowering_equals_the_traced_module(name: str) -> None:
     spec = load_published(name)
     assert isinstance(spec, Backbone)
     module = BackboneModule(spec).eval()
-    fuse_units(module)
+    fused(module)
     assert described(trace_operations(module, 256)) == described(lowered(spec, "folded", 256))
 
 
@@ -73,7 +79,7 @@ def test_fusing_keeps_the_function() -> None:
         x = torch.randn(1, channels, 32, 32)
         with torch.no_grad():
             before = module(x)
-            module.fuse()
+            fused(module)
             torch.testing.assert_close(module(x), before, rtol=1e-4, atol=1e-5)
 
 

@@ -7,8 +7,7 @@ import random
 import torch
 from torch import nn
 
-from nas.models.nasbench201 import CellNetwork
-from nas.models.nasbench_macro import MacroNetwork
+from nas.models.nasbench import CellNetwork, MacroNetwork
 from search_spaces import nasbench201, nasbench_macro
 
 

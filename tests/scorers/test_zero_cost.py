@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from nas.errors import UserError
 from nas.models.backbone import BackboneModule
-from nas.models.nasbench201 import CellNetwork
+from nas.models.nasbench import CellNetwork
 from nas.scorers.activation import jacov, meco, naswot, zen
 from nas.scorers.aznas import aznas_measures, largest_singular_value, spectrum_entropy
 from nas.scorers.gradient import first_order, fisher, grad_norm, grasp, snip, synflow, zico

@@ -9,9 +9,8 @@ import torch
 
 from nas.errors import UserError
 from nas.inference.postprocess import postprocess
-from nas.loss import masks as selection
-from nas.loss.assignment import pad_targets, tal
-from nas.loss.assignment.tal import TAL
+from nas.loss import assignment, terms
+from nas.loss.assignment import TAL, pad_targets
 from nas.loss.detection import DetectionLoss, LossOptions, task_aligned
 from nas.models.raw import RawPrediction
 from nas.training import loss_guard, validation
@@ -24,7 +23,7 @@ def masked(monkeypatch):
     """Call it, and masks are no longer counted: the forms of a GPU."""
 
     def switch():
-        for module in (selection, tal):
+        for module in (assignment, terms):
             monkeypatch.setattr(module, "counting_waits", lambda device: True)
 
     return switch

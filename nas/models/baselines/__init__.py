@@ -1,5 +1,98 @@
-"""Hand-drawn detectors, built from their published descriptions: what a searched backbone is compared with."""
+"""Hand-drawn detectors, built from their published descriptions: what a searched backbone is compared with.
 
-from nas.models.baselines.catalog import BASELINES, build_baseline, canonical_name
+Here they are by name: canonical names, official spellings as aliases, and their construction.
+"""
 
-__all__ = ["BASELINES", "build_baseline", "canonical_name"]
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from torch import nn
+
+from nas.errors import UserError
+from nas.models.baselines.graph import BaselineDetector
+from nas.models.baselines.yolo import SIZES, yolo_graph
+from nas.models.baselines.yolov7 import yolov7_graph
+from nas.models.baselines.yolov9 import yolov9_graph
+from nas.models.classes import class_names
+from nas.spec import require_side
+
+YOLOV9_SIZES = ("t", "s", "m", "c", "e")
+RTDETR_SIZES = ("s", "m", "l", "x")
+
+#: Canonical names. yolov9*: as published; `-u`: with the Ultralytics head; `-pgi`: with the auxiliary training branch;
+#: yolov9t-repo: T with the class width of its repository's current file.
+BASELINES: tuple[str, ...] = (
+    *(f"yolov5{size}" for size in SIZES["yolov5"]),
+    "yolov7",
+    "yolov7x",
+    *(f"yolov8{size}" for size in SIZES["yolov8"]),
+    *(f"yolov9{size}" for size in YOLOV9_SIZES),
+    "yolov9t-repo",
+    *(f"yolov9{size}-u" for size in YOLOV9_SIZES),
+    *(f"yolov9{size}-pgi" for size in YOLOV9_SIZES),
+    "yolov9t-repo-pgi",
+    *(f"yolo11{size}" for size in SIZES["yolo11"]),
+    *(f"yolo26{size}" for size in SIZES["yolo26"]),
+    *(f"rtdetrv2-{size}" for size in RTDETR_SIZES),
+)
+
+_SPELLINGS = (
+    (r"yolov5([nsmlx])u", r"yolov5\1"),
+    (r"yolov7-?x", "yolov7x"),
+    (r"yolov9-([tsmce])", r"yolov9\1"),
+    (r"yolov9-t-published|yolov9t-published", "yolov9t"),
+    (r"gelan-t", "yolov9t-repo"),
+    (r"gelan-([smce])", r"yolov9\1"),
+    (r"yolov11([nsmlx])", r"yolo11\1"),
+    (r"yolov26([nsmlx])", r"yolo26\1"),
+    (r"rt-?detrv2-?([smlx])", r"rtdetrv2-\1"),
+)
+
+
+def canonical_name(name: str) -> str | None:
+    """The canonical name of an official spelling (`yolov5nu`, `gelan-c`, `RT-DETRv2-S` ...), or None if unknown."""
+    key = name.strip().lower().replace("_", "-").replace(" ", "")
+    if key in BASELINES:
+        return key
+    for pattern, replacement in _SPELLINGS:
+        if re.fullmatch(pattern, key):
+            return re.sub(pattern, replacement, key)
+    return None
+
+
+def build_baseline(
+    name: str, num_classes: int = 80, image_size: int = 640, classes: Sequence[str] | None = None
+) -> Any:
+    """The hand-drawn detector `name` with untrained weights, in training mode.
+
+    Raises UserError for an unknown name, an image side that is no multiple of 32, or class names that do not fit.
+    """
+    key = canonical_name(name)
+    if key is None:
+        near = difflib.get_close_matches(name.lower(), BASELINES, 3, 0.4)
+        hint = f"; did you mean {', '.join(near)}?" if near else ""
+        raise UserError(f"no baseline is called {name!r}{hint}")
+    require_side(image_size)
+    if num_classes < 1:
+        raise UserError(f"num_classes must be at least 1, got {num_classes}")
+    names = class_names(num_classes, classes)
+    if key.startswith("rtdetrv2-"):
+        from nas.models.baselines.rtdetrv2 import RTDETRv2
+
+        return RTDETRv2(key, num_classes, image_size, names)
+    return _from_rows(key, num_classes, image_size, names)
+
+
+def _from_rows(name: str, num_classes: int, image_size: int, classes: tuple[str, ...]) -> nn.Module:
+    if name.startswith("yolov9"):
+        size, *variants = name.removeprefix("yolov9").split("-")
+        graph, backbone = yolov9_graph(size, num_classes, "u" in variants, "repo" in variants, "pgi" in variants)
+    elif name.startswith("yolov7"):
+        graph, backbone = yolov7_graph(name, num_classes)
+    else:
+        graph, backbone = yolo_graph(name[:-1], name[-1], num_classes)
+    return BaselineDetector(name, graph, backbone, num_classes, image_size, classes, name.startswith("yolo26"))

@@ -12,63 +12,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-BN_EPS = 1e-3
-BN_MOMENTUM = 0.03
+from nas.models.layers import Branches, ConvBNAct, activation_layer
 
 
-def batch_norm(channels: int) -> nn.BatchNorm2d:
-    """The BatchNorm of every YOLO family: eps 1e-3, momentum 0.03."""
-    return nn.BatchNorm2d(channels, eps=BN_EPS, momentum=BN_MOMENTUM)
-
-
-@torch.no_grad()
-def folded(conv: nn.Conv2d, norm: nn.Module) -> tuple[Tensor, Tensor]:
-    """Weight and bias of the one convolution that equals `conv` followed by the BatchNorm `norm` (eval mode)."""
-    assert isinstance(norm, nn.BatchNorm2d) and norm.running_mean is not None and norm.running_var is not None
-    scale = norm.weight / torch.sqrt(norm.running_var + norm.eps)
-    bias = norm.bias - norm.running_mean * scale
-    if conv.bias is not None:
-        bias = bias + conv.bias * scale
-    return conv.weight * scale[:, None, None, None], bias
-
-
-def biased(conv: nn.Conv2d, weight: Tensor, bias: Tensor) -> nn.Conv2d:
-    """A convolution with the geometry of `conv` and the given weight and bias."""
-    made = nn.Conv2d(
-        conv.in_channels,
-        conv.out_channels,
-        (weight.shape[2], weight.shape[3]),
-        conv.stride,  # type: ignore[arg-type]
-        conv.padding,  # type: ignore[arg-type]
-        conv.dilation,  # type: ignore[arg-type]
-        conv.groups,
-        device=weight.device,
-        dtype=weight.dtype,
-    )
-    made.weight = nn.Parameter(weight)
-    made.bias = nn.Parameter(bias)
-    return made
-
-
-class Conv(nn.Module):
+class Conv(ConvBNAct):
     """Convolution without bias, BatchNorm, SiLU (or nothing with `act=False`); (B, c1, H, W) -> (B, c2, H/s, W/s)."""
 
-    def __init__(
-        self, c1: int, c2: int, k: int = 1, s: int = 1, p: int | None = None, g: int = 1, act: bool = True
-    ) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(c1, c2, k, s, k // 2 if p is None else p, groups=g, bias=False)
-        self.bn: nn.Module = batch_norm(c2)
-        self.act: nn.Module = nn.SiLU(inplace=True) if act else nn.Identity()
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.act(self.bn(self.conv(x)))
-
-    def fuse(self) -> None:
-        """Fold the BatchNorm into the convolution, in place."""
-        if isinstance(self.bn, nn.BatchNorm2d):
-            self.conv = biased(self.conv, *folded(self.conv, self.bn))
-            self.bn = nn.Identity()
+    def __init__(self, c1: int, c2: int, k: int = 1, s: int = 1, g: int = 1, act: bool = True) -> None:
+        super().__init__(c1, c2, k, s, "silu" if act else "none", g)
 
 
 class DWConv(Conv):
@@ -78,30 +29,17 @@ class DWConv(Conv):
         super().__init__(c1, c2, k, s, g=math.gcd(c1, c2))
 
 
-class RepConv(nn.Module):
-    """YOLOv9's re-parameterised 3x3: SiLU(3x3 Conv + 1x1 Conv), without identity branch; one 3x3 when fused."""
+class RepConv(Branches):
+    """YOLOv9's re-parameterised 3x3: SiLU(3x3 Conv + 1x1 Conv), without identity branch."""
+
+    branches = ("conv1", "conv2")
+    merged = "conv"
 
     def __init__(self, c1: int, c2: int) -> None:
         super().__init__()
-        self.conv1: nn.Module = Conv(c1, c2, 3, act=False)
-        self.conv2: nn.Module = Conv(c1, c2, 1, act=False)
-        self.act: nn.Module = nn.SiLU(inplace=True)
-
-    def forward(self, x: Tensor) -> Tensor:
-        if hasattr(self, "conv"):
-            return self.act(self.conv(x))
-        return self.act(self.conv1(x) + self.conv2(x))
-
-    @torch.no_grad()
-    def fuse(self) -> None:
-        """Merge both branches into `conv`, one biased 3x3, in place."""
-        if hasattr(self, "conv"):
-            return
-        assert isinstance(self.conv1, Conv) and isinstance(self.conv2, Conv)
-        weight, bias = folded(self.conv1.conv, self.conv1.bn)
-        small, shift = folded(self.conv2.conv, self.conv2.bn)
-        self.conv = biased(self.conv1.conv, weight + F.pad(small, (1, 1, 1, 1)), bias + shift)
-        del self.conv1, self.conv2
+        self.conv1 = Conv(c1, c2, 3, act=False)
+        self.conv2 = Conv(c1, c2, 1, act=False)
+        self.act = activation_layer("silu")
 
 
 class AConv(nn.Module):

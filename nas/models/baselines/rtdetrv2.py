@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from nas.errors import UserError
-from nas.models.baselines.conv import biased
+from nas.models.layers import add_branch, folded
 from nas.models.raw import RawPrediction, at_least_float32
 
 QUERIES = 300
@@ -154,13 +154,11 @@ class RTDETRv2(nn.Module):
         self.eval()
         module: Any
         for module in list(self.modules()):
-            if hasattr(module, "convolution") and hasattr(module, "normalization"):
-                module.convolution = fold(module.convolution, module.normalization)
-                module.normalization = nn.Identity()
-            elif hasattr(module, "conv") and hasattr(module, "norm"):
-                module.conv, module.norm = fold(module.conv, module.norm), nn.Identity()
+            for conv, norm in (("convolution", "normalization"), ("conv", "norm")):
+                if hasattr(module, conv) and hasattr(module, norm):
+                    fold(module, conv, norm)
         for projection in (*self.body.encoder_input_proj, *self.body.decoder_input_proj):
-            projection[0], projection[1] = fold(projection[0], projection[1]), nn.Identity()
+            fold(projection, "0", "1")
         for block in (*self.body.encoder.fpn_blocks, *self.body.encoder.pan_blocks):
             for unit in block.bottlenecks:
                 merge(unit)
@@ -215,23 +213,18 @@ def inverse_sigmoid(x: Tensor, eps: float = 1e-5) -> Tensor:
     return torch.log(x.clamp(min=eps) / (1 - x).clamp(min=eps))
 
 
-def fold(conv: nn.Conv2d, norm: Any) -> nn.Conv2d:
-    """One convolution for `conv` and a BatchNorm, trainable or frozen."""
-    if isinstance(norm, nn.Identity):
-        return conv
-    scale = norm.weight / torch.sqrt(norm.running_var + getattr(norm, "eps", 1e-5))
-    bias = norm.bias - norm.running_mean * scale
-    return biased(conv, conv.weight * scale[:, None, None, None], bias)
+def fold(module: nn.Module, conv: str, norm: str) -> None:
+    """Fold a BatchNorm of a module, trainable or frozen, into the convolution before it, in place."""
+    if not isinstance(getattr(module, norm), nn.Identity):
+        setattr(module, conv, folded(getattr(module, conv), getattr(module, norm)))
+        setattr(module, norm, nn.Identity())
 
 
 def merge(unit: Any) -> None:
     """Add the 1x1 branch of a RepVGG unit to its 3x3, in place; the branch is replaced by nothing."""
-    if isinstance(unit.conv2, _Zero):
-        return
-    dense, small = unit.conv1.conv, unit.conv2.conv
-    dense.weight.add_(nn.functional.pad(small.weight, (1, 1, 1, 1)))
-    dense.bias.add_(small.bias)
-    unit.conv2 = _Zero()
+    if not isinstance(unit.conv2, _Zero):
+        add_branch(unit.conv1.conv, unit.conv2.conv)
+        unit.conv2 = _Zero()
 
 
 class _Zero(nn.Module):

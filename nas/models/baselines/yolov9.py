@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 
 from torch import nn
 
+from nas.models.baselines.blocks import ELAN1, RepNCSPELAN4
 from nas.models.baselines.conv import SPPELAN, AConv, ADown, Conv
 from nas.models.baselines.dfl_head import DFLHead, DualDFLHead, plain_class_width, repository_class_width
-from nas.models.baselines.elan import ELAN1, RepNCSPELAN4
 from nas.models.baselines.graph import Graph
 
 Cell = tuple[int, int, int]

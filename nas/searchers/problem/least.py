@@ -12,8 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from nas.blocks.operation import CONVOLUTIONS, main_convolutions
-from nas.blocks.primitives import in_form
+from nas.blocks.operation import CONVOLUTIONS, in_form, main_convolutions
 from nas.cost.latency import LatencyTable
 from nas.frame import Frame
 from nas.lowering import Operation, backbone_operations

@@ -13,8 +13,7 @@ from math import log
 import numpy as np
 import numpy.typing as npt
 
-from nas.blocks.operation import CONVOLUTIONS, main_convolutions
-from nas.blocks.primitives import halved, in_form
+from nas.blocks.operation import CONVOLUTIONS, halved, in_form, main_convolutions
 from nas.cost.latency import LatencyTable
 from nas.errors import UserError
 from nas.frame import Frame

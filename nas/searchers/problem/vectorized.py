@@ -8,7 +8,7 @@ from functools import partial
 import numpy as np
 import numpy.typing as npt
 
-from nas.blocks.primitives import halved
+from nas.blocks.operation import halved
 from nas.cost.budget import Budget
 from nas.errors import UserError
 from nas.scorers.formula import uncounted
