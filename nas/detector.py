@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -16,6 +16,9 @@ from nas.models.build import build_model
 from nas.models.checkpoint import require_finite
 from nas.options import check_fields, check_keywords
 from nas.spec import Backbone, Spec, require_side
+
+if TYPE_CHECKING:
+    from nas.training.hooks import Hook
 
 #: Files that a runtime runs; everything else is torch's.
 EXPORTED = (".onnx", ".xml", ".engine")
@@ -116,13 +119,15 @@ class Detector:
                 raise UserError(f"device {device!r} cannot be used: {str(error).splitlines()[0]}") from None
         return self._fused[device]
 
-    def train(self, data: str, folder: str | Path, progress: bool = True, **options: Any) -> Any:
+    def train(
+        self, data: str, folder: str | Path, progress: bool = True, hooks: Sequence[Hook] = (), **options: Any
+    ) -> Any:
         """Train, fine-tune or distil as `python -m nas.train data=...` does; this detector then has the best weights.
 
         options: settings of that command, nested by group: trainer={"epochs": 30}, distill={"teacher": "..."},
         image_size=..., seed=...; a group's file by name: trainer="cpu_small", or both: **{"trainer": "cpu_small",
-        "trainer.epochs": 30}. Returns the TrainingResult (folder, best and last checkpoints, score). Raises UserError
-        for anything unusable.
+        "trainer.epochs": 30}. hooks: what watches the training (nas.training.hooks). Returns the TrainingResult (folder,
+        best and last checkpoints, score). Raises UserError for anything unusable.
         """
         from nas.config.compose import compose_config
         from nas.config.train import TrainConfig, task_of
@@ -133,7 +138,7 @@ class Detector:
         require_training_form(self.model)
         task, _, _ = task_of(compose_config("train", TrainConfig, {"data": data, "test": False, **options}))
         task.model = adapt_classes(copy.deepcopy(self.model), task.train.classes)
-        result = run_training(task, folder, progress=progress)
+        result = run_training(task, folder, progress=progress, hooks=hooks)
         self.network, self.source, self._fused = load_checkpoint(result.best), str(result.best), {}
         return result
 

@@ -145,7 +145,7 @@ def test_scores(task: TrainingTask, result: TrainingResult, test: DetectionData 
     """Scores of the last averaged weights, their BatchNorm statistics measured as for a validation."""
     from nas.inference.evaluator import evaluate
     from nas.models.checkpoint import load_checkpoint
-    from nas.training.norm_statistics import NormStatistics
+    from nas.training.ema import NormStatistics
 
     assert test is not None
     model = load_checkpoint(result.last)

@@ -15,7 +15,6 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
 
 WARM_UP = 2
 KINDS = (str, int, int, int, int)
@@ -54,9 +53,9 @@ def train(folder: str, threads: str, model: str, batch: int, size: int, steps: i
     from nas.augment.pipeline import Augmentation
     from nas.data.formats.coco import read_coco
     from nas.data.shapes import draw_shapes
+    from nas.training.hooks import Hook, Step, TrainingView
     from nas.training.options import ScheduleOptions, TrainerOptions
     from nas.training.run import TrainingTask, run_training
-    from nas.training.trainer import Trainer
 
     root = Path(folder) / "shapes"
     if not root.exists():
@@ -66,16 +65,16 @@ def train(folder: str, threads: str, model: str, batch: int, size: int, steps: i
     options.schedule = ScheduleOptions(warmup_epochs=0, tail_epochs=0)
     options.threads = int(threads) if threads else None
     ends: list[float] = []
-    original = Trainer._step
 
-    def step(self: Trainer, group: Any) -> None:
-        original(self, group)
-        ends.append(time.perf_counter())
+    class Ends(Hook):
+        """When each step ended."""
 
-    Trainer._step = step  # type: ignore[method-assign]
+        def on_step_end(self, view: TrainingView, step: Step) -> None:
+            ends.append(time.perf_counter())
+
     with tempfile.TemporaryDirectory() as run:
         task = TrainingTask(model, data, None, options, Augmentation(closing_epochs=0), image_size=size, device="cpu")
-        run_training(task, Path(run) / "run", progress=False)
+        run_training(task, Path(run) / "run", progress=False, hooks=[Ends()])
     print(batch * (steps - WARM_UP) / (ends[-1] - ends[WARM_UP - 1]))
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from nas.data.formats.coco import read_coco
 from nas.data.shapes import draw_shapes
 from nas.training.options import ScheduleOptions, TrainerOptions
 from nas.training.run import TrainingTask, run_training
-from nas.training.trainer import Trainer
+from nas.training.trainer import Trainer, Training
 
 
 def timed(parts: dict[str, float], name: str, call: Any) -> Any:
@@ -42,15 +43,18 @@ def main(model: str = "damo-yolo-t", batch: int = 8, size: int = 320, steps: int
     network: dict[str, float] = {}
     original = Trainer.__init__
 
-    def prepared(self: Trainer, *arguments: Any, **options: Any) -> None:
-        original(self, *arguments, **options)
-        self.loss = timed(parts, "assignment and losses", self.loss)  # type: ignore[assignment]
+    def prepared(self: Trainer, training: Training, *rest: Any) -> None:
+        forward = training.forward
+        timed_training = replace(
+            training,
+            loss=timed(parts, "assignment and losses", training.loss),
+            forward=timed(network, "forward", lambda *inputs: forward(*inputs)),
+        )
+        original(self, timed_training, *rest)
         self.parts.ema.update = timed(parts, "average", self.parts.ema.update)  # type: ignore[method-assign]
         precise = self.parts.precision
-        precise.optimizer_step = timed(parts, "optimiser", precise.optimizer_step)
-        forward, backward = self.forward, self.fabric.backward
-        self.forward = timed(network, "forward", lambda *inputs: forward(*inputs))
-        self.fabric.backward = timed(network, "backward", backward)  # type: ignore[method-assign]
+        precise.optimizer_step = timed(parts, "optimiser", precise.optimizer_step)  # type: ignore[method-assign]
+        self.fabric.backward = timed(network, "backward", self.fabric.backward)  # type: ignore[method-assign]
         self.fabric.no_backward_sync = lambda *_, **__: torch.autograd.profiler.record_function("step")  # type: ignore
         self._step = timed(parts, "step", self._step)  # type: ignore[method-assign]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,22 +15,26 @@ from nas.config.train import FREE, TrainConfig, task_of
 from nas.files import dump_yaml, write_atomic
 
 if TYPE_CHECKING:
+    from nas.training.hooks import Hook
     from nas.training.run import TrainingResult
 
 
-def train(model: str | Path, data: str, folder: str | Path | None = None, **options: Any) -> TrainingResult:
+def train(
+    model: str | Path, data: str, folder: str | Path | None = None, hooks: Sequence[Hook] = (), **options: Any
+) -> TrainingResult:
     """Train, fine-tune or distil a detector; the same as `python -m nas.train model=... data=...`.
 
     model: a name, a spec file or a checkpoint; data: a name of conf/data; folder: where the run is left (default:
     outputs/train/DATE). options: settings of that command, nested by group (trainer={"epochs": 30},
-    distill={"teacher": "..."}), or a group's file by name (trainer="cpu_small").
+    distill={"teacher": "..."}), or a group's file by name (trainer="cpu_small"). hooks: what watches the training
+    (nas.training.hooks).
     """
     config = compose_config("train", TrainConfig, {"model": str(model), "data": data, **options})
     place = Path(folder or config.resume or Path("outputs/train") / time.strftime("%Y-%m-%d_%H-%M-%S"))
-    return train_from_config(config, place, asdict(config))
+    return train_from_config(config, place, asdict(config), hooks)
 
 
-def train_from_config(config: TrainConfig, folder: Path, plain: Any) -> TrainingResult:
+def train_from_config(config: TrainConfig, folder: Path, plain: Any, hooks: Sequence[Hook] = ()) -> TrainingResult:
     """Train in `folder`, whose config.yaml keeps the composed settings `plain`; print what came out."""
     from nas.inference.evaluator import evaluate
     from nas.models.checkpoint import load_checkpoint
@@ -43,7 +48,7 @@ def train_from_config(config: TrainConfig, folder: Path, plain: Any) -> Training
             print(line)
     if first and config.resume is None:
         write_atomic(folder / "config.yaml", dump_yaml({k: v for k, v in plain.items() if k not in FREE}))
-    result = run_training(task, folder, config.resume is not None, config.progress)
+    result = run_training(task, folder, config.resume is not None, config.progress, hooks)
     if not first:
         return result
     print(

@@ -1,7 +1,8 @@
-"""Parameter groups and optimisers: decay for weights, none for norms and biases; rate from the batch size."""
+"""Optimisers, their parameter groups, and rate and momentum as plain functions of the position in the training."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Annotated
@@ -12,7 +13,6 @@ from torch import nn
 
 from nas.errors import UserError
 from nas.options import NotNegative, OneOf, Positive
-from nas.training.schedule import Schedule
 
 _NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm)
 
@@ -31,6 +31,62 @@ class OptimizerOptions:
     def peak_rate(self, batch: int) -> float:
         """Peak learning rate for `batch` images a step (all processes and accumulated batches together)."""
         return self.lr if self.lr is not None else self.lr_per_image * batch
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Warm-up, decay, constant tail; positions and lengths in iterations (fractions allowed).
+
+    base: peak learning rate; end_ratio: final / base; warmup_power: 2 is DAMO-YOLO's quadratic warm-up, 1 linear;
+    shape: "cosine", "linear" or "constant"; warmup_bias: the biases' rate at the start of the warm-up, as a multiple
+    of `base` (YOLO: 10), from which it goes linearly to base; momentum is raised linearly from warmup_momentum.
+    """
+
+    base: float
+    total: float
+    warmup: float = 0.0
+    tail: float = 0.0
+    end_ratio: float = 0.05
+    warmup_power: float = 2.0
+    shape: str = "cosine"
+    warmup_bias: float | None = None
+    momentum: float = 0.9
+    warmup_momentum: float | None = None
+
+    def learning_rate(self, position: float, bias: bool = False) -> float:
+        """Rate of the iteration that starts at `position`."""
+        final = self.base * self.end_ratio
+        if position < self.warmup:
+            share = position / self.warmup
+            if bias and self.warmup_bias is not None:
+                return self.base * (self.warmup_bias + (1 - self.warmup_bias) * share)
+            return self.base * share**self.warmup_power
+        if position >= self.total - self.tail:
+            return self.base if self.shape == "constant" else final
+        share = (position - self.warmup) / max(self.total - self.warmup - self.tail, 1e-9)
+        if self.shape == "constant":
+            return self.base
+        if self.shape == "linear":
+            return self.base + (final - self.base) * share
+        return final + 0.5 * (self.base - final) * (1 + math.cos(math.pi * share))
+
+    def momentum_at(self, position: float) -> float:
+        """Momentum (SGD) or first beta (AdamW) of that iteration."""
+        if self.warmup_momentum is None or position >= self.warmup:
+            return self.momentum
+        return self.warmup_momentum + (self.momentum - self.warmup_momentum) * position / self.warmup
+
+
+def fraction_done(step: int, total_steps: int, elapsed: float, minutes: float | None) -> float:
+    """How much of the training is over, 0 to 1: by steps, or by the clock where a time budget is nearer its end.
+
+    `elapsed` in seconds. With a time budget the result depends on the machine's speed, so such a run repeats only
+    approximately; without one it is a pure function of the step.
+    """
+    share = step / total_steps
+    if minutes is not None:
+        share = max(share, elapsed / (60 * minutes))
+    return min(share, 1.0)
 
 
 def parameter_groups(modules: Iterable[nn.Module], weight_decay: float) -> list[dict]:

@@ -6,6 +6,7 @@ import copy
 import hashlib
 import json
 import os
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -25,15 +26,14 @@ from nas.loss.distributed import share_batch_norm
 from nas.options import check_object
 from nas.spec import DetectorSpec, digest
 from nas.training.cores import computing_threads
-from nas.training.ema import Ema
-from nas.training.network import TrainingNetwork, neck_channels
-from nas.training.norm_statistics import NormStatistics
-from nas.training.optimizer import make_optimizer
+from nas.training.ema import Ema, NormStatistics
+from nas.training.hooks import Hook
+from nas.training.log import LogFiles, Screen, TensorBoard
+from nas.training.optimizer import Schedule, make_optimizer
 from nas.training.options import DistillOptions, Phases, TrainerOptions
-from nas.training.schedule import Schedule
-from nas.training.setup import load_teacher, make_fabric, prepare_detector
+from nas.training.setup import TrainingNetwork, load_teacher, make_fabric, neck_channels, prepare_detector
 from nas.training.state import Position, TrainingParts, read_state
-from nas.training.trainer import Trainer
+from nas.training.trainer import Trainer, Training
 from nas.training.validation import Validator
 
 
@@ -69,12 +69,15 @@ class TrainingTask:
     "trainer.batch_size or image_size, raise trainer.accumulate, or set trainer.cache=none and fewer trainer.workers "
     "(what was saved last is intact: resume goes on from it)"
 )
-def run_training(task: TrainingTask, folder: str | Path, resume: bool = False, progress: bool = True) -> TrainingResult:
+def run_training(
+    task: TrainingTask, folder: str | Path, resume: bool = False, progress: bool = True, hooks: Sequence[Hook] = ()
+) -> TrainingResult:
     """Train `task`, leaving in `folder` last and best checkpoints, the full state, logs and TensorBoard events.
 
     resume: go on from the folder's last state; the run then equals one that was never interrupted, bit by bit on one
-    machine. Under torchrun every process calls this, and the first one's folder holds for all. Raises UserError for
-    anything unusable; KeyboardInterrupt after a signal, with the state saved.
+    machine. hooks watch, after those that write the logs, and change no result (nas.training.hooks). Under torchrun every
+    process calls this, and the first one's folder holds for all. Raises UserError for anything unusable;
+    KeyboardInterrupt after a signal, with the state saved.
     """
     if not 0 <= task.seed < 2**32:
         raise UserError(f"seed must be from 0 to {2**32 - 1}, got {task.seed}")
@@ -94,11 +97,17 @@ def run_training(task: TrainingTask, folder: str | Path, resume: bool = False, p
             )
         elif progress and fabric.is_global_zero:
             print(threads, flush=True)
-        return _train(task, options, fabric, folder, resume, progress)
+        return _train(task, options, fabric, folder, resume, progress, hooks)
 
 
 def _train(
-    task: TrainingTask, options: TrainerOptions, fabric: Fabric, folder: Path, resume: bool, progress: bool
+    task: TrainingTask,
+    options: TrainerOptions,
+    fabric: Fabric,
+    folder: Path,
+    resume: bool,
+    progress: bool,
+    hooks: Sequence[Hook],
 ) -> TrainingResult:
     """Everything of `run_training` that computes."""
     state = read_state(folder) if resume else None
@@ -154,11 +163,10 @@ def _train(
         count = options.ema.norm_images
         statistics = NormStatistics(task.train, size, batch, count) if count and fabric.is_global_zero else None
         validator = Validator(val, size, batch, fabric, statistics)
-    trainer = Trainer(
+    training = Training(
         fabric,
-        network,
-        forward,
         parts,
+        forward,
         DetectionLoss(loss_options, detector.image_size, options.accumulate),
         schedule,
         options,
@@ -167,11 +175,11 @@ def _train(
         validator,
         folder,
         fingerprint,
-        progress,
     )
-    if phases.shortened:
-        trainer.log.say(f"{options.epochs} epochs are too few for the recipe's phases: {phases}")
-    trainer.fit()
+    if phases.shortened and progress and fabric.is_global_zero:
+        print(f"{options.epochs} epochs are too few for the recipe's phases: {phases}", flush=True)
+    watching = [LogFiles(), TensorBoard(options.log_steps), *([Screen()] if progress else []), *hooks]
+    Trainer(training, watching).fit()
     position = parts.position
     best, last = folder / "best.safetensors", folder / "last.safetensors"
     if val is None:

@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from lightning_fabric.plugins import Precision
 
+from nas.data.loader import Loader
 from nas.errors import UserError
 from nas.files import write_atomic
 from nas.training.ema import Ema
+from nas.training.setup import TrainingNetwork
 
 FORMAT = "maenas-training/1"
 LAST_STATE = "last.state"
@@ -43,11 +45,11 @@ class TrainingParts:
     Random numbers need no state: every step seeds torch from (seed, step, rank).
     """
 
-    network: nn.Module
+    network: TrainingNetwork
     ema: Ema
     optimizer: torch.optim.Optimizer
-    loader: Any
-    precision: Any
+    loader: Loader
+    precision: Precision
     position: Position
 
     def state(self, fingerprint: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,79 +3,63 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning_fabric import Fabric
-from torch import Tensor
+from torch import Tensor, nn
 
-from nas.data.loader import Batch, Loader
+from nas.data.loader import Batch
 from nas.loss.assignment import pad_targets
 from nas.loss.detection import DetectionLoss
 from nas.loss.distill import check_not_zero, distill_weight
 from nas.loss.distributed import world_size
 from nas.models.checkpoint import save_checkpoint
-from nas.training.interrupt import Interrupt
-from nas.training.log import TrainingLog
-from nas.training.loss_guard import LossGuard
-from nas.training.network import TrainingNetwork
-from nas.training.optimizer import set_rates
+from nas.training.guards import Interrupt, LossGuard
+from nas.training.hooks import Hook, Speed, Step, TrainingView, Validation
+from nas.training.optimizer import Schedule, fraction_done, set_rates
 from nas.training.options import DistillOptions, TrainerOptions
-from nas.training.schedule import Schedule, fraction_done
 from nas.training.state import TrainingParts, write_state
 
 
-@dataclass
-class Validation:
-    """What a validation tells the trainer: scores by name, `ap` first; pictures and curves for TensorBoard.
+@dataclass(frozen=True)
+class Training:
+    """A prepared training, all that `Trainer` runs.
 
-    detector: what was scored, if it is not the very average.
+    parts: what is trained and saved; forward: the network as Fabric wraps it; validate: scores the averaged
+    weights, in the first process; fingerprint: what a resumed run must share; teacher: its `features` are distilled.
     """
 
-    numbers: dict[str, float]
-    images: dict[str, Any] = field(default_factory=dict)
-    curves: dict[str, Any] = field(default_factory=dict)
-    detector: Any = None
+    fabric: Fabric
+    parts: TrainingParts
+    forward: Any
+    loss: DetectionLoss
+    schedule: Schedule
+    options: TrainerOptions
+    distill: DistillOptions
+    teacher: Any | None
+    validate: Callable[[nn.Module], Validation] | None
+    folder: Path
+    fingerprint: Mapping[str, Any]
 
 
 class Trainer:
-    """Runs a prepared training to its end; `fit` is the loop.
+    """Runs a prepared training to its end, which hooks watch; `fit` is the loop."""
 
-    `parts` hold what is trained and saved; `validate(detector)` scores the averaged weights, in the first process;
-    `fingerprint` is what a resumed run must share.
-    """
-
-    def __init__(
-        self,
-        fabric: Fabric,
-        network: TrainingNetwork,
-        forward: Any,
-        parts: TrainingParts,
-        loss: DetectionLoss,
-        schedule: Schedule,
-        options: TrainerOptions,
-        distill: DistillOptions,
-        teacher: Any | None,
-        validate: Callable[[Any], Validation] | None,
-        folder: Path,
-        fingerprint: Mapping[str, Any],
-        progress: bool = True,
-    ) -> None:
-        self.fabric, self.network, self.forward, self.parts, self.loss = fabric, network, forward, parts, loss
-        self.schedule, self.options, self.distill, self.teacher = schedule, options, distill, teacher
-        self.validate, self.folder, self.fingerprint = validate, folder, dict(fingerprint)
-        self.loader: Loader = parts.loader
-        self.position = parts.position
-        self.total_steps = round(schedule.total)
-        self.seed = int(self.fingerprint.get("seed", 0))
-        self.memory_format = torch.channels_last if options.channels_last else torch.contiguous_format
-        clip = options.clip if options.clip is not None else (30.0 if teacher is not None else 0.0)
-        self.clip = clip
-        self.log = TrainingLog(folder, self.position.step, options.epochs, fabric.is_global_zero, progress)
-        self.guard = LossGuard(self._write_losses)
+    def __init__(self, training: Training, hooks: Sequence[Hook] = ()) -> None:
+        self.training, self.fabric, self.parts = training, training.fabric, training.parts
+        self.options, self.schedule, self.teacher = training.options, training.schedule, training.teacher
+        self.loader, self.position = training.parts.loader, training.parts.position
+        self.hooks = tuple(hooks) if self.fabric.is_global_zero else ()
+        self.view = TrainingView(training.folder, self.options.epochs, self.steps_per_epoch, training.parts)
+        self.total_steps = round(self.schedule.total)
+        self.seed = int(training.fingerprint.get("seed", 0))
+        self.memory_format = torch.channels_last if self.options.channels_last else torch.contiguous_format
+        self.clip = self.options.clip if self.options.clip is not None else (30.0 if self.teacher is not None else 0.0)
+        self.guard = LossGuard(self._tell_step)
         self._epoch = 1
         self._reserve = 0.0
         self._clock = self._saved = time.perf_counter()
@@ -100,30 +84,38 @@ class Trainer:
     def fit(self) -> None:
         """Train until finished; Ctrl-C and SIGTERM save `last` and raise KeyboardInterrupt."""
         self._clock = time.perf_counter() - self.position.seconds
-        with Interrupt() as interrupt:
-            try:
-                if not self.position.step:
-                    self._save()
-                elif self.position.validated < self.position.step and (
-                    self.loader.sampler.position == 0 or self.finished
-                ):
-                    self._end_epoch(interrupt)
-                while not self.finished:
-                    if self._run_epoch(interrupt):
-                        self._save()
-                        self.log.say(f"stopped after step {self.position.step}; go on with resume={self.folder}")
-                        raise KeyboardInterrupt
-                    self._end_epoch(interrupt)
-            finally:
-                self.log.close()
+        for hook in self.hooks:
+            hook.on_train_begin(self.view)
+        ended: BaseException | None = None
+        try:
+            with Interrupt() as interrupt:
+                self._fit(interrupt)
+        except BaseException as error:
+            ended = error
+            raise
+        finally:
+            for hook in self.hooks:
+                hook.on_train_end(self.view, ended)
+
+    def _fit(self, interrupt: Interrupt) -> None:
+        if not self.position.step:
+            self._save()
+        elif self.position.validated < self.position.step and (self.loader.sampler.position == 0 or self.finished):
+            self._end_epoch(interrupt)
+        while not self.finished:
+            if self._run_epoch(interrupt):
+                self._save()
+                raise KeyboardInterrupt
+            self._end_epoch(interrupt)
 
     def _run_epoch(self, interrupt: Interrupt) -> bool:
         """Train on what is left of the epoch; True if a signal asked to stop."""
         sampler = self.loader.sampler
         self._plan_epoch()
-        self.network.train()
-        self.log.epoch(self._epoch, sampler.position // self.options.accumulate, self.steps_per_epoch)
+        self.parts.network.train()
         self._epoch = sampler.epoch + 1
+        for hook in self.hooks:
+            hook.on_epoch_begin(self.view, self._epoch)
         group: list[Batch] = []
         started, images = time.perf_counter(), 0
         for batch in self.loader:
@@ -140,7 +132,9 @@ class Trainer:
             if self.options.save_steps and self.position.step % self.options.save_steps == 0:
                 self._save()
         self.guard.flush()
-        self.log.speed(self.position.step, images / (time.perf_counter() - started), self._memory_mb())
+        speed = Speed(images / (time.perf_counter() - started), self._memory_mb())
+        for hook in self.hooks:
+            hook.on_epoch_end(self.view, speed)
         return False
 
     @property
@@ -166,7 +160,7 @@ class Trainer:
         torch.manual_seed((self.seed * 1_000_003 + step) * 4096 + self.fabric.global_rank)
         totals: dict[str, Tensor] = {}
         for i, batch in enumerate(group):
-            with self.fabric.no_backward_sync(self.forward, enabled=i + 1 < len(group)):
+            with self.fabric.no_backward_sync(self.training.forward, enabled=i + 1 < len(group)):
                 losses = self._losses(batch, place, fraction)
                 whole = torch.stack(list(losses.values())).sum() / len(group)  # the epoch's last may be short
                 self.fabric.backward(whole)
@@ -176,7 +170,7 @@ class Trainer:
             self._clip_gradients()
         self.parts.precision.optimizer_step(self.parts.optimizer)
         self.parts.optimizer.zero_grad(set_to_none=True)
-        self.parts.ema.update(self.network.detector)
+        self.parts.ema.update(self.parts.network.detector)
         self.position.step += 1
         files = [str(self.loader.data.records[i].path) for batch in group for i in batch.indices]
         self.guard.add(self.position.step, rate, totals, files)
@@ -185,7 +179,7 @@ class Trainer:
         """Clip the detector's gradient alone: Fabric would count whatever else the optimiser holds, the adapters too."""
         precision, optimizer = self.parts.precision, self.parts.optimizer
         precision.unscale_gradients(optimizer)
-        own = set(self.network.detector.parameters())
+        own = set(self.parts.network.detector.parameters())
         parameters = [parameter for parameter in precision.main_params(optimizer) if parameter in own]
         torch.nn.utils.clip_grad_norm_(parameters, self.clip)
 
@@ -195,22 +189,22 @@ class Trainer:
         images = batch.images.to(device, non_blocking=True).float().contiguous(memory_format=self.memory_format)
         targets = pad_targets(batch.boxes, batch.labels).to(device)
         neck = None
-        teaching = self.teacher is not None and not (self.distill.stop_in_tail and self.in_tail)
+        teaching = self.teacher is not None and not (self.training.distill.stop_in_tail and self.in_tail)
         if self.teacher is not None and teaching:
             with torch.no_grad(), self.parts.precision.forward_context():
                 neck = self.teacher.features(images)["neck"]
-        raw, distill = self.forward(images, neck)
-        losses = self.loss(raw, targets, fraction)
+        raw, distill = self.training.forward(images, neck)
+        losses = self.training.loss(raw, targets, fraction)
         if distill is not None:
             if teaching and self.position.step % self.options.log_steps == 0:
                 check_not_zero(distill)
-            weight = distill_weight(place, self.schedule.total, 1.0, self.distill.end_weight)
-            losses["distill"] = distill * weight
+            end_weight = self.training.distill.end_weight
+            losses["distill"] = distill * distill_weight(place, self.schedule.total, 1.0, end_weight)
         return losses
 
-    def _write_losses(self, step: int, rate: float, losses: dict[str, float]) -> None:
-        board = step % self.options.log_steps == 0 or step == 1
-        self.log.step(step, self._epoch, rate, losses, board)
+    def _tell_step(self, step: int, rate: float, losses: dict[str, float]) -> None:
+        for hook in self.hooks:
+            hook.on_step_end(self.view, Step(step, self._epoch, rate, losses))
 
     def _agree(self, requested: bool) -> bool:
         """Advance the clock; the first process's time and anybody's wish to stop hold for all."""
@@ -227,16 +221,16 @@ class Trainer:
         """Validate if it is time to, keep the best, save `last`."""
         epoch = self.loader.sampler.epoch
         due = self.finished or self.in_tail or epoch % self.options.evaluate_every == 0
-        if self.validate is not None and due:
+        if self.training.validate is not None and due:
             started = time.perf_counter()
-            result = self._validated(self.validate, interrupt)
+            result = self._validated(self.training.validate, interrupt)
             self._reserve = self.fabric.broadcast(time.perf_counter() - started)
             self._judge(result, epoch)
         self.position.validated = self.position.step
         self._agree(False)
         self._save_if_old()
 
-    def _validated(self, validate: Callable[[Any], Validation], interrupt: Interrupt) -> Validation:
+    def _validated(self, validate: Callable[[nn.Module], Validation], interrupt: Interrupt) -> Validation:
         """Score the averaged weights; a validation that is interrupted is repeated on resuming."""
         if world_size() > 1:
             self._save()
@@ -248,27 +242,33 @@ class Trainer:
         except KeyboardInterrupt:
             if world_size() == 1:
                 self._save()
-            self.log.say(f"stopped in the validation after step {self.position.step}; go on with resume={self.folder}")
             raise
         finally:
             interrupt.immediate = False
 
     def _judge(self, result: Validation, epoch: int) -> None:
-        """Log a validation; a new best is written to best.safetensors."""
-        numbers = self.fabric.broadcast(result.numbers)
+        """Tell of a validation; a new best is written to best.safetensors."""
+        numbers = self.fabric.broadcast(dict(result.numbers))
         score = next(iter(numbers.values()))
-        self.log.validation(self.position.step, epoch, numbers)
-        self.log.figures(self.position.step, result.images, result.curves)
+        for hook in self.hooks:
+            hook.on_validation(self.view, replace(result, numbers=dict(numbers), detector=None))
         if score > self.position.best or not self.position.best_epoch:  # -1 where no box could be found
             self.position.best, self.position.best_epoch, self.position.stale = score, epoch, 0
             self._write_model("best", numbers, epoch, result.detector)
         else:
             self.position.stale += 1
 
-    def _write_model(self, name: str, numbers: Mapping[str, float], epoch: int, detector: Any = None) -> None:
+    def _write_model(
+        self, name: str, numbers: Mapping[str, float], epoch: int, detector: nn.Module | None = None
+    ) -> None:
         if self.fabric.is_global_zero:
             extra = {"epoch": epoch, "step": self.position.step, "validation": dict(numbers)}
-            save_checkpoint(self.folder / f"{name}.safetensors", detector or self.parts.ema.model, extra)
+            path = self.training.folder / f"{name}.safetensors"
+            save_checkpoint(path, detector or self.parts.ema.model, extra)
+            if name == "last":
+                write_state(self.training.folder, self.parts.state(self.training.fingerprint))
+            for hook in self.hooks:
+                hook.on_checkpoint(self.view, path)
 
     def _save_if_old(self) -> None:
         """Save at the end of an epoch, unless that was done a moment ago; the last state is always saved."""
@@ -278,10 +278,7 @@ class Trainer:
     def _save(self) -> None:
         """Write `last`: the averaged model and the full state."""
         self.guard.flush()
-        self.log.flush()
-        if self.fabric.is_global_zero:
-            self._write_model("last", {}, self.loader.sampler.epoch)
-            write_state(self.folder, self.parts.state(self.fingerprint))
+        self._write_model("last", {}, self.loader.sampler.epoch)
         self.fabric.barrier()
         self._saved = time.perf_counter()
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from typing import Any
 
+import cv2
 import numpy as np
 from lightning_fabric import Fabric
+from numpy.typing import NDArray
 from torch import Tensor
 
 from nas.data.dataset import DetectionData
@@ -14,9 +17,8 @@ from nas.data.decode import decode
 from nas.data.loader import Loader, build_loader
 from nas.inference.evaluator import detect
 from nas.inference.scoring import Found, score_detections
-from nas.training.log import side_by_side
-from nas.training.norm_statistics import NormStatistics
-from nas.training.trainer import Validation
+from nas.training.ema import NormStatistics
+from nas.training.hooks import Validation
 
 PICTURES = 4
 
@@ -53,7 +55,7 @@ class Validator:
         pictures = {f"val/{i}": self._picture(i, every[i]) for i in range(min(PICTURES, len(every)))}
         return Validation(numbers, pictures, result.curves, detector)
 
-    def _picture(self, index: int, found: Found) -> np.ndarray:
+    def _picture(self, index: int, found: Found) -> NDArray[np.uint8]:
         record = self.data.records[index]
         sure = found.scores > self.shown
         predicted = found.boxes[sure], found.labels[sure]
@@ -71,3 +73,24 @@ class _Deployed:
         with self._fabric.autocast():
             scores, boxes = self._model(images.to(self._fabric.device))
         return scores, boxes
+
+
+def side_by_side(
+    image: NDArray[np.uint8],
+    truth: tuple[NDArray, NDArray],
+    found: tuple[NDArray, NDArray],
+    classes: Sequence[str],
+) -> NDArray[np.uint8]:
+    """One image twice: annotated boxes on the left, predicted ones on the right; each (boxes (K, 4), labels (K,))."""
+    panels = []
+    for boxes, labels in (truth, found):
+        panel = np.ascontiguousarray(image)
+        for box, label in zip(boxes, labels, strict=True):
+            shade = np.random.default_rng(int(label) + 7).integers(60, 256, 3)
+            colour = (int(shade[0]), int(shade[1]), int(shade[2]))
+            x1, y1, x2, y2 = (round(float(value)) for value in box)
+            cv2.rectangle(panel, (x1, y1), (x2, y2), colour, 2)
+            name = classes[int(label)]
+            cv2.putText(panel, name, (x1 + 2, max(y1 + 12, 12)), cv2.FONT_HERSHEY_SIMPLEX, 0.4, colour, 1, cv2.LINE_AA)
+        panels.append(panel)
+    return np.concatenate(panels, axis=1)

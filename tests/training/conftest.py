@@ -20,3 +20,9 @@ def tiny() -> ModuleType:
     sys.modules["tiny_training"] = module
     description.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the drawn data of a file's tests lie."""
+    return tmp_path_factory.mktemp("shapes")

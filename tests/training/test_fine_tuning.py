@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import nas
+from nas.data.dataset import relabel
 from nas.errors import UserError
 from nas.models.baselines import build_baseline
 from nas.models.checkpoint import load_checkpoint, save_checkpoint
@@ -60,3 +61,30 @@ def test_every_load_says_how_many_entries_were_kept(tiny, tmp_path, capsys):
     lines = capsys.readouterr().out.splitlines()
     for kind in ("weights", "teacher"):
         assert f"{kind}: {path}: {total} of {total} entries kept" in lines
+
+
+def test_fine_tuning_to_other_classes_with_a_frozen_backbone(tiny, root, tmp_path):
+    first = tiny.run(root, tmp_path / "first", {"epochs": 2})
+    before = load_checkpoint(first.best)
+    task = tiny.tiny_task(root, {"epochs": 2, "freeze": ["backbone"]})
+    names = ("disc", "ring")
+    task = replace(task, model=str(first.best), train=relabel(task.train, names), val=relabel(task.val, names))
+    after = load_checkpoint(run_training(task, tmp_path / "second", progress=False).last)
+    assert after.classes == names and after.num_classes == 2
+    old, new = before.state_dict(), after.state_dict()
+    assert all(torch.equal(old[name], new[name]) for name in old if name.startswith("backbone."))
+    assert not all(torch.equal(old[name], new[name]) for name in old if name.startswith("neck."))
+    task.options.freeze = ["spine"]
+    with pytest.raises(UserError, match="no module 'spine'; it has backbone, neck, head"):
+        run_training(task, tmp_path / "third", progress=False)
+
+
+def test_adapting_classes_keeps_everything_else(tiny):
+    model = build_detector(tiny.tiny_spec(), 5)
+    other = adapt_classes(model, ("a", "b"))
+    old, new = model.state_dict(), other.state_dict()
+    changed = {name for name in new if old[name].shape != new[name].shape}
+    assert changed == {f"head.gfl_cls.{i}.{kind}" for i in range(3) for kind in ("weight", "bias")}
+    assert all(torch.equal(old[name], new[name]) for name in new if name not in changed)
+    same = adapt_classes(build_detector(tiny.tiny_spec(), 2), ("x", "y"))
+    assert same.classes == ("x", "y")

@@ -13,9 +13,8 @@ from nas.loss import assignment, terms
 from nas.loss.assignment import TAL, pad_targets
 from nas.loss.detection import DetectionLoss, LossOptions, task_aligned
 from nas.models.raw import RawPrediction
-from nas.training import loss_guard, validation
-from nas.training.ema import Ema
-from nas.training.loss_guard import LossGuard
+from nas.training import guards, validation
+from nas.training.guards import LossGuard
 
 
 @pytest.fixture
@@ -93,7 +92,7 @@ def test_losses_on_a_gpu_are_read_one_step_late(monkeypatch):
 
         return SimpleNamespace(late=True, read=arrive)
 
-    monkeypatch.setattr(loss_guard, "HostCopy", copied)
+    monkeypatch.setattr(guards, "HostCopy", copied)
     written = []
     guard = LossGuard(lambda step, rate, losses: written.append((step, losses)))
     for step in (1, 2, 3):
@@ -112,7 +111,7 @@ def test_losses_on_a_gpu_are_read_one_step_late(monkeypatch):
 
 
 def test_a_copy_from_the_cpu_is_there_at_once():
-    copy = loss_guard.HostCopy(torch.tensor([1.0, 2.0]))
+    copy = guards.HostCopy(torch.tensor([1.0, 2.0]))
     assert not copy.late and copy.read().tolist() == [1.0, 2.0]
 
 
@@ -132,12 +131,3 @@ def test_the_other_processes_hold_no_validation_pictures(tiny, tmp_path):
     for first in (True, False):
         fabric = SimpleNamespace(is_global_zero=first)
         assert (validation.Validator(val, 64, 4, fabric).loader is not None) == first
-
-
-def test_the_average_copies_counters_and_follows_other_precisions():
-    source = torch.nn.Sequential(torch.nn.Conv2d(1, 1, 1), torch.nn.BatchNorm2d(1)).double()
-    average = Ema(torch.nn.Sequential(torch.nn.Conv2d(1, 1, 1), torch.nn.BatchNorm2d(1)), 0.5, 1.0)
-    source[1].num_batches_tracked.fill_(7)
-    average.update(source)
-    assert average.model[1].num_batches_tracked == 7
-    torch.testing.assert_close(average.model[0].weight.double(), source[0].weight.detach(), rtol=1e-6, atol=1e-7)

@@ -156,3 +156,19 @@ def test_what_cannot_be_resumed_is_told(tmp_path):
     (tmp_path / "last.state").write_bytes(b"not a state")
     with pytest.raises(UserError, match="damaged"):
         read_state(tmp_path)
+
+
+def test_resuming_another_training_is_refused(tiny, root, tmp_path):
+    tiny.run(root, tmp_path / "run", {"epochs": 2})
+    with pytest.raises(UserError, match="cannot resume: epochs was 2 and is 3 now"):
+        run_training(tiny.tiny_task(root), tmp_path / "run", resume=True, progress=False)
+    changed = tiny.tiny_task(root, {"epochs": 2})
+    changed.options.optimizer.lr *= 2
+    with pytest.raises(UserError, match="cannot resume: recipe was"):
+        run_training(changed, tmp_path / "run", resume=True, progress=False)
+    wider = replace(tiny.tiny_task(root, {"epochs": 2}), model=tiny.tiny_spec(32))
+    with pytest.raises(UserError, match="cannot resume: recipe was"):
+        run_training(wider, tmp_path / "run", resume=True, progress=False)
+    machine = tiny.tiny_task(root, {"epochs": 2})
+    machine.options.save_seconds, machine.options.log_steps = 1.0, 7
+    assert run_training(machine, tmp_path / "run", resume=True, progress=False).steps > 0

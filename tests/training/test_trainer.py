@@ -1,11 +1,8 @@
-"""The training loop on drawn pictures: learning, budgets, failures, interruptions, fine-tuning, distillation."""
+"""The training loop on drawn pictures: learning, schedules, budgets, precisions, distillation."""
 
 from __future__ import annotations
 
-import csv
 import json
-import os
-import signal
 from dataclasses import replace
 from types import SimpleNamespace
 from unittest.mock import Mock
@@ -15,34 +12,17 @@ import pytest
 import torch
 
 from nas.augment.pipeline import Augmentation
-from nas.data.dataset import DetectionData, relabel
-from nas.data.loader import build_loader
+from nas.data.dataset import DetectionData
 from nas.errors import UserError
-from nas.models.checkpoint import load_checkpoint
+from nas.models.checkpoint import load_checkpoint, save_checkpoint
 from nas.models.detector import build_detector
 from nas.training import setup as training_setup
-from nas.training import state as training_state
-from nas.training.loss_guard import LossGuard
-from nas.training.norm_statistics import NormStatistics
+from nas.training.hooks import Validation
 from nas.training.options import DistillOptions, EmaOptions
 from nas.training.run import TrainingTask, run_training
-from nas.training.setup import adapt_classes
 from nas.training.state import read_state
-from nas.training.trainer import Trainer, Validation
+from nas.training.trainer import Trainer
 from nas.training.validation import Validator
-
-
-@pytest.fixture(scope="module")
-def root(tmp_path_factory):
-    return tmp_path_factory.mktemp("shapes")
-
-
-def steps(folder) -> list[dict[str, str]]:
-    return list(csv.DictReader((folder / "steps.csv").open()))
-
-
-def run(tiny, root, folder, changes=None, **others):
-    return run_training(tiny.tiny_task(root, changes, **others), folder, progress=False)
 
 
 @pytest.mark.slow
@@ -60,25 +40,25 @@ def test_drawn_pictures_are_memorised(tiny, root, tmp_path):
 
 
 def test_logs_checkpoints_and_events(tiny, root, tmp_path):
-    result = run(tiny, root, tmp_path / "run")
-    rows = steps(tmp_path / "run")
+    result = tiny.run(root, tmp_path / "run")
+    rows = tiny.steps(tmp_path / "run")
     assert [int(row["step"]) for row in rows] == list(range(1, 19)) and result.steps == 18
     assert float(rows[0]["lr"]) == 0 and float(rows[-1]["lr"]) == pytest.approx(0.02 * 0.05)
     model = load_checkpoint(result.best)
     assert model.classes == ("disc", "square", "triangle", "ring", "cross") and model.image_size == 64
     assert list((tmp_path / "run" / "tensorboard").iterdir())
     with pytest.raises(UserError, match="already holds a training"):
-        run(tiny, root, tmp_path / "run")
+        tiny.run(root, tmp_path / "run")
 
 
 def test_accumulation_sees_the_same_images(tiny, root, tmp_path):
-    run(tiny, root, tmp_path / "one", {"epochs": 2})
-    run(tiny, root, tmp_path / "two", {"epochs": 2, "accumulate": 2})
-    one, two = steps(tmp_path / "one"), steps(tmp_path / "two")
+    tiny.run(root, tmp_path / "one", {"epochs": 2})
+    tiny.run(root, tmp_path / "two", {"epochs": 2, "accumulate": 2})
+    one, two = tiny.steps(tmp_path / "one"), tiny.steps(tmp_path / "two")
     assert len(one) == len(two) == 12
     assert [row["lr"] for row in one] == [row["lr"] for row in two]
     with pytest.raises(UserError, match="must be a multiple of 3"):
-        run(tiny, root, tmp_path / "three", {"accumulate": 3})
+        tiny.run(root, tmp_path / "three", {"accumulate": 3})
 
 
 def test_a_time_budget_ends_the_schedule(tiny, root, tmp_path, monkeypatch):
@@ -91,110 +71,33 @@ def test_a_time_budget_ends_the_schedule(tiny, root, tmp_path, monkeypatch):
 
     monkeypatch.setattr("nas.training.trainer.time", SimpleNamespace(perf_counter=lambda: clock[0]))
     monkeypatch.setattr(Trainer, "_step", half_a_second)
-    result = run(tiny, root, tmp_path / "run", {"epochs": 5000, "minutes": 0.25})
-    rates = [float(row["lr"]) for row in steps(tmp_path / "run")]
-    assert (result.steps, result.seconds) == (30, 15.0) and steps(tmp_path / "run")[-1]["epoch"] == "5"
+    result = tiny.run(root, tmp_path / "run", {"epochs": 5000, "minutes": 0.25})
+    rates = [float(row["lr"]) for row in tiny.steps(tmp_path / "run")]
+    assert (result.steps, result.seconds) == (30, 15.0) and tiny.steps(tmp_path / "run")[-1]["epoch"] == "5"
     assert max(rates) == rates[1] and rates == [rates[0], *sorted(rates[1:], reverse=True)]
     assert rates[15] == pytest.approx(0.02 * 0.525, rel=1e-3) and rates[-1] == pytest.approx(0.02 * 0.05, rel=0.1)
 
 
 def test_patience_stops(tiny, root, tmp_path, monkeypatch):
     monkeypatch.setattr(Validator, "__call__", lambda self, detector: Validation({"ap": 0.5}))
-    result = run(tiny, root, tmp_path / "run", {"epochs": 9, "patience": 2, "evaluate_every": 1})
+    result = tiny.run(root, tmp_path / "run", {"epochs": 9, "patience": 2, "evaluate_every": 1})
     assert result.epoch == 1 and result.steps == 3 * 6
 
 
-def test_a_broken_loss_names_term_and_images(tiny, root, tmp_path):
-    guard = LossGuard(lambda *row: None)
-    with pytest.raises(UserError, match=r"loss box is not finite at step 7, images a.jpg, b.jpg; .* intact"):
-        guard.add(7, 0.1, {"class": torch.tensor(1.0), "box": torch.tensor(float("nan"))}, ["a.jpg", "b.jpg"])
-    task = tiny.tiny_task(root)
-    task.options.optimizer.lr = 1e12
-    with pytest.raises(UserError, match=r"is not finite at step \d+, images .*\.jpg"):
-        run_training(task, tmp_path / "run", progress=False)
-    assert training_state.read_state(tmp_path / "run")["position"]["step"] == 0
-
-
-def test_a_full_disk_keeps_the_last_good_checkpoint(tiny, root, tmp_path, monkeypatch):
-    import nas.files
-
-    replaced, calls = os.replace, []
-
-    def full(source, target):
-        calls.append(str(target))
-        if sum(name.endswith("last.state") for name in calls) == 3:
-            raise OSError(28, "No space left on device")
-        replaced(source, target)
-
-    monkeypatch.setattr(nas.files.os, "replace", full)
-    with pytest.raises(UserError, match="checkpoint not saved, the previous one is kept: .*No space left"):
-        run(tiny, root, tmp_path / "run", {"save_steps": 2})
-    monkeypatch.undo()
-    assert training_state.read_state(tmp_path / "run")["position"]["step"] == 2
-    assert load_checkpoint(tmp_path / "run" / "last.safetensors").num_classes == 5
-    assert not [name for name in os.listdir(tmp_path / "run") if name.startswith(".last")]
-
-
-@pytest.mark.parametrize("where", ["step", "validation"])
-def test_ctrl_c_saves_and_the_run_goes_on(tiny, root, tmp_path, monkeypatch, where):
-    add, validate = LossGuard.add, Validator.__call__
-
-    def interrupted_step(self, step, *rest):
-        add(self, step, *rest)
-        if where == "step" and step == 8:
-            os.kill(os.getpid(), signal.SIGINT)
-
-    def interrupted_validation(self, detector):
-        if where == "validation":
-            os.kill(os.getpid(), signal.SIGINT)
-        return validate(self, detector)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(LossGuard, "add", interrupted_step)
-        patch.setattr(Validator, "__call__", interrupted_validation)
-        with pytest.raises(KeyboardInterrupt):
-            run(tiny, root, tmp_path / "run")
-    assert training_state.read_state(tmp_path / "run")["position"]["step"] == {"step": 8, "validation": 12}[where]
-    run_training(tiny.tiny_task(root), tmp_path / "run", resume=True, progress=False)
-    run(tiny, root, tmp_path / "straight")
-    for log in ("steps.csv", "epochs.jsonl"):
-        assert (tmp_path / "run" / log).read_bytes() == (tmp_path / "straight" / log).read_bytes()
-
-
-def test_resuming_another_training_is_refused(tiny, root, tmp_path):
-    run(tiny, root, tmp_path / "run", {"epochs": 2})
-    with pytest.raises(UserError, match="cannot resume: epochs was 2 and is 3 now"):
-        run_training(tiny.tiny_task(root), tmp_path / "run", resume=True, progress=False)
-    changed = tiny.tiny_task(root, {"epochs": 2})
-    changed.options.optimizer.lr *= 2
-    with pytest.raises(UserError, match="cannot resume: recipe was"):
-        run_training(changed, tmp_path / "run", resume=True, progress=False)
-    wider = replace(tiny.tiny_task(root, {"epochs": 2}), model=tiny.tiny_spec(32))
-    with pytest.raises(UserError, match="cannot resume: recipe was"):
-        run_training(wider, tmp_path / "run", resume=True, progress=False)
-    machine = tiny.tiny_task(root, {"epochs": 2})
-    machine.options.save_seconds, machine.options.log_steps = 1.0, 7
-    assert run_training(machine, tmp_path / "run", resume=True, progress=False).steps > 0
-
-
 def test_distillation_logs_its_loss_and_trains_adapters(tiny, root, tmp_path):
-    from nas.models.checkpoint import save_checkpoint
-
     teacher = save_checkpoint(tmp_path / "teacher.safetensors", build_detector(tiny.tiny_spec(16), 5))
-    run(tiny, root, tmp_path / "run", {"epochs": 2}, distill=DistillOptions(str(teacher)))
-    rows = steps(tmp_path / "run")
+    tiny.run(root, tmp_path / "run", {"epochs": 2}, distill=DistillOptions(str(teacher)))
+    rows = tiny.steps(tmp_path / "run")
     assert all(float(row["distill"]) > 0 for row in rows)
-    state = training_state.read_state(tmp_path / "run")["network"]
+    state = read_state(tmp_path / "run")["network"]
     assert state["distiller.adapters.0.weight"].shape == (16, 8, 1, 1)
-    run(tiny, root, tmp_path / "report", {"epochs": 2}, distill=DistillOptions(str(teacher), stop_in_tail=True))
-    assert [float(row["distill"]) > 0 for row in steps(tmp_path / "report")] == [True] * 6 + [False] * 6
+    tiny.run(root, tmp_path / "report", {"epochs": 2}, distill=DistillOptions(str(teacher), stop_in_tail=True))
+    assert [float(row["distill"]) > 0 for row in tiny.steps(tmp_path / "report")] == [True] * 6 + [False] * 6
     with pytest.raises(UserError, match="distill.teacher must be a checkpoint"):
-        run(tiny, root, tmp_path / "no", distill=DistillOptions("damo-yolo-s"))
+        tiny.run(root, tmp_path / "no", distill=DistillOptions("damo-yolo-s"))
 
 
 def test_clipping_measures_the_detector_alone(tiny, root, tmp_path, monkeypatch):
-    from nas.models.checkpoint import save_checkpoint
-
     teacher = save_checkpoint(tmp_path / "teacher.safetensors", build_detector(tiny.tiny_spec(16), 5))
     clipped = []
     original = Trainer._clip_gradients
@@ -203,13 +106,13 @@ def test_clipping_measures_the_detector_alone(tiny, root, tmp_path, monkeypatch)
         return float(torch.stack([p.grad.norm() for p in module.parameters()]).norm())
 
     def watched(self):
-        detector, adapters = norm(self.network.detector), norm(self.network.distiller)
+        detector, adapters = norm(self.parts.network.detector), norm(self.parts.network.distiller)
         self.clip = 0.5 * detector
         original(self)
-        clipped.append((norm(self.network.detector) / detector, norm(self.network.distiller) / adapters))
+        clipped.append((norm(self.parts.network.detector) / detector, norm(self.parts.network.distiller) / adapters))
 
     monkeypatch.setattr(Trainer, "_clip_gradients", watched)
-    run(tiny, root, tmp_path / "run", {"epochs": 2, "clip": 1.0}, distill=DistillOptions(str(teacher)))
+    tiny.run(root, tmp_path / "run", {"epochs": 2, "clip": 1.0}, distill=DistillOptions(str(teacher)))
     assert clipped == [(pytest.approx(0.5, rel=1e-4), pytest.approx(1.0))] * 12
 
 
@@ -222,33 +125,6 @@ def test_half_precision_is_chosen_by_the_card(monkeypatch):
         monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None, c=capability: c)
         training_setup.make_fabric("cuda")
     assert chosen == ["16-mixed", "16-mixed", "bf16-mixed", "bf16-mixed", "bf16-mixed"]
-
-
-def test_fine_tuning_to_other_classes_with_a_frozen_backbone(tiny, root, tmp_path):
-    first = run(tiny, root, tmp_path / "first", {"epochs": 2})
-    before = load_checkpoint(first.best)
-    task = tiny.tiny_task(root, {"epochs": 2, "freeze": ["backbone"]})
-    names = ("disc", "ring")
-    task = replace(task, model=str(first.best), train=relabel(task.train, names), val=relabel(task.val, names))
-    after = load_checkpoint(run_training(task, tmp_path / "second", progress=False).last)
-    assert after.classes == names and after.num_classes == 2
-    old, new = before.state_dict(), after.state_dict()
-    assert all(torch.equal(old[name], new[name]) for name in old if name.startswith("backbone."))
-    assert not all(torch.equal(old[name], new[name]) for name in old if name.startswith("neck."))
-    task.options.freeze = ["spine"]
-    with pytest.raises(UserError, match="no module 'spine'; it has backbone, neck, head"):
-        run_training(task, tmp_path / "third", progress=False)
-
-
-def test_adapting_classes_keeps_everything_else(tiny):
-    model = build_detector(tiny.tiny_spec(), 5)
-    other = adapt_classes(model, ("a", "b"))
-    old, new = model.state_dict(), other.state_dict()
-    changed = {name for name in new if old[name].shape != new[name].shape}
-    assert changed == {f"head.gfl_cls.{i}.{kind}" for i in range(3) for kind in ("weight", "bias")}
-    assert all(torch.equal(old[name], new[name]) for name in new if name not in changed)
-    same = adapt_classes(build_detector(tiny.tiny_spec(), 2), ("x", "y"))
-    assert same.classes == ("x", "y")
 
 
 @pytest.mark.parametrize("classes", [1, 701])
@@ -282,58 +158,28 @@ def test_unusable_settings_are_told(tiny, root, tmp_path):
         ({"minutes": -1.0}, "trainer.minutes must be a number above 0 or null, got -1.0"),
     ):
         with pytest.raises(UserError, match=words):
-            run(tiny, root, tmp_path / "run", changes, augment=False)
+            tiny.run(root, tmp_path / "run", changes, augment=False)
     with pytest.raises(UserError, match="image_size must be a positive multiple of 32"):
-        run(tiny, root, tmp_path / "run", image_size=100)
+        tiny.run(root, tmp_path / "run", image_size=100)
     with pytest.raises(UserError, match="seed must be from 0 to 4294967295, got -1"):
-        run(tiny, root, tmp_path / "run", seed=-1)
+        tiny.run(root, tmp_path / "run", seed=-1)
 
 
 def test_a_short_training_has_all_phases(tiny, root, tmp_path):
     """One epoch of six steps with a recipe of 1 epoch of warm-up and 1 at the end: half of it is left to the phases."""
-    run(tiny, root, tmp_path / "run", {"epochs": 1})
-    rates = [float(row["lr"]) for row in steps(tmp_path / "run")]
+    tiny.run(root, tmp_path / "run", {"epochs": 1})
+    rates = [float(row["lr"]) for row in tiny.steps(tmp_path / "run")]
     assert rates[:2] == pytest.approx([0, 0.02 * (1 / 1.5) ** 2]) and rates[5] == pytest.approx(0.001)
     assert rates[1] < rates[2] > rates[3] > rates[4] > rates[5]
 
 
-@pytest.mark.parametrize(
-    ("error", "line"),
-    [
-        (
-            torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB"),
-            "out of memory on the GPU: lower trainer",
-        ),
-        (RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), "out of memory on the GPU: lower trainer"),
-        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), "out of memory: lower trainer"),
-        (MemoryError(), "out of memory: lower trainer.batch_size or image_size"),
-        (RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed."), "prepares batches was killed"),
-        (RuntimeError("unable to allocate shared memory(shm) for file"), "out of shared memory: lower"),
-    ],
-)
-def test_memory_that_runs_out_is_one_line(tiny, root, tmp_path, monkeypatch, error, line):
-    def full(self):
-        raise error
-
-    monkeypatch.setattr(Trainer, "fit", full)
-    with pytest.raises(UserError, match=line) as told:
-        run(tiny, root, tmp_path / "run")
-    assert "\n" not in str(told.value) and "resume" in str(told.value)
-
-
-def test_other_errors_stay_what_they_are(tiny, root, tmp_path, monkeypatch):
-    monkeypatch.setattr(Trainer, "fit", Mock(side_effect=RuntimeError("sizes do not match")))
-    with pytest.raises(RuntimeError, match="sizes do not match"):
-        run(tiny, root, tmp_path / "run")
-
-
 def test_half_precision_on_the_cpu(tiny, root, tmp_path):
-    result = run(tiny, root, tmp_path / "run", {"epochs": 2, "precision": "bf16"})
-    assert result.steps == 12 and all(np.isfinite(float(row["total"])) for row in steps(tmp_path / "run"))
+    result = tiny.run(root, tmp_path / "run", {"epochs": 2, "precision": "bf16"})
+    assert result.steps == 12 and all(np.isfinite(float(row["total"])) for row in tiny.steps(tmp_path / "run"))
 
 
 def test_double_precision_distils_and_saves_a_float32_model(tiny, root, tmp_path):
-    teacher = run(tiny, root, tmp_path / "teacher", {"epochs": 2}).last
+    teacher = tiny.run(root, tmp_path / "teacher", {"epochs": 2}).last
     task = tiny.tiny_task(root, {"epochs": 2, "precision": "fp64"}, distill=DistillOptions(str(teacher)))
     task.options.ema = EmaOptions(0.9, 5.0, norm_images=4)
     result = run_training(task, tmp_path / "run", progress=False)
@@ -347,26 +193,6 @@ def test_float32_on_the_cpu_keeps_the_plain_layout(tiny, root, tmp_path, monkeyp
     step = Trainer._step
     monkeypatch.setattr(Trainer, "_step", lambda self, group: (seen.append(self.memory_format), step(self, group)))
     for changes in ({}, {"precision": "bf16"}, {"channels_last": True}):
-        run(tiny, root, tmp_path / f"run{len(seen)}", {"epochs": 2} | changes)
+        tiny.run(root, tmp_path / f"run{len(seen)}", {"epochs": 2} | changes)
     formats = [torch.contiguous_format, torch.channels_last, torch.channels_last]
     assert seen == [layout for layout in formats for _ in range(12)]
-
-
-def test_measured_norm_statistics_are_those_of_the_images(tiny, root):
-    train, _ = tiny.shapes(root)
-    torch.manual_seed(0)
-    model = build_detector(tiny.tiny_spec(), 5)
-    before = {name: value.clone() for name, value in model.state_dict().items()}
-    measured = NormStatistics(train, 64, 4, 8)(model)
-    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
-    images = torch.cat(
-        [batch.images for batch in build_loader(train.subset([0, 3, 7, 10, 13, 16, 20, 23]), 4, 64, train=False)]
-    )
-    first = model.backbone.block_list[0].conv.conv if hasattr(model.backbone, "block_list") else None
-    assert first is not None
-    x = images.float()
-    focus = torch.cat([x[..., ::2, ::2], x[..., 1::2, ::2], x[..., ::2, 1::2], x[..., 1::2, 1::2]], 1)
-    mean = first(focus).mean((0, 2, 3))
-    norm = measured.backbone.block_list[0].conv.bn
-    torch.testing.assert_close(norm.running_mean, mean, rtol=1e-4, atol=1e-3)
-    assert norm.momentum == model.backbone.block_list[0].conv.bn.momentum

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import signal
@@ -60,20 +61,29 @@ def train_tiny(
     return run_training(task, folder, resume, progress=False)
 
 
+def run(root: Path, folder: Path, changes: dict[str, Any] | None = None, **others: Any) -> TrainingResult:
+    return run_training(tiny_task(root, changes, **others), folder, progress=False)
+
+
+def steps(folder: Path) -> list[dict[str, str]]:
+    """The rows of steps.csv."""
+    return list(csv.DictReader((folder / "steps.csv").open()))
+
+
 def main() -> None:
     """FOLDER SETTINGS [kill=STEP]: train in this process; with kill, die without warning after that step."""
     settings = json.loads(sys.argv[2])
     if len(sys.argv) > 3:
-        from nas.training import loss_guard
+        from nas.training import guards
 
-        last, add = int(sys.argv[3]), loss_guard.LossGuard.add
+        last, add = int(sys.argv[3]), guards.LossGuard.add
 
         def dying(self: Any, step: int, *rest: Any) -> None:
             add(self, step, *rest)
             if step == last:
                 os.kill(os.getpid(), signal.SIGKILL)
 
-        loss_guard.LossGuard.add = dying  # type: ignore[method-assign]
+        guards.LossGuard.add = dying  # type: ignore[method-assign]
     root = settings.pop("root", None)
     extra = {"root": Path(root)} if root else {}
     train_tiny(Path(sys.argv[1]), **settings, **extra)
