@@ -44,7 +44,7 @@ class DeepMad(Formula):
         self, gains: Array, channels: Array, sides: Array, depths: Array, metrics: Mapping[str, Array]
     ) -> Array:
         score = weighted((np.log(channels) + 2 * np.log(sides)) * gains, self.level_weights)
-        return score - self.depth_penalty * np.exp(depths.std(axis=1)) if depths.shape[1] else score
+        return score - self.depth_penalty * np.exp(depths.std(axis=1) if depths.shape[1] else 0.0)
 
 
 def deepmad(
