@@ -14,8 +14,8 @@ from nas.spec import Backbone, DetectorSpec, HeadSpec, NeckSpec, Spec
 from search_spaces.c3k2 import BACKBONES as C3K2
 from search_spaces.catalog import find_space
 from search_spaces.gelan import BACKBONES as GELANS
+from search_spaces.official import deployed, from_official
 from search_spaces.published import FOLDER
-from search_spaces.tinynas import deployed, from_official
 
 DAMO_YOLO = "DAMO-YOLO v0.3.1, arXiv 2211.15444"
 DEEPMAD = "DeepMAD, arXiv 2303.02165, TinyNAS release of August 2023"

@@ -20,6 +20,7 @@ from nas.frame import Frame
 from nas.lowering import Operation
 from nas.options import DISTINCT, LOWEST_FIRST, Kernel, Rule, Width, check_fields
 from nas.spec import Backbone, Block, Stem
+from search_spaces.streams import Words
 
 Cost = Callable[[Sequence[Operation]], float]
 """A price of some operations."""
@@ -65,6 +66,20 @@ def with_blocks(template: Backbone, stem: Stem, blocks: tuple[Block, ...]) -> Ba
     return spec
 
 
+def differing_fields(spec: Backbone, frame: Backbone) -> list[str]:
+    """One line for each field of stem and backbone in which a spec differs from what all members of a space share."""
+    broken = []
+    for name in ("kind", "kernel", "stride"):
+        mine, its = getattr(frame.stem, name), getattr(spec.stem, name)
+        if mine != its:
+            broken.append(f"stem {name} {its} differs from {mine}")
+    for name in ("out_blocks", "spp", "activation", "reparam"):
+        mine, its = _plain(getattr(frame, name)), _plain(getattr(spec, name))
+        if mine != its:
+            broken.append(f"{name} {its} differs from {mine}")
+    return broken
+
+
 def round_to(value: float, step: int = 8) -> int:
     """TinyNAS's channel rounding: the multiple of `step` nearest to `value` (ties to even), at least one step."""
     return max(step, step * round(value / step))
@@ -99,6 +114,18 @@ class SearchSpace(ABC, Generic[Value]):
     @abstractmethod
     def crossover(self, a: Value, b: Value, rng: Random) -> Value:
         """A member with parts of the members `a` and `b`."""
+
+    def samples(self, keys: Words) -> list[Value]:
+        """One random member per key, which is all that it depends on."""
+        return [self.sample(Random(key)) for key in keys.tolist()]
+
+    def mutants(self, parents: Sequence[Value], keys: Words, mode: Mode = "coarse") -> list[Value]:
+        """One changed member per parent and key."""
+        return [self.mutate(parent, Random(key), mode) for parent, key in zip(parents, keys.tolist(), strict=True)]
+
+    def children(self, first: Sequence[Value], second: Sequence[Value], keys: Words) -> list[Value]:
+        """One crossing per pair and key."""
+        return [self.crossover(a, b, Random(key)) for a, b, key in zip(first, second, keys.tolist(), strict=True)]
 
     @abstractmethod
     def violations(self, spec: Value) -> list[str]:

@@ -1,7 +1,6 @@
-"""Chains of residual blocks under TinyNAS limits; the named spaces are in `search_spaces.tinynas`.
+"""Chains of residual blocks under TinyNAS limits: which there are, how many, and what breaks a limit.
 
-Rules after TinyNAS (MAE-NAS, arXiv 2111.13336) with three differences: every block can change, the last included; a
-move clips to the limits instead of drawing again; and a change of width leaves the next block's bottleneck alone.
+How members are drawn and changed says `search_spaces.genes`; the named spaces are in `search_spaces.tinynas`.
 """
 
 from __future__ import annotations
@@ -10,7 +9,6 @@ import math
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from itertools import accumulate
-from random import Random
 from typing import Annotated, Literal
 
 from annotated_types import Ge, Le, MinLen
@@ -18,32 +16,30 @@ from annotated_types import Ge, Le, MinLen
 from nas.blocks.residual import LAYERS_PER_UNIT
 from nas.errors import UserError
 from nas.options import DISTINCT, ENDLESS, LOWEST_FIRST, CountOrNone, Pixels, Width
-from nas.spec import Activation, Backbone, Block, Plain, Residual, ResidualKind, SppKind, Stem
+from nas.spec import Activation, Backbone, Block, Plain, Residual, ResidualKind, SppKind
 from search_spaces.base import (
     Cost,
     Depths,
     Factor,
     Factors,
     Kernels,
-    Mode,
     Moves,
     Range,
     SearchSpace,
     Step,
-    draw,
+    differing_fields,
     parameters,
     round_to,
     stem_of,
     with_blocks,
 )
-from search_spaces.chain_check import chain_violations
 
 residual_of = lru_cache(maxsize=1 << 18)(Residual)
 """The interned residual block of given fields (kind, out, bottleneck, depth, stride, kernel, shortcut)."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class TinyNASSpace(SearchSpace[Backbone]):
+class ResidualChains(SearchSpace[Backbone]):
     """Backbones of a stem, one residual block per entry of `strides`, and an optional fixed closing convolution.
 
     channels: (lowest, highest) output width of each block, on multiples of `step`; widths never decrease along the net.
@@ -167,60 +163,27 @@ class TinyNASSpace(SearchSpace[Backbone]):
             lines.append(f"channels {[high for _, high in self.channels]}")
         return lines
 
-    def sample(self, rng: Random) -> Backbone:
-        """A random member: stem and widths one after the other, uniform between what the neighbours allow."""
-        before = stem = draw(self.stem_widths(), rng)
-        free = (self.max_layers - self._fixed_layers) // self.unit_layers - len(self.strides)
-        depths = [1] * len(self.strides)
-        for _ in range(rng.randint(0, min(free, sum(self.depths) - len(self.depths)))):
-            depths[draw([i for i, cap in enumerate(self.depths) if depths[i] < cap], rng)] += 1
-        blocks = []
-        for i, depth in enumerate(depths):
-            low, high = self.width_interval(i, before, None)
-            before = draw(range(low, high + 1, self.step), rng)
-            blocks.append(
-                self.block(i, before, draw(self.bottlenecks(before), rng), depth, draw(self._kernels[i], rng))
-            )
-        return self._build(stem, tuple(blocks))
-
-    def mutate(self, spec: Backbone, rng: Random, mode: Mode = "coarse") -> Backbone:
-        """Two single-block moves of a member (one in minor mode), or a few more where they change nothing."""
-        stem, blocks = spec.stem, list(spec.blocks)
-        moves = 2 if mode == "coarse" else 1
-        for _ in range(8):
-            index = int(rng.random() * (len(self.strides) + 1)) - 1
-            if index < 0:
-                low, high = self.stem_channels
-                out = min(max(self._moved(stem.out, rng, mode), low), high, blocks[0].out)
-                if out == stem.out:
-                    continue
-                stem = stem_of(stem.kind, out, stem.kernel, stem.stride)
-            else:
-                block = self._move(index, stem, blocks, rng, mode)
-                if block is blocks[index]:
-                    continue
-                blocks[index] = block
-            moves -= 1
-            if not moves:
-                break
-        return with_blocks(spec, stem, tuple(blocks))
-
-    def crossover(self, a: Backbone, b: Backbone, rng: Random) -> Backbone:
-        """The first blocks of `a`, then those of `b`; widths and depths behind the cut are clipped to the limits."""
-        cut = 1 + int(rng.random() * (len(self.strides) - 1))
-        before, blocks = a.stem.out, list(a.blocks)
-        units = (self.max_layers - self._fixed_layers) // self.unit_layers
-        for i, block in enumerate((*self.searched(a)[:cut], *self.searched(b)[cut:])):
-            low, high = self.width_interval(i, before, None)
-            before = min(max(block.out, low), high)
-            depth = min(block.depth, units - (len(self.strides) - 1 - i))
-            units -= depth
-            mid = self._fitted(before, block)
-            blocks[i] = self.block(i, before, mid, depth, block.kernel)
-        return with_blocks(a, a.stem, tuple(blocks))
-
     def violations(self, spec: Backbone) -> list[str]:
-        return chain_violations(self, spec)
+        """All broken limits; only the first kind of trouble if the backbone is not such a chain at all."""
+        if len(spec.blocks) != len(self.frame.blocks):
+            return [f"{len(spec.blocks)} blocks, the space has {len(self.frame.blocks)}"]
+        blocks, broken = self.searched(spec), []
+        for index, block in enumerate(blocks):
+            if not isinstance(block, Residual) or block.kind != self.kind:
+                broken.append(f"block {index} is not a {self.kind} residual block")
+        chain = not broken
+        broken += self._frame_violations(spec)
+        if not chain:
+            return broken
+        before, (low, high) = spec.stem.out, self.stem_channels
+        if not low <= before <= high or before % self.step:
+            broken.append(f"stem width {before} is not a multiple of {self.step} in [{low}, {high}]")
+        for index, block in enumerate(blocks):
+            broken += [f"block {index}: {line}" for line in self._block_violations(index, block, before)]
+            before = block.out
+        if self.layers_of(spec) > self.max_layers:
+            broken.append(f"{self.layers_of(spec)} layers exceed max_layers {self.max_layers}")
+        return broken
 
     def size(self) -> int:
         """The exact number of members, by dynamic programming over width and units used."""
@@ -255,6 +218,41 @@ class TinyNASSpace(SearchSpace[Backbone]):
             wanted = self.block(i, out, mid, 1, self._kernels[i][0])
             blocks.append(self.block(i, before, self._fitted(before, wanted), 1, wanted.kernel))
         return Backbone(stem, (*blocks, *tail), self.out_blocks, self.spp, self.activation, self.reparam)
+
+    def _frame_violations(self, spec: Backbone) -> list[str]:
+        """What differs from the parts that the space holds fixed."""
+        frame, n = self.frame, len(self.strides)
+        broken, strides = [], [block.stride for block in spec.blocks[:n]]
+        if strides != list(self.strides):
+            broken.append(f"strides {strides} differ from {list(self.strides)}")
+        if spec.blocks[n:] != frame.blocks[n:]:
+            broken.append(f"the closing convolution is not 1x1 to {self.closing}")
+        return broken + differing_fields(spec, frame)
+
+    def _block_violations(self, index: int, block: Residual, before: int) -> list[str]:
+        broken, (low, high), out = [], self.channels[index], block.out
+        if not low <= out <= high or out % self.step:
+            broken.append(f"width {out} is not a multiple of {self.step} in [{low}, {high}]")
+        if out < before:
+            broken.append(f"width {out} is below its input's {before}")
+        if index and out > self.growth * before:
+            broken.append(f"width {out} exceeds {self.growth:g} times its input's {before}")
+        if block.bottleneck not in self.bottlenecks(out):
+            broken.append(f"bottleneck {block.bottleneck} of width {out} is not {self._bottleneck_rule}")
+        if block.depth > self.depths[index]:
+            broken.append(f"depth {block.depth} exceeds {self.depths[index]}")
+        if block.kernel not in self.block_kernels(index):
+            broken.append(f"kernel {block.kernel} is not among {list(self.block_kernels(index))}")
+        if block.shortcut != self.shortcut:
+            broken.append(f"shortcut {block.shortcut} differs from {self.shortcut}")
+        return broken
+
+    @property
+    def _bottleneck_rule(self) -> str:
+        if self.ratios:
+            return f"at one of the ratios {', '.join(f'{ratio:g}' for ratio in self.ratios)}"
+        low, high = self.bottleneck
+        return f"a multiple of {self.step} from {low:g} to {high:g} times the width"
 
     def _build(self, stem: int, blocks: tuple[Block, ...]) -> Backbone:
         template = self.frame
@@ -292,39 +290,6 @@ class TinyNASSpace(SearchSpace[Backbone]):
             allowed.append(tuple(k for k in self.kernels if 1.5 * k <= side) or (min(self.kernels),))
             side /= stride
         return tuple(allowed)
-
-    def _moved(self, width: int, rng: Random, mode: Mode) -> int:
-        if mode == "coarse":
-            return round_to(width * draw(self.scales, rng), self.step)
-        return max(self.step, width + self.step * draw(self.minor_steps, rng))
-
-    def _move(self, index: int, stem: Stem, blocks: list[Block], rng: Random, mode: Mode) -> Residual:
-        """Block `index` with one of its fields moved, inside all limits."""
-        block: Residual = blocks[index]  # type: ignore[assignment]
-        out, mid, depth, kernel = block.out, block.bottleneck, block.depth, block.kernel
-        choices = 2 if mode == "minor" else 3 + (len(self.kernels) > 1)
-        what = int(rng.random() * choices)
-        if what == 0:
-            before = blocks[index - 1].out if index else stem.out
-            after = blocks[index + 1].out if index + 1 < len(self.strides) else None
-            low, high = self.width_interval(index, before, after)
-            out = min(max(self._moved(out, rng, mode), low), high)
-            mid = self._fitted(out, block)
-        elif what == 1:
-            options = self.bottlenecks(out)
-            if self.ratios:
-                mid = draw(options, rng)
-            else:
-                mid = min(max(self._moved(mid, rng, mode), options[0]), options[-1])
-        elif what == 2:
-            others = sum(item.depth for item in blocks[: len(self.strides)]) - depth
-            cap = min(self.depths[index], (self.max_layers - self._fixed_layers) // self.unit_layers - others)
-            depth = max(1, min(cap, depth + draw(self.depth_steps, rng)))
-        else:
-            kernel = draw(self._kernels[index], rng)
-        if out == block.out and mid == block.bottleneck and depth == block.depth and kernel == block.kernel:
-            return block
-        return residual_of(self.kind, out, mid, depth, block.stride, kernel, self.shortcut)
 
     def _fitted(self, out: int, block: Residual) -> int:
         """The bottleneck of a block that becomes `out` wide: clipped, or at the allowed ratio nearest to the old."""

@@ -20,8 +20,8 @@ from nas.frame import Frame, HiddenRatio
 from nas.options import DISTINCT, LOWEST_FIRST, Width
 from nas.spec import Backbone, DetectorSpec, NeckSpec
 from search_spaces.base import Cost, Depth, Mode, Range, SearchSpace, Step, draw, parameters, round_to
-from search_spaces.chain import TinyNASSpace
 from search_spaces.tinynas import SPACES as TINYNAS
+from search_spaces.tinynas import TinyNASSpace
 
 neck_of = lru_cache(maxsize=1 << 18)(NeckSpec)
 """The interned neck of given fields."""

@@ -28,6 +28,7 @@ from search_spaces.base import (
     Range,
     SearchSpace,
     Step,
+    differing_fields,
     draw,
     parameters,
     round_to,
@@ -176,12 +177,7 @@ class StageSpace(SearchSpace[Backbone]):
         low, high = self.stem_channels
         if not low <= before <= high or before % self.step:
             broken.append(f"stem width {before} is not a multiple of {self.step} in [{low}, {high}]")
-        for name in ("kind", "kernel", "stride"):
-            if getattr(spec.stem, name) != getattr(frame.stem, name):
-                broken.append(f"stem {name} {getattr(spec.stem, name)} differs from {getattr(frame.stem, name)}")
-        for name in ("out_blocks", "spp", "activation", "reparam"):
-            if getattr(spec, name) != getattr(frame, name):
-                broken.append(f"{name} {getattr(spec, name)} differs from {getattr(frame, name)}")
+        broken += differing_fields(spec, frame)
         for stage, (block, (low, high)) in enumerate(zip(self._stages(spec), self.channels, strict=True)):
             if not low <= block.out <= high or block.out % self.steps[stage]:
                 broken.append(

@@ -1,4 +1,4 @@
-"""The named TinyNAS spaces as data, and the way in and out of the official structure formats.
+"""The TinyNAS spaces: chains of residual blocks with their moves, and the named ones as data.
 
 `tinynas_*` search the backbone of a whole detector in the form that is deployed (DAMO-YOLO's blocks: Focus or strided
 stem, SPP, no shortcut at stride 2). `official_*` repeat the published search problems on the bare backbone.
@@ -7,13 +7,54 @@ Sources: the TinyNAS search configurations and DAMO-YOLO (arXiv 2211.15444) sect
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from random import Random
 from typing import Any
 
-from search_spaces.chain import TinyNASSpace
-from search_spaces.deployment import deployed
-from search_spaces.official import from_official
+import numpy as np
 
-__all__ = ["SPACES", "TinyNASSpace", "deployed", "from_official"]
+from nas.spec import Backbone
+from search_spaces.base import Mode
+from search_spaces.chain import ResidualChains
+from search_spaces.genes import GeneCodec
+from search_spaces.streams import Words
+
+
+@dataclass(frozen=True, kw_only=True)
+class TinyNASSpace(ResidualChains):
+    """Chains of residual blocks with the moves of `genes`, whose randomness is one 64-bit key a network."""
+
+    @cached_property
+    def genes(self) -> GeneCodec:
+        """The space as integer arrays."""
+        return GeneCodec(self)
+
+    def sample(self, rng: Random) -> Backbone:
+        return self.samples(_key(rng))[0]
+
+    def mutate(self, spec: Backbone, rng: Random, mode: Mode = "coarse") -> Backbone:
+        return self.mutants([spec], _key(rng), mode)[0]
+
+    def crossover(self, a: Backbone, b: Backbone, rng: Random) -> Backbone:
+        return self.children([a], [b], _key(rng))[0]
+
+    def samples(self, keys: Words) -> list[Backbone]:
+        return [self.genes.decode(row) for row in self.genes.sample(keys)]
+
+    def mutants(self, parents: Sequence[Backbone], keys: Words, mode: Mode = "coarse") -> list[Backbone]:
+        genes = self.genes
+        return [genes.decode(row) for row in genes.mutate(genes.encode(parents), keys, mode == "minor")]
+
+    def children(self, first: Sequence[Backbone], second: Sequence[Backbone], keys: Words) -> list[Backbone]:
+        genes = self.genes
+        return [genes.decode(row) for row in genes.crossover(genes.encode(first), genes.encode(second), keys)]
+
+
+def _key(rng: Random) -> Words:
+    return np.array([rng.getrandbits(64)], dtype=np.uint64)
+
 
 #: Channel ranges of the official small and tiny configurations, blocks 0..4.
 _SMALL = ((8, 128), (64, 128), (64, 256), (128, 256), (256, 512))

@@ -27,7 +27,7 @@ from nas.searchers.problem.specs import MEMORY, ScorerScore, SpecProblem, requir
 from nas.searchers.problem.vectorized import GeneProblem
 from nas.searchers.random import RandomSearch
 from search_spaces.base import SearchSpace
-from search_spaces.chain import TinyNASSpace
+from search_spaces.tinynas import TinyNASSpace
 
 #: Makes a searcher of (problem, seed=..., **options).
 Maker = Callable[..., Searcher]

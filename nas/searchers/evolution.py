@@ -16,7 +16,7 @@ from annotated_types import Ge, Le
 from nas.options import CountOrNone, Share
 from nas.searchers.base import Arrays, Proposals
 from nas.searchers.problem.base import Evaluation, Individuals, Problem, excess
-from nas.searchers.streams import Stream, candidate_keys, mix
+from search_spaces.streams import Stream, candidate_keys, mix
 
 #: The most mutations in a row that duplicates can lead to.
 _MOST_ROUNDS = 6

@@ -16,7 +16,7 @@ from annotated_types import Ge, Le
 from nas.options import Share
 from nas.searchers.base import Arrays, Proposals
 from nas.searchers.problem.base import Evaluation, Individuals, Problem, excess
-from nas.searchers.streams import Integers, Stream, candidate_keys, mix
+from search_spaces.streams import Integers, Stream, candidate_keys, mix
 
 Array = npt.NDArray[np.float64]
 

@@ -30,9 +30,9 @@ from nas.searchers.base import Proposals
 from nas.searchers.history import History
 from nas.searchers.loop import Progress, SearchOutcome
 from nas.searchers.problem.base import Evaluation, Problem, excess
-from nas.searchers.problem.genes import FIELDS, GeneCodec, Genes
 from nas.searchers.shared import Result, SharedStudy
-from search_spaces.chain import TinyNASSpace
+from search_spaces.genes import FIELDS, GeneCodec, Genes
+from search_spaces.tinynas import TinyNASSpace
 
 Sampler = Literal["nsga2", "tpe", "random"]
 #: Since Optuna 5 a trial is told its constraints; before, samplers take a function.
@@ -156,7 +156,7 @@ def search_with_optuna(
     space = getattr(problem, "space", None)
     if not isinstance(space, TinyNASSpace):
         raise UserError("searcher optuna needs a TinyNAS space; use evolution")
-    codec, start = GeneCodec(space), time.monotonic()
+    codec, start = space.genes, time.monotonic()
     costs = len(problem.budget.metrics) if sampler == "nsga2" else 0
     directions = [StudyDirection.MAXIMIZE, *[StudyDirection.MINIMIZE] * costs]
     optuna.logging.set_verbosity(optuna.logging.WARNING)

@@ -11,7 +11,7 @@ from annotated_types import Ge, Le
 
 from nas.searchers.base import Arrays, Proposals
 from nas.searchers.problem.base import Evaluation, Problem
-from nas.searchers.streams import candidate_keys
+from search_spaces.streams import candidate_keys
 
 
 class RandomSearch:

@@ -12,7 +12,7 @@ from nas.cost.official_flops import official_flops
 from nas.errors import SpecError
 from nas.spec import DetectorSpec
 from search_spaces import load_published
-from search_spaces.tinynas import from_official
+from search_spaces.official import from_official
 
 
 def test_golden_structures_are_counted_exactly(golden: Path) -> None:

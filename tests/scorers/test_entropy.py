@@ -27,7 +27,8 @@ from nas.scorers.entropy import Entropy, log_gain, mae, mae_neck, neck_log_varia
 from nas.scorers.formula import counted_depths
 from nas.spec import Backbone, DetectorSpec, NeckSpec, Residual, Stem
 from search_spaces import load_published
-from search_spaces.tinynas import SPACES, from_official
+from search_spaces.official import from_official
+from search_spaces.tinynas import SPACES
 
 
 @cache

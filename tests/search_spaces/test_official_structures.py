@@ -12,7 +12,7 @@ import pytest
 from nas.errors import SpecError, UserError
 from nas.spec import Plain, Residual, Stem
 from search_spaces import load_published
-from search_spaces.tinynas import deployed, from_official
+from search_spaces.official import deployed, from_official
 
 STEM = {"class": "ConvKXBNRELU", "in": 12, "out": 32, "s": 1, "k": 3}
 BLOCK = {"class": "SuperResK1KX", "in": 32, "out": 48, "s": 2, "k": 3, "L": 2, "btn": 24}

@@ -13,8 +13,8 @@ from nas.spec import Backbone, DetectorSpec
 from search_spaces import find_space, load_published, published_names
 from search_spaces.c3k2 import BACKBONES as C3K2
 from search_spaces.gelan import BACKBONES as GELANS
+from search_spaces.official import deployed
 from search_spaces.published import FOLDER, is_published, published_document
-from search_spaces.tinynas import deployed
 
 DETECTORS = [f"damo-yolo-{size}" for size in ("t", "s", "m", "l", "ns", "nm", "nl", "n")]
 

@@ -15,7 +15,7 @@ from nas.scorers.formula import Formula, Linear, weighted
 from nas.searchers.exact.effort import Effort, Halt
 from nas.searchers.problem.objective import GAIN, Array, additive
 from nas.searchers.problem.vectorized import GeneProblem
-from search_spaces.chain import TinyNASSpace
+from search_spaces.tinynas import TinyNASSpace
 
 Integers = npt.NDArray[np.int64]
 

@@ -19,7 +19,7 @@ from nas.searchers.pareto import nondominated
 from nas.searchers.problem.base import Problem
 from nas.searchers.problem.specs import MEMORY, ScorerScore, SpecProblem
 from nas.searchers.problem.vectorized import GeneProblem
-from search_spaces.chain import TinyNASSpace
+from search_spaces.tinynas import TinyNASSpace
 
 #: Costs at which the proof adds to the front that was found.
 _LEVELS = 8

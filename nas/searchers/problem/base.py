@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from nas.cost.budget import Budget
-from nas.searchers.streams import Words
 from nas.spec import Spec
+from search_spaces.streams import Words
 
 #: (n, genes) integers or (n,) objects.
 Individuals = npt.NDArray[Any]

@@ -22,9 +22,9 @@ from nas.scorers import score_spec
 from nas.scorers.base import Scorer
 from nas.searchers.problem.base import Evaluation, Individuals, Interrupted
 from nas.searchers.problem.objective import METRICS, Objective
-from nas.searchers.streams import Words, generator
 from nas.spec import Backbone, Spec, digest, from_dict, to_dict
 from search_spaces.base import SearchSpace
+from search_spaces.streams import Words
 
 MEMORY = "peak_memory_mb"
 
@@ -88,16 +88,13 @@ class SpecProblem:
         return self.encode([self.space.initial()])
 
     def sample(self, keys: Words) -> Individuals:
-        return self.encode([self.space.sample(generator(key)) for key in keys.tolist()])
+        return self.encode(self.space.samples(keys))
 
     def mutate(self, parents: Individuals, keys: Words, minor: bool) -> Individuals:
-        mode = "minor" if minor else "coarse"
-        pairs = zip(parents, keys.tolist(), strict=True)
-        return self.encode([self.space.mutate(parent, generator(key), mode) for parent, key in pairs])  # type: ignore[arg-type]
+        return self.encode(self.space.mutants(parents.tolist(), keys, "minor" if minor else "coarse"))
 
     def crossover(self, first: Individuals, second: Individuals, keys: Words) -> Individuals:
-        triples = zip(first, second, keys.tolist(), strict=True)
-        return self.encode([self.space.crossover(a, b, generator(key)) for a, b, key in triples])
+        return self.encode(self.space.children(first.tolist(), second.tolist(), keys))
 
     def identities(self, individuals: Individuals) -> Words:
         return np.array([int(digest(spec), 16) for spec in individuals], dtype=np.uint64)

@@ -15,11 +15,11 @@ from nas.scorers.formula import uncounted
 from nas.searchers.exact.effort import Effort
 from nas.searchers.problem.base import Evaluation
 from nas.searchers.problem.block_tables import BlockTable, Point
-from nas.searchers.problem.genes import DEPTH, FIELDS, KERNEL, MID, OUT, GeneCodec, Genes
 from nas.searchers.problem.objective import METRICS, WIDTH, Array, Objective
-from nas.searchers.streams import Words, row_hashes
 from nas.spec import Backbone
-from search_spaces.chain import TinyNASSpace
+from search_spaces.genes import DEPTH, FIELDS, KERNEL, MID, OUT, Genes
+from search_spaces.streams import Words, row_hashes
+from search_spaces.tinynas import TinyNASSpace
 
 #: What it costs to lower and price one neck and head (1.5 ms).
 _CLOSING_STEPS = 30_000
@@ -46,7 +46,7 @@ class GeneProblem:
             if metric not in METRICS:
                 raise UserError(f"this search gives no {metric}; it gives {', '.join(METRICS)}")
         self.space, self.objective, self.budget = space, objective, budget
-        self.codec = GeneCodec(space)
+        self.codec = space.genes
         self.template = space.initial()
         self._lay_out()
 

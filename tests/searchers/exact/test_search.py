@@ -21,8 +21,7 @@ from nas.searchers.exact.parts import chain_of
 from nas.searchers.exact.search import exact_search
 from nas.searchers.problem.objective import Objective
 from nas.searchers.problem.vectorized import GeneProblem
-from search_spaces.chain import TinyNASSpace
-from search_spaces.tinynas import SPACES
+from search_spaces.tinynas import SPACES, TinyNASSpace
 
 TABLE = LatencyTable.load("t4_tensorrt_fp16")
 RATIOS = ("k1dwk1", "k1dwsek1")

@@ -15,8 +15,8 @@ from nas.scorers import find_scorer
 from nas.scorers.entropy import Entropy
 from nas.searchers.problem.objective import METRICS, Objective, additive
 from nas.searchers.problem.vectorized import GeneProblem
-from nas.searchers.streams import candidate_keys
 from search_spaces import find_space
+from search_spaces.streams import candidate_keys
 from search_spaces.tinynas import SPACES
 
 BUDGET = Budget.of({"layers": 25})

@@ -1,4 +1,7 @@
-"""A TinyNAS space as integer arrays: drawing, changing, repairing and combining thousands of backbones at a time.
+"""The moves of a TinyNAS space, on integer arrays: thousands of backbones are drawn, changed and combined at a time.
+
+After TinyNAS (MAE-NAS, arXiv 2111.13336) with three differences: every block can change, the last included; a move clips
+to the limits instead of drawing again; and a change of width leaves the next block's bottleneck alone.
 
 A row holds the stem's width, then (out, bottleneck, kernel, depth) of every block: the values themselves. The limits
 are asked of the space once and kept as look-up tables; `decode` and `encode` are the way to and from specs.
@@ -11,10 +14,10 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from nas.searchers.streams import Stream, Words, row_hashes
-from nas.spec import Backbone, Residual
+from nas.spec import Backbone
 from search_spaces.base import stem_of, with_blocks
-from search_spaces.chain import TinyNASSpace
+from search_spaces.chain import ResidualChains
+from search_spaces.streams import Stream, Words, row_hashes
 
 Genes = npt.NDArray[np.int64]
 OUT, MID, KERNEL, DEPTH = 1, 2, 3, 4
@@ -24,9 +27,9 @@ _MOST_MOVES = 4
 
 
 class GeneCodec:
-    """Moves of `space` on arrays of genes. Every returned row is a member, like the space's own moves."""
+    """Moves of `space` on arrays of genes. Every returned row is a member."""
 
-    def __init__(self, space: TinyNASSpace) -> None:
+    def __init__(self, space: ResidualChains) -> None:
         self.space = space
         self.blocks = len(space.strides)
         self.width = 1 + FIELDS * self.blocks
@@ -50,12 +53,12 @@ class GeneCodec:
     # ------------------------------------------------------------------ specs
 
     def encode(self, specs: Sequence[Backbone]) -> Genes:
+        """Rows of members; raises SpecError for another backbone."""
         rows = []
         for spec in specs:
             self.space.check(spec)
             row = [spec.stem.out]
-            for block in spec.blocks[: self.blocks]:
-                assert isinstance(block, Residual)
+            for block in self.space.searched(spec):
                 row += [block.out, block.bottleneck, block.kernel, block.depth]
             rows.append(row)
         return np.array(rows, dtype=np.int64).reshape(len(rows), self.width)

@@ -6,8 +6,6 @@ SplitMix64 (Steele, Lea and Flood, OOPSLA 2014) used as a counter-based hash, ov
 
 from __future__ import annotations
 
-import random
-
 import numpy as np
 import numpy.typing as npt
 
@@ -40,11 +38,6 @@ def row_hashes(rows: npt.NDArray[np.integer]) -> Words:
     for column in rows.T:
         words = mix(words ^ column.astype(np.uint64))
     return words
-
-
-def generator(key: int) -> random.Random:
-    """A Python generator of one candidate, for search spaces that draw object by object."""
-    return random.Random(int(key))
 
 
 class Stream:
