@@ -40,7 +40,7 @@ def measure_missing(table: Path, runtime: Runtime, repetitions: int, most: int =
 
 def class_count(data: str) -> int:
     """Classes of a data set of the bench."""
-    from nas.data.annotated import load_annotated
+    from nas.data.fetch import load_annotated
 
     return len(load_annotated(data)["classes"])
 

@@ -51,7 +51,7 @@ def _rate(environment: str, texts: list[str], folder: str, busy: int) -> float:
 def train(folder: str, threads: str, model: str, batch: int, size: int, steps: int) -> None:
     """Train `steps` steps and print the images a second of those after the first two."""
     from nas.augment.pipeline import Augmentation
-    from nas.data.formats.coco import read_coco
+    from nas.data.coco import read_coco
     from nas.data.shapes import draw_shapes
     from nas.training.hooks import Hook, Step, TrainingView
     from nas.training.options import ScheduleOptions, TrainerOptions

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from nas.augment.pipeline import Augmentation
-from nas.data.formats.coco import read_coco
+from nas.data.coco import read_coco
 from nas.data.shapes import draw_shapes
 from nas.training.options import ScheduleOptions, TrainerOptions
 from nas.training.run import TrainingTask, run_training

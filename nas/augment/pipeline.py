@@ -24,7 +24,7 @@ from nas.augment.affine import (
 from nas.augment.mosaic import Tile, mosaic_tiles, moved_boxes, whole_tile
 from nas.augment.sada import apply_sada
 from nas.data.dataset import DetectionData
-from nas.data.decode import ImageSource
+from nas.data.images import ImageSource
 from nas.data.sampler import Draw, companions
 from nas.options import CountOrNone, Rule, Share, check_object
 

@@ -6,13 +6,13 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+from nas.data.coco import write_coco
 from nas.data.dataset import DetectionData
 from nas.data.fetch import fetch_data
-from nas.data.formats.coco import write_coco
-from nas.data.formats.yolo import write_yolo
 from nas.data.options import DataCommand
 from nas.data.report import require_sound
 from nas.data.sources import load_splits
+from nas.data.yolo import write_yolo
 from nas.errors import UserError
 from nas.files import dump_yaml, write_atomic
 

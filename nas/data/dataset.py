@@ -105,6 +105,15 @@ class DetectionData:
         return replace(self, records=tuple(self.records[i] for i in indices))
 
 
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One finding in a data set: what is wrong, and where. A `warning` is told but never stops a training."""
+
+    kind: str
+    where: str
+    warning: bool = False
+
+
 def relabel(data: DetectionData, classes: Sequence[str]) -> DetectionData:
     """The data with the classes in the given order, matched by name; boxes of other classes are left out.
 

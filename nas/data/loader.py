@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from nas.augment.pipeline import Augmentation, Augmenter
 from nas.data.dataset import DetectionData
-from nas.data.decode import ImageSource
+from nas.data.images import ImageSource
 from nas.data.sampler import Draw, EpochSampler
 from nas.errors import UserError
 

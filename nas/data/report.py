@@ -12,10 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from nas.data.dataset import DetectionData, Record
-from nas.data.decode import decode_data
-from nas.data.images import decode_image
-from nas.data.problems import Problem
+from nas.data.dataset import DetectionData, Problem, Record
+from nas.data.images import decode_data, decode_image
 from nas.errors import UserError
 
 Splits = Mapping[str, DetectionData]

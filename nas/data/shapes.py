@@ -8,8 +8,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from nas.data.coco import write_coco
 from nas.data.dataset import DetectionData, Record
-from nas.data.formats.coco import write_coco
 from nas.files import write_atomic
 
 CLASSES = ("disc", "square", "triangle", "ring", "cross")

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from nas.data.dataset import DetectionData, relabel
-from nas.data.formats.coco import read_coco
-from nas.data.formats.yolo import read_yolo, yolo_classes
+from nas.data.coco import read_coco
+from nas.data.dataset import DetectionData, Problem, relabel
 from nas.data.options import DataConfig, Split
-from nas.data.problems import Problem
 from nas.data.report import DataReport, inspect_data, repair_data, require_sound
 from nas.data.shapes import draw_shapes
+from nas.data.yolo import read_yolo, yolo_classes
 from nas.errors import UserError
 from nas.options import check_object
 

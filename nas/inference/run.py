@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from nas.data.formats.coco import coco_classes, coco_document
-from nas.data.formats.schema import IMAGE, read_entries
+from nas.data.coco import coco_classes, coco_document
+from nas.data.schema import IMAGE, read_entries
 from nas.errors import UserError
 from nas.files import write_atomic
 from nas.inference.drawing import PictureWriter

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from nas.data.dataset import DetectionData
-from nas.data.decode import decode
+from nas.data.images import decode
 from nas.data.loader import Loader, build_loader
 from nas.inference.evaluator import detect
 from nas.inference.scoring import Found, score_detections

@@ -27,7 +27,7 @@ from nas.augment.mosaic import Tile, mosaic_tiles, moved_boxes
 from nas.augment.pipeline import Augmentation, Augmenter, jitter_colour
 from nas.augment.sada import POLICY, apply_sada
 from nas.data.dataset import DetectionData, Record
-from nas.data.decode import ImageSource, decode
+from nas.data.images import ImageSource, decode
 from nas.data.sampler import Draw
 from nas.errors import UserError
 

@@ -16,7 +16,7 @@ from PIL import Image
 from experiments.data import data_config
 from nas.config.data import DataCommand, DataConfig, Download
 from nas.data.actions import run_data_action
-from nas.data.annotated import annotated_names, load_annotated, place_annotated
+from nas.data.fetch import annotated_names, load_annotated, place_annotated
 from nas.data.sources import load_splits
 from nas.errors import UserError
 

@@ -13,10 +13,10 @@ import pytest
 
 from nas.config.data import DataConfig, Split
 from nas.data.actions import convert_splits
+from nas.data.coco import read_coco, write_coco
 from nas.data.dataset import relabel
-from nas.data.formats.coco import read_coco, write_coco
-from nas.data.formats.yolo import read_yolo, yolo_classes
 from nas.data.sources import load_splits
+from nas.data.yolo import read_yolo, yolo_classes
 from nas.errors import UserError
 
 CATEGORIES = ((900, "zebra"), (1, "ant"), (5, "bee"))

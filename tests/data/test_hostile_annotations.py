@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from nas.config.data import DataConfig, Split
-from nas.data.formats.coco import read_coco, write_coco
-from nas.data.formats.yolo import yolo_classes
-from nas.data.problems import Problem
+from nas.data.coco import read_coco, write_coco
+from nas.data.dataset import Problem
 from nas.data.sources import load_splits
+from nas.data.yolo import yolo_classes
 from nas.errors import UserError
 from nas.inference.run import ResultIds
 from nas.inference.scoring import Found, score_detections

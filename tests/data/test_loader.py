@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from nas.augment.pipeline import Augmentation
+from nas.data.coco import read_coco
 from nas.data.dataset import DetectionData, Record
-from nas.data.decode import decode
-from nas.data.formats.coco import read_coco
+from nas.data.images import decode
 from nas.data.loader import Batch, Loader, build_loader
 from nas.data.sampler import Draw, EpochSampler, companions, epoch_order
 from nas.data.shapes import draw_shapes

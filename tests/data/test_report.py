@@ -13,7 +13,7 @@ from PIL import Image
 
 from nas.config.data import DataConfig, Split
 from nas.data.dataset import DetectionData, Record
-from nas.data.decode import decode
+from nas.data.images import decode
 from nas.data.report import inspect_data, repair_data, require_sound
 from nas.data.sources import load_splits
 from nas.errors import UserError

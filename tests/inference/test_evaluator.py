@@ -14,8 +14,8 @@ import pytest
 import torch
 from torch import nn
 
+from nas.data.coco import read_coco, write_coco
 from nas.data.dataset import DetectionData, Record
-from nas.data.formats.coco import read_coco, write_coco
 from nas.data.shapes import draw_shapes
 from nas.errors import UserError
 from nas.inference.evaluator import class_lookup, evaluate, time_model

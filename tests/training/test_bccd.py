@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from nas.augment.pipeline import Augmentation
-from nas.data.formats.coco import read_coco
+from nas.data.coco import read_coco
 from nas.loss.detection import LossOptions, task_aligned
 from nas.training.optimizer import OptimizerOptions
 from nas.training.options import EmaOptions, ScheduleOptions, TrainerOptions

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from nas.augment.pipeline import Augmentation
-from nas.data.formats.coco import read_coco
+from nas.data.coco import read_coco
 from nas.data.shapes import draw_shapes
 from nas.loss.detection import LossOptions
 from nas.spec import Backbone, DetectorSpec, HeadSpec, NeckSpec, Residual, Stem

@@ -9,11 +9,10 @@ from typing import Any
 import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
-from nas.data.dataset import DetectionData, Polygons, Record
-from nas.data.formats.coco import image_size
-from nas.data.formats.schema import CLASS_NAME_LIST, CLASS_NAME_MAP, LARGEST, fault, require_names
+from nas.data.coco import image_size
+from nas.data.dataset import DetectionData, Polygons, Problem, Record
 from nas.data.images import IMAGE_SUFFIXES
-from nas.data.problems import Problem
+from nas.data.schema import CLASS_NAME_LIST, CLASS_NAME_MAP, LARGEST, fault, require_names
 from nas.errors import UserError
 from nas.files import read_text, read_yaml, write_atomic
 

@@ -11,8 +11,8 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 from pydantic import ValidationError
 
-from nas.data.dataset import DetectionData, Polygons, Record
-from nas.data.formats.schema import (
+from nas.data.dataset import DetectionData, Polygons, Problem, Record
+from nas.data.schema import (
     ANNOTATION,
     CATEGORY,
     IMAGE,
@@ -22,7 +22,6 @@ from nas.data.formats.schema import (
     read_entries,
     require_names,
 )
-from nas.data.problems import Problem
 from nas.errors import UserError
 from nas.files import read_json, write_atomic
 

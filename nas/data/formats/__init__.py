@@ -1,1 +1,0 @@
-"""Annotations in the forms that people keep them in, in and out."""
