@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from nas.deploy import EXPORTED, load_runtime
 from nas.errors import UserError
 from nas.inference.frames import open_frames
 from nas.inference.predictor import Prediction, PredictOptions, Predictor
@@ -19,9 +20,6 @@ from nas.spec import Backbone, Spec, require_side
 
 if TYPE_CHECKING:
     from nas.training.hooks import Hook
-
-#: Files that a runtime runs; everything else is torch's.
-EXPORTED = (".onnx", ".xml", ".engine")
 
 
 class Detector:
@@ -40,8 +38,6 @@ class Detector:
         Only checkpoints and exported files bring trained weights. Raises UserError naming what is wrong.
         """
         if isinstance(source, str | Path) and str(source).endswith(EXPORTED):
-            from nas.deploy.runtime import load_runtime
-
             return cls(load_runtime(source), str(source))
         model = build_model(source, num_classes, classes)
         if isinstance(source, Backbone) or not hasattr(model, "num_classes"):
@@ -106,8 +102,6 @@ class Detector:
             if device in (None, self.network.device):
                 return self.network
             if device not in self._fused:
-                from nas.deploy.runtime import load_runtime
-
                 self._fused = {device: load_runtime(self.source, device)}
             return self._fused[device]
         device = device or "cpu"

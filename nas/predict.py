@@ -14,7 +14,8 @@ def run(config: Any) -> None:
     from omegaconf import OmegaConf
     from rich.console import Console
 
-    from nas.detector import EXPORTED, Detector
+    from nas.deploy import EXPORTED
+    from nas.detector import Detector
     from nas.inference.run import predict_into
 
     console = Console()

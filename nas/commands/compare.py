@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from nas.cost.latency import LatencyTable
+from nas.deploy import EXPORTED, load_runtime
 from nas.errors import UserError
 from nas.lowering import Operation
 from nas.report.detector_plots import write_comparison
@@ -22,7 +23,6 @@ from search_spaces.published import load_published
 
 GROUPS = ("seeds",)
 DEFAULT_HARDWARE = "t4_tensorrt_fp16"
-EXPORTED = (".onnx", ".xml", ".engine")
 FILES = (".yaml", ".yml", ".safetensors", *EXPORTED)
 #: Latency tables of other engines than the default, by what the source of a published row says.
 OTHER_TABLES = {"TensorRT 7": "t4_tensorrt7_fp16"}
@@ -233,7 +233,6 @@ class Gatherer:
 
     def _exported(self, model: str) -> Entry:
         """A file that only runs: measured if asked, its parameters where the format tells them."""
-        from nas.deploy.runtime import load_runtime
         from nas.measure.wall_clock import onnx_parameters
 
         runtime = load_runtime(model, threads=self.settings.threads)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -128,18 +127,6 @@ def match(one: Detections, two: Detections, tolerance: Tolerance) -> tuple[int, 
     best = torch.where(fits, overlap + same - score, -1.0).argmax(1)[hit]
     apart = (one.boxes[hit] - two.boxes[best]).abs().max()
     return int(hit.sum()), float(score[hit, best].max()), float(apart)
-
-
-def median_milliseconds(network: Callable[[Any], Any], image: np.ndarray, runs: int = 15) -> float:
-    """Median time of one image (1, 3, S, S) after three runs to warm up."""
-    times = []
-    pixels = torch.from_numpy(image)
-    with torch.inference_mode():
-        for _ in range(runs + 3):
-            began = time.perf_counter()
-            network(pixels)
-            times.append(1000 * (time.perf_counter() - began))
-    return float(np.median(times[3:]))
 
 
 def _threshold(scores: Tensor, wanted: float) -> float:

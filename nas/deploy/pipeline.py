@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import statistics
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -11,16 +12,18 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
+import torch
 
+from nas.deploy import FORMATS, load_runtime
 from nas.deploy.onnx_graph import DEFAULT_OPSET, HALF_SCALES_OPSET, Opset, export_onnx, set_metadata, write
-from nas.deploy.parity import TOLERANCES, Agreement, median_milliseconds, verify
-from nas.deploy.runtime import Metadata, Runtime, load_runtime
+from nas.deploy.parity import TOLERANCES, Agreement, verify
+from nas.deploy.runtime import Metadata, Runtime
 from nas.errors import UserError
 from nas.inference.frames import open_frames
 from nas.inference.predictor import fit_into
+from nas.inference.running import milliseconds
 from nas.options import Count, ImageSize, Name, OneOf, Seed, Share, check_object
 
-FORMATS = {"onnx": ".onnx", "onnx_nms": ".onnx", "openvino": ".xml", "tensorrt": ".engine"}
 PRECISIONS = ("fp32", "fp16", "int8")
 #: Inputs of a batch when an export is checked.
 CHECK_BATCH = 4
@@ -114,8 +117,8 @@ def export_model(
             settings.format,
             settings.precision,
             sum(file.stat().st_size for file in Path(folder).iterdir()) / 1e6,
-            median_milliseconds(runtime, pictures[0]),
-            median_milliseconds(fused, pictures[0]),
+            _median_milliseconds(runtime, pictures[0]),
+            _median_milliseconds(fused, pictures[0]),
             agreement,
             settings.images or "generated",
         )
@@ -187,6 +190,10 @@ def _agreement(
         max_detections=settings.max_detections,
         lowest=settings.score_threshold if runtime.metadata.nms else 0.0,
     )
+
+
+def _median_milliseconds(network: Callable[[Any], Any], image: np.ndarray) -> float:
+    return statistics.median(milliseconds(network, torch.from_numpy(image), 15, 3))
 
 
 def _pictures(settings: ExportSettings, side: int) -> list[np.ndarray]:

@@ -56,9 +56,6 @@ def read_metadata(text: str | None, path: object) -> Metadata:
         raise UserError(f"{path}: its metadata is damaged ({error})") from None
 
 
-SUFFIXES = (".onnx", ".xml", ".engine")
-
-
 class Runtime:
     """An exported detector: `runtime(images (B, 3, S, S), RGB 0..255)` -> scores (B, N, C), boxes (B, N, 4).
 
@@ -143,30 +140,6 @@ class OnnxRuntime(Runtime):
         return tuple(self.session.run(self.outputs, {self.input: images}))
 
 
-class OpenVinoRuntime(Runtime):
-    """An OpenVINO IR (.xml with its .bin) on the CPU."""
-
-    def __init__(self, path: str | Path, threads: int | None = None) -> None:
-        openvino = import_openvino()
-        try:
-            model = openvino.Core().read_model(str(path))
-        except RuntimeError as error:
-            raise UserError(f"{path} cannot be loaded by OpenVINO ({str(error).splitlines()[-1]})") from None
-        text = model.get_rt_info([KEY]).astype(str) if model.has_rt_info([KEY]) else None
-        first = model.inputs[0].partial_shape[0]
-        super().__init__(read_metadata(text, path), first.get_length() if first.is_static else None)
-        # Unasked, processors with bfloat16 compute in it, whose eight bits place a box only to a few pixels.
-        settings: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
-        if threads:
-            settings["INFERENCE_NUM_THREADS"] = threads
-        self.compiled = openvino.Core().compile_model(model, "CPU", settings)
-        self.outputs = ["scores", "boxes", *(["labels"] if self.metadata.nms else [])]
-
-    def run(self, images: np.ndarray) -> tuple[Any, ...]:
-        found = self.compiled([images])
-        return tuple(found[name] for name in self.outputs)
-
-
 def device_parts(device: str) -> tuple[str, int]:
     """Kind and number of a device: ("cuda", 1) for cuda:1. Raises UserError for what is none."""
     try:
@@ -174,40 +147,3 @@ def device_parts(device: str) -> tuple[str, int]:
     except RuntimeError as error:
         raise UserError(f"device {device!r} cannot be used: {str(error).splitlines()[0]}") from None
     return place.type, place.index or 0
-
-
-def load_runtime(path: str | Path, device: str | None = None, threads: int | None = None) -> Runtime:
-    """The network of an exported .onnx, .xml or .engine file, with its classes and input size.
-
-    device: cpu, or for .onnx cuda and cuda:1; None is the CPU, and the GPU for .engine. Raises UserError for a missing,
-    foreign or damaged file, a device on which it does not run, and where the runtime is not installed.
-    """
-    if not Path(path).is_file():
-        raise UserError(f"{path}: no such file")
-    suffix = Path(path).suffix.lower()
-    if suffix == ".onnx":
-        return OnnxRuntime(path, device or "cpu", threads)
-    if suffix == ".xml":
-        if device_parts(device or "cpu")[0] != "cpu":
-            raise UserError(
-                f"device={device}: an OpenVINO file runs on the CPU here; use device=cpu, or export format=onnx"
-            )
-        return OpenVinoRuntime(path, threads)
-    if suffix == ".engine":
-        if device_parts(device or "cuda") != ("cuda", 0):
-            raise UserError(f"device={device}: an .engine file runs on the first GPU; leave device out")
-        from nas.deploy.tensorrt import TensorRtRuntime
-
-        runtime = TensorRtRuntime(path)
-        runtime.device = "cuda"
-        return runtime
-    raise UserError(f"{path}: an exported file ends in {', '.join(SUFFIXES)}")
-
-
-def import_openvino() -> Any:
-    """The openvino package, or UserError saying how to get it."""
-    try:
-        import openvino
-    except ImportError:
-        raise UserError("OpenVINO is not installed: pip install 'maenas[openvino]'") from None
-    return openvino

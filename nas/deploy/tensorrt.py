@@ -104,6 +104,8 @@ class Engine:
 class TensorRtRuntime(Runtime):
     """An .engine file on the GPU it was built for."""
 
+    device = "cuda"
+
     def __init__(self, path: str | Path) -> None:
         metadata, plan = read_engine(path)
         super().__init__(metadata)

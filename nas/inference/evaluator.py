@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from nas.data.dataset import DetectionData
 from nas.data.loader import Loader, Workers, build_loader
 from nas.errors import UserError
-from nas.inference.memory import told_when_full
 from nas.inference.postprocess import postprocess
+from nas.inference.running import inference, milliseconds, now, told_when_full
 from nas.inference.scoring import Evaluation, Found, score_detections
 from nas.models.classes import numbered
 from nas.options import Count, Share, check_keywords
@@ -74,16 +72,16 @@ def detect(
     with inference(model) as device:
         for step, batch in enumerate(loader):
             images = batch.images.to(device).float()
-            started = _now(device)
+            started = now(device)
             scores, boxes = (torch.as_tensor(output) for output in model(images)[:2])
-            ran = _now(device)
+            ran = now(device)
             if scores.shape[-1] != len(lookup):
                 raise UserError(f"the model gives {scores.shape[-1]} classes, but {len(lookup)} names are known for it")
             detections = postprocess(
                 scores.float(), boxes.float(), score_threshold, iou_threshold, max_detections, max_candidates, nms=nms
             )
             seconds["model"] += ran - started
-            seconds["postprocess"] += _now(device) - ran
+            seconds["postprocess"] += now(device) - ran
             for index, (height, width), result in zip(batch.indices, batch.sizes, detections, strict=True):
                 found[index] = _in_original(result, width, height, images.shape[-1], images.shape[-2], lookup)
             if progress is not None:
@@ -112,38 +110,10 @@ def class_lookup(model: Any, data: DetectionData, classes: Sequence[str] | None 
 def time_model(model: Model, image_size: int, runs: int = 50, seconds: float = 10.0) -> Mapping[str, float]:
     """Milliseconds of the bare model on one image (batch 1, no NMS): median, 10th and 90th percentile of up to `runs`
     calls after a tenth as many to warm up, at most about `seconds` long."""
-    times: list[float] = []
-    with inference(model) as device:
-        image = torch.randint(0, 256, (1, 3, image_size, image_size), generator=torch.Generator().manual_seed(0))
-        pixels = image.to(device).float()
-        began = time.perf_counter()
-        for run in range(runs + max(runs // 10, 2)):
-            started = _now(device)
-            model(pixels)
-            if run >= max(runs // 10, 2):
-                times.append(1000 * (_now(device) - started))
-            if times and time.perf_counter() - began > seconds:
-                break
+    image = torch.randint(0, 256, (1, 3, image_size, image_size), generator=torch.Generator().manual_seed(0))
+    times = milliseconds(model, image.float(), runs, max(runs // 10, 2), seconds)
     low, middle, high = np.percentile(times, [10, 50, 90])
     return {"median": float(middle), "p10": float(low), "p90": float(high)}
-
-
-@contextmanager
-def inference(model: Any) -> Iterator[torch.device]:
-    """A torch module in eval mode without gradients, its mode restored afterwards; the device that it runs on."""
-    if not isinstance(model, nn.Module):
-        with torch.inference_mode():
-            yield torch.device("cpu")
-        return
-    training = [module.training for module in model.modules()]
-    parameter = next(model.parameters(), None)
-    model.eval()
-    try:
-        with torch.inference_mode():
-            yield parameter.device if parameter is not None else torch.device("cpu")
-    finally:
-        for module, mode in zip(model.modules(), training, strict=True):
-            module.training = mode
 
 
 def _in_original(result: Any, width: int, height: int, seen_width: int, seen_height: int, lookup: NDArray) -> Found:
@@ -153,9 +123,3 @@ def _in_original(result: Any, width: int, height: int, seen_width: int, seen_hei
     known = labels >= 0
     corners = np.clip(boxes.numpy() * scale, 0, [width, height, width, height])
     return Found(corners[known], result.scores.numpy()[known], labels[known])
-
-
-def _now(device: torch.device) -> float:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter()

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from nas.data.images import BACKGROUND, Pixels
 from nas.inference.frames import Frame, prefetch
-from nas.inference.memory import told_when_full
 from nas.inference.postprocess import Detections, postprocess
+from nas.inference.running import told_when_full
 from nas.options import Count, Share, check_object
 
 Resize = Literal["stretch", "letterbox"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import statistics
-import time
 from math import prod
 from typing import Any
 
@@ -20,19 +19,14 @@ def measured_milliseconds(model: Any, side: int, repeats: int, threads: int) -> 
     """Median time of one random image through the deployed form, after two warm-up runs."""
     import torch
 
+    from nas.inference.running import milliseconds
+
     if callable(getattr(model, "fuse", None)):
         model.fuse()
-    if hasattr(model, "eval"):
-        model.eval()
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
-    images, times = torch.rand(1, 3, side, side) * 255, []
     try:
-        with torch.inference_mode():
-            for _ in range(repeats + 2):
-                start = time.perf_counter()
-                model(images)
-                times.append(1000 * (time.perf_counter() - start))
+        times = milliseconds(model, torch.rand(1, 3, side, side) * 255, repeats, 2)
     finally:
         torch.set_num_threads(before)
-    return statistics.median(times[2:])
+    return statistics.median(times)

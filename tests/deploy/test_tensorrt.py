@@ -178,6 +178,7 @@ def test_engines_run_in_turns_of_their_largest_batch_and_keep_their_buffers(
     stream = SimpleNamespace(cuda_stream=7, synchronize=lambda: None)
     monkeypatch.setattr(torch.cuda, "current_stream", lambda: stream)
     monkeypatch.setattr(torch.Tensor, "cuda", lambda self: self)
+    monkeypatch.setattr(torch, "empty", torch.zeros)  # buffers that no engine fills
     graph = SimpleNamespace(SerializeToString=lambda: b"")
     runtime = TensorRtRuntime(export_tensorrt(graph, tmp_path / "m.engine", Metadata(("a", "b", "c"), SIDE), 2))
     scores, boxes = runtime(np.zeros((6, 3, SIDE, SIDE), np.float32))
