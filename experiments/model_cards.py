@@ -167,7 +167,7 @@ def _measured(model: Any) -> dict[str, str]:
 
     import torch
 
-    from nas.cost.processor import cpu_name
+    from nas.cost.table_file import cpu_name
     from nas.inference.evaluator import time_model
 
     threads = torch.get_num_threads()

@@ -20,7 +20,7 @@ from experiments.data import data_of
 from experiments.scales import RowConfig, require_device, training_recipe, training_task
 from experiments.tables import FOLDER, load_table
 from nas.config import launch
-from nas.cost.processor import cpu_name
+from nas.cost.table_file import cpu_name
 from nas.errors import UserError
 from nas.files import write_atomic
 from nas.measure.device import commit

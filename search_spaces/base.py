@@ -139,7 +139,7 @@ class SearchSpace(ABC, Generic[Value]):
         """A member that no other undercuts, up to shortcuts of residual blocks; None where the space knows none.
 
         cost: of some operations, anything that grows with them and with their widths, depths and kernels; image_size:
-        pixels at which it is asked. Tells whether a budget is possible at all (`nas.searchers.problem.least`).
+        pixels at which it is asked. Tells whether a budget is possible at all (`nas.searchers.limits`).
         """
         return None
 

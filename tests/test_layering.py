@@ -45,7 +45,7 @@ MAY_IMPORT = {
 
 TORCH_FREE = ("nas.errors", "nas.options", "nas.spec", "nas.files", "nas.frame", "nas.lowering", "nas.cost", "search_spaces",
               "nas.searchers", "nas.report", "nas.api", "nas.searchers.run", "nas.search", "nas.config")  # fmt: skip
-TORCH_SCORERS = ("activation", "gradient", "aznas", "probe", "ensemble", "inputs", "subjects", "measuring")
+TORCH_SCORERS = ("activation", "gradient", "aznas", "probe", "subjects", "measuring")
 
 
 def _module(path: Path) -> str:

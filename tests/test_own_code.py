@@ -15,7 +15,7 @@ import nas
 from nas import extensions
 from nas.errors import UserError
 from nas.files import read_spec_document
-from nas.searchers.random import RandomSearch
+from nas.searchers.evolution import RandomSearch
 from nas.spec import Spec
 from nas.testing import check_scorer, check_space
 from search_spaces import SearchSpace, find_space, space_names
@@ -25,7 +25,7 @@ MODULE = """
 from dataclasses import dataclass, replace
 
 import nas
-from nas.searchers.random import RandomSearch
+from nas.searchers.evolution import RandomSearch
 from search_spaces import find_space
 from search_spaces.c3k2 import SPACES, C3k2Space
 

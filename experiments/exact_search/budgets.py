@@ -22,9 +22,9 @@ from nas.cost.latency import LatencyTable
 from nas.errors import UserError
 from nas.files import read_text, write_atomic
 from nas.measure.device import commit
+from nas.searchers.base import Problem
 from nas.searchers.catalog import make_problem, search_with
 from nas.searchers.loop import Progress, SearchOutcome
-from nas.searchers.problem.base import Problem
 
 TARGET = Path(__file__).with_name("budgets.csv")
 NECKS = ("s", "t", "nano")

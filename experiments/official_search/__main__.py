@@ -13,9 +13,8 @@ from experiments.command import options_of, run
 from experiments.evidence import save_result
 from experiments.official_problems import chosen, load_table
 from nas.errors import UserError
-from nas.searchers.evolution import Evolution
+from nas.searchers.evolution import Evolution, RandomSearch
 from nas.searchers.loop import Progress, run_loop
-from nas.searchers.random import RandomSearch
 
 
 class Stop(Exception):

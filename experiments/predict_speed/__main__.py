@@ -19,7 +19,7 @@ import numpy as np
 
 from experiments.command import options_of, run
 from experiments.evidence import save_result
-from nas.cost.processor import cpu_name
+from nas.cost.table_file import cpu_name
 from nas.detector import Detector
 from nas.errors import UserError
 from nas.inference.frames import open_frames

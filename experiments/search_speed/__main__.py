@@ -15,7 +15,7 @@ from experiments.command import options_of, run
 from experiments.evidence import save_result
 from nas.cost.budget import Budget
 from nas.cost.latency import LatencyTable
-from nas.cost.processor import cpu_name
+from nas.cost.table_file import cpu_name
 from nas.frame import Frame
 from nas.measure.device import commit
 from nas.scorers.entropy import Entropy

@@ -16,9 +16,8 @@ from nas.files import load_spec, read_text, read_yaml
 from nas.options import check_object
 from nas.report.scorer_table import RankTable, Row, write_rank_report
 from nas.scorers import find_scorer, score_spec
-from nas.scorers.agreement import Spread, agreement, spread
+from nas.scorers.agreement import Spread, agreement, log_rank, spread, vote
 from nas.scorers.base import OWN
-from nas.scorers.ensemble import log_rank, vote
 from nas.scorers.score_log import ScoreLog, read_scores
 from nas.scorers.subjects import Subject, benchmark_rows, benchmark_subjects, spec_subject
 from nas.scorers.zero_cost import ENSEMBLES, Pass, passes_for
@@ -51,7 +50,7 @@ def _check(settings: RankConfig) -> None:
     if settings.benchmark is not None and settings.tables is None:
         raise UserError("benchmark= needs tables=FOLDER with the benchmark's table")
     if settings.inputs != "gaussian":
-        from nas.scorers.inputs import pictures_in
+        from nas.scorers.probe import pictures_in
 
         pictures_in(Path(settings.inputs))
     _published(settings.published)

@@ -24,8 +24,7 @@ from typing import Any
 import numpy as np
 
 from nas.blocks.operation import Operation
-from nas.cost.price import Bound, Price
-from nas.cost.table_file import number
+from nas.cost.table_file import Bound, Price, number
 from nas.errors import UserError
 
 FloatArray = np.ndarray[Any, np.dtype[np.float64]]

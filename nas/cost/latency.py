@@ -11,10 +11,18 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from nas.blocks.operation import Operation
-from nas.cost.coverage import require_covered, warn_elsewhere
 from nas.cost.kernel_model import KernelModel
-from nas.cost.price import Bound, How, Price, Pricer
-from nas.cost.table_file import Header, find_table, read_table
+from nas.cost.table_file import (
+    Bound,
+    Header,
+    How,
+    Price,
+    Pricer,
+    find_table,
+    read_table,
+    require_covered,
+    warn_elsewhere,
+)
 
 __all__ = ["Bound", "How", "Latency", "LatencyTable", "Price", "PricedOperation", "Pricer"]
 
@@ -66,7 +74,6 @@ class LatencyTable:
         self._pricer = pricer
         self._outside = False
         self._prices: dict[Operation, Price] = {}
-        self._sums: dict[int, tuple[tuple[Operation, ...], float]] = {}
 
     @classmethod
     def load(cls, name_or_path: str | os.PathLike[str], batch: int | None = None) -> LatencyTable:
@@ -79,7 +86,7 @@ class LatencyTable:
         content = path.read_bytes()
         digest = hashlib.sha256(content).hexdigest()[:16]
         if content.lstrip()[:8].startswith((b"{Regular", b"{Depthwi")):
-            from nas.cost.official_table import OfficialTable
+            from nas.cost.official import OfficialTable
 
             official = OfficialTable.read(path, batch)
             return cls(official.header, official, digest)
@@ -123,14 +130,6 @@ class LatencyTable:
     def at_least(self, operations: Sequence[Operation]) -> float:
         """Milliseconds that these operations cost at least, were any of them larger; 0 where the table cannot tell."""
         return self._pricer.at_least(operations) / self.header.batch
-
-    def sum_ms(self, operations: tuple[Operation, ...]) -> float:
-        """Milliseconds of one block's operations without the offset, remembered for this very tuple."""
-        known = self._sums.get(id(operations))
-        if known is None or known[0] is not operations:
-            known = (operations, sum(price.ms for price in self.price_many(operations)))
-            self._sums[id(operations)] = known
-        return known[1]
 
     def total(self, operations: Iterable[Operation]) -> Latency:
         """Latency of a whole network, with its explanation."""

@@ -16,8 +16,7 @@ import numpy as np
 
 from nas.blocks.operation import Operation
 from nas.cost.kernel_model import BOUNDS, Features, FloatArray, KernelModel, evaluate
-from nas.cost.price import Bound, How, Price
-from nas.cost.table_file import Header, number
+from nas.cost.table_file import Bound, Header, How, Price, number
 from nas.errors import UserError
 
 #: Columns of a row: the kernel, its milliseconds per batch, and the spread of its repetitions in percent of them.

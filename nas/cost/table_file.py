@@ -1,17 +1,51 @@
-"""Reading and writing latency table files: one JSON file per device, runtime and precision, nothing optional."""
+"""A latency table: the price of an operation, the file of a device, runtime and precision, and where it holds.
+
+One JSON file each, nothing optional: who measured what, on which processor, at which map sizes.
+"""
 
 from __future__ import annotations
 
 import json
 import os
+import platform
 import sys
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, Protocol
 
-from nas.errors import UserError, shown
+from nas.blocks.operation import Operation
+from nas.errors import Caution, UserError, shown
 from nas.files import write_atomic
+
+How = Literal["exact", "interpolated", "roofline", "model"]
+Bound = Literal["compute", "memory", "launch"]
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """Milliseconds of one operation: of a pricer for its whole batch, of a `LatencyTable` per image.
+
+    how: "exact" a measured row, "interpolated" between measured rows, "roofline" a bound scaled to the measured rows,
+        "model" the calibrated kernel model.
+    """
+
+    ms: float
+    how: How
+    bound: Bound
+
+
+class Pricer(Protocol):
+    """What a kind of table must offer."""
+
+    def price_many(self, operations: Sequence[Operation]) -> list[Price]:
+        """One price per operation, in order."""
+
+    def at_least(self, operations: Sequence[Operation]) -> float:
+        """What these operations cost together at least, were any of them larger; 0 where nothing is known."""
+
 
 FORMAT = "maenas-latency/2"
 KINDS = ("kernel_model", "measured")
@@ -142,3 +176,65 @@ def write_table(path: Path, header: Header, body: Mapping[str, Any]) -> None:
         rows = ",\n".join(json.dumps(row, separators=(",", ":")) for row in body["rows"])
         text = text[:-2] + ',\n "rows": [\n' + rows + "\n ]\n}"
     write_atomic(path, text + "\n")
+
+
+@cache
+def cpu_name() -> str:
+    """Model name with family and model number, as virtual machines call every processor of a maker the same."""
+    try:
+        lines = [line.partition(":") for line in Path("/proc/cpuinfo").read_text().splitlines()]
+    except OSError:
+        lines = []
+    facts = {key.strip(): value.strip() for key, _, value in reversed(lines)}
+    if "model name" not in facts:
+        return platform.processor() or platform.machine()
+    numbers = [f"{word} {facts[key]}" for word, key in (("family", "cpu family"), ("model", "model")) if key in facts]
+    return f"{facts['model name']} ({', '.join(numbers)})" if numbers else facts["model name"]
+
+
+#: Runtimes whose times belong to the processor that runs them.
+CPU_RUNTIMES = ("onnxruntime", "openvino")
+#: How far beyond the timed map sizes a measured table still prices, as a factor of their side.
+REACH = 2
+
+
+def map_sizes(operations: Iterable[Operation]) -> tuple[int, int] | None:
+    """Smallest and largest side of the maps that convolutions give (single cells aside), None without any."""
+    maps = [(op.height, op.width) for op in operations if op.kind == "conv" and op.height * op.width > 1]
+    return (min(map(min, maps)), max(map(max, maps))) if maps else None
+
+
+def require_covered(header: Header, operations: Iterable[Operation], told: bool = False) -> bool:
+    """Whether all maps are among those of the table; a warning (unless it was told) if not.
+
+    A calibrated kernel model follows the physics of a device to any size; raises UserError where measured rows would be
+    stretched beyond REACH.
+    """
+    found = map_sizes(operations)
+    if found is None or header.map_sizes is None:
+        return True
+    (low, high), (smallest, largest) = header.map_sizes, found
+    if low <= smallest and largest <= high:
+        return True
+    sizes = ", ".join(map(str, header.image_sizes))
+    error = f"{header.error_percent:g} %" if header.error_percent is not None else "none"
+    text = (
+        f"latency table {header.name} holds for maps of {low} to {high} pixels (images of {sizes}), not of "
+        f"{smallest if smallest < low else largest}: its stated error ({error}) was found inside"
+    )
+    if header.kind == "measured" and (smallest * REACH < low or largest > high * REACH):
+        raise UserError(f"{text.partition(':')[0]}: measure one with python -m nas.profile image_size=[...]")
+    if not told:
+        warnings.warn(text, Caution, stacklevel=2)
+    return False
+
+
+def warn_elsewhere(header: Header) -> None:
+    """Warn if a table of a processor is used on another one."""
+    if header.runtime in CPU_RUNTIMES and header.processor != cpu_name():
+        warnings.warn(
+            f"latency table {header.name} was measured on {header.processor}, this is {cpu_name()}: its milliseconds are "
+            "those of the other; python -m nas.profile measures this one",
+            Caution,
+            stacklevel=2,
+        )

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from nas.cost.processor import cpu_name
+from nas.cost.table_file import cpu_name
 
 
 def cpu_facts() -> dict[str, Any]:

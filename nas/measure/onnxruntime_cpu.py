@@ -14,7 +14,7 @@ import numpy as np
 from nas.blocks.operation import Operation
 from nas.cost.kernel_model import Hardware
 from nas.cost.measured_table import Kernels, Row
-from nas.cost.processor import cpu_name
+from nas.cost.table_file import cpu_name
 from nas.measure.device import cpu_facts
 from nas.measure.measurement import Measurement, merge_rows, time_repeated
 from nas.measure.subject import subject_graph

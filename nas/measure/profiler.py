@@ -14,10 +14,9 @@ from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Le
 
-from nas.cost.coverage import map_sizes
 from nas.cost.latency import LatencyTable
 from nas.cost.measured_table import MeasuredRows, Row, read_rows
-from nas.cost.table_file import Header, write_table
+from nas.cost.table_file import Header, map_sizes, write_table
 from nas.errors import UserError
 from nas.files import dump_yaml, read_yaml, write_atomic
 from nas.frame import Frame

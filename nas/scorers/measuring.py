@@ -12,7 +12,7 @@ from torch import nn
 
 from nas.errors import UserError
 from nas.scorers.base import Scorer, number
-from nas.scorers.inputs import scorer_images
+from nas.scorers.probe import scorer_images
 from nas.scorers.score_log import ScoreLog
 from nas.scorers.subjects import Subject, spec_subject
 from nas.scorers.zero_cost import Pass

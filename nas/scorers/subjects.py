@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from nas.cost.count import count_spec
 from nas.errors import UserError
 from nas.spec import Backbone, Spec, digest, image_side
-from search_spaces import nasbench201, nasbench_macro
+from search_spaces import nasbench
 
 if TYPE_CHECKING:
     from torch import nn
@@ -99,29 +99,29 @@ def benchmark_subjects(name: str, tables: Path, sample: int = 0, seed: int = 0) 
 
 
 def _cell(text: str, accuracy: dict[str, float]) -> Subject:
-    cell = nasbench201.Cell.parse(text)
+    cell = nasbench.Cell.parse(text)
 
     def build() -> Any:
         from nas.models.nasbench import CellNetwork
 
         return CellNetwork(cell.edges)
 
-    counts = nasbench201.network_counts(cell)
+    counts = cell.counts()
     figures: dict[str, float] = {"params": counts.params, "macs": counts.macs, "layers": counts.layers}
     figures["depth"] = cell.depth
     # The MAE score read along the path of greatest gain: what is left of it where width and cell count are fixed.
-    figures["mae_path"] = sum(nasbench201.path_gain(cell, width) for width, _ in nasbench201.STAGES)
+    figures["mae_path"] = sum(cell.path_gain(width) for width, _ in nasbench.STAGES)
     return Subject(text, figures, build, accuracy=accuracy)
 
 
 def _macro(text: str, accuracy: dict[str, float]) -> Subject:
-    net = nasbench_macro.MacroNet.parse(text)
+    net = nasbench.MacroNet.parse(text)
 
     def build() -> Any:
         from nas.models.nasbench import MacroNetwork
 
         return MacroNetwork(net.choices)
 
-    counts = nasbench_macro.network_counts(net)
+    counts = net.counts()
     figures = {"params": counts.params, "macs": counts.macs, "layers": counts.layers}
     return Subject(text, figures, build, accuracy=accuracy)

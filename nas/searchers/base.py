@@ -1,15 +1,146 @@
-"""The protocol of a searcher: it is asked for proposals and told how they did, batch by batch."""
+"""What a search is made of: a problem, a searcher that is asked and told, and what is found and proven.
+
+An individual is a row of integers (genes) where the space allows it, else a spec in an object array; searchers never
+look inside.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from nas.searchers.problem.base import Evaluation, Individuals
+from nas.cost.budget import Budget
+from nas.errors import InternalError
+from nas.spec import Spec
+from search_spaces.streams import Words
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A spec with its digest and metrics (`score` among them).
+
+    born: the proposal number at which it appeared; parent: that of the individual it was changed from, -1 for none.
+    """
+
+    spec: Spec
+    digest: str
+    metrics: Mapping[str, float] = field(hash=False)
+    parent: int = -1
+    born: int = 0
+
+    @property
+    def score(self) -> float:
+        return self.metrics["score"]
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """What is proven: no member of the space within the limits scores more than `upper`.
+
+    optimum: the best score found; gap: upper - optimum; rounding: what score buckets and floating-point sums can hide,
+    part of `upper`; architectures: members of the space that the proof covers; resources, weights: the budgeted sums
+    and their shares in the last relaxation; seconds: of the search.
+    Raises InternalError for an optimum above `upper`: the proof, or the score that was found, is then wrong.
+    """
+
+    optimum: float
+    upper: float
+    rounding: float
+    architectures: int
+    resources: tuple[str, ...]
+    weights: tuple[float, ...]
+    seconds: float
+
+    def __post_init__(self) -> None:
+        if not self.optimum <= self.upper:
+            raise InternalError(
+                f"a network scores {self.optimum!r}, which is more than the {self.upper!r} that is proven to be the most"
+            )
+
+    @property
+    def gap(self) -> float:
+        return self.upper - self.optimum
+
+    def gap_of(self, score: float) -> float:
+        """How far at most another result is from the best of the space."""
+        return self.upper - score
+
+
+#: (n, genes) integers or (n,) objects.
+Individuals = npt.NDArray[Any]
+
+
+class Interrupted(Exception):
+    """The evaluation of a batch was given up because the user asked to stop; nothing of the batch counts."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Numbers of n individuals: score (higher is better) and one column of `metrics` per name in `Problem.metrics`."""
+
+    score: npt.NDArray[np.float64]
+    metrics: npt.NDArray[np.float64]
+
+    def __len__(self) -> int:
+        return len(self.score)
+
+
+class Problem(Protocol):
+    """A search space with an objective and limits, array by array.
+
+    generous: whether thousands of evaluations cost less than a second, so that large batches lose nothing.
+    """
+
+    generous: bool
+    metrics: tuple[str, ...]
+    budget: Budget
+
+    def initial(self) -> Individuals:
+        """The individuals that every search starts from, one or a few."""
+
+    def sample(self, keys: Words) -> Individuals:
+        """One random individual per key."""
+
+    def mutate(self, parents: Individuals, keys: Words, minor: bool) -> Individuals:
+        """One changed individual per parent."""
+
+    def crossover(self, first: Individuals, second: Individuals, keys: Words) -> Individuals:
+        """One child per pair."""
+
+    def identities(self, individuals: Individuals) -> Words:
+        """A 64-bit hash of each individual, the same on every machine."""
+
+    def evaluate(self, individuals: Individuals, stop: Callable[[], bool] = lambda: False) -> Evaluation:
+        """Score and metrics of each individual; raises Interrupted if `stop` turns true meanwhile."""
+
+    def spec(self, individual: Any) -> Spec:
+        """The architecture of one individual."""
+
+    def encode(self, specs: Sequence[Any]) -> Individuals:
+        """The individuals of specs that belong to the space."""
+
+    def pack(self, individuals: Individuals) -> npt.NDArray[Any]:
+        """Individuals as an array of plain numbers or text, for a file."""
+
+    def unpack(self, stored: npt.NDArray[Any]) -> Individuals:
+        """The individuals that `pack` stored."""
+
+    def close(self) -> None:
+        """Give back processes, if any."""
+
+
+def excess(problem: Problem, evaluation: Evaluation) -> npt.NDArray[np.float64]:
+    """How far each individual is outside the budget: the sum of relative excesses, 0 inside."""
+    total = np.zeros(len(evaluation))
+    for metric, limit in problem.budget.limits:
+        values = evaluation.metrics[:, problem.metrics.index(metric)]
+        total += np.maximum(values / limit - 1.0, 0.0)
+    return np.nan_to_num(total, nan=np.inf)
+
 
 Arrays = dict[str, npt.NDArray[Any]]
 

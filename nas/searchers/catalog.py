@@ -15,17 +15,14 @@ from nas.frame import Frame
 from nas.options import check_keywords
 from nas.scorers import spec_scorer
 from nas.scorers.base import OWN
-from nas.searchers.base import Searcher
-from nas.searchers.evolution import Evolution
+from nas.searchers.base import Problem, Searcher
+from nas.searchers.evolution import Evolution, Nsga2, RandomSearch
 from nas.searchers.exact.proof import prove, search_exactly
 from nas.searchers.exact.search import exact_search
 from nas.searchers.loop import Progress, SearchOutcome, interruptible, run_loop
-from nas.searchers.nsga2 import Nsga2
-from nas.searchers.problem.base import Problem
 from nas.searchers.problem.objective import Objective
 from nas.searchers.problem.specs import MEMORY, ScorerScore, SpecProblem, require_sendable
 from nas.searchers.problem.vectorized import GeneProblem
-from nas.searchers.random import RandomSearch
 from search_spaces.base import SearchSpace
 from search_spaces.tinynas import TinyNASSpace
 

@@ -13,13 +13,8 @@ from types import FrameType
 
 import numpy as np
 
-from nas.searchers.archive import Archive
-from nas.searchers.base import Searcher
-from nas.searchers.candidate import Candidate
-from nas.searchers.exact.certificate import Certificate
-from nas.searchers.history import History
-from nas.searchers.problem.base import Interrupted, Problem, excess
-from nas.searchers.state import load_arrays, save_arrays
+from nas.searchers.base import Candidate, Certificate, Interrupted, Problem, Searcher, excess
+from nas.searchers.history import Archive, History, load_arrays, save_arrays
 
 #: Batches without a single new individual after which the space counts as exhausted.
 _EXHAUSTED = 200

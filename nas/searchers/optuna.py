@@ -25,11 +25,9 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from nas.errors import UserError
 from nas.options import Name
-from nas.searchers.archive import Archive
-from nas.searchers.base import Proposals
-from nas.searchers.history import History
+from nas.searchers.base import Evaluation, Problem, Proposals, excess
+from nas.searchers.history import Archive, History
 from nas.searchers.loop import Progress, SearchOutcome
-from nas.searchers.problem.base import Evaluation, Problem, excess
 from nas.searchers.shared import Result, SharedStudy
 from search_spaces.genes import FIELDS, GeneCodec, Genes
 from search_spaces.tinynas import TinyNASSpace

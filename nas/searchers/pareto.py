@@ -1,4 +1,4 @@
-"""Fronts of points where every column is to be minimised: membership, hypervolume, knee.
+"""Fronts of points where every column is to be minimised: membership, ranks, crowding, hypervolume.
 
 A score that is to be maximised enters with its sign changed.
 """
@@ -8,9 +8,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from nas.errors import UserError
-
 Points = npt.NDArray[np.float64]
+Rows = npt.NDArray[np.int64]
 
 
 def nondominated(points: Points) -> npt.NDArray[np.bool_]:
@@ -78,15 +77,54 @@ def hypervolume(points: Points, reference: npt.ArrayLike) -> float:
     )
 
 
-def knee(points: Points) -> int:
-    """Row of the front's knee: farthest below the plane through the extremes, columns scaled to 0..1.
+def survivors(points: Points, outside: npt.NDArray[np.float64], count: int) -> Rows:
+    """Rows of the best `count` points (all columns to be minimised), best first: by rank, then by crowding distance."""
+    rows = np.arange(len(points))
+    chosen: list[Rows] = []
+    taken = 0
+    inside = rows[outside == 0]
+    for front in ranks(points[inside], count):
+        members = inside[front]
+        members = members[np.argsort(-crowding(points[members]), kind="stable")]
+        chosen.append(members[: count - taken])
+        taken += len(chosen[-1])
+        if taken == count:
+            break
+    if taken < count:
+        beyond = rows[outside > 0]
+        chosen.append(beyond[np.argsort(outside[beyond], kind="stable")][: count - taken])
+    return np.concatenate(chosen)
 
-    For two columns this is the usual distance to the chord; for more, the smallest sum of scaled columns.
-    Raises UserError for no points.
-    """
-    points = np.asarray(points, dtype=np.float64)
+
+def ranks(points: Points, enough: int) -> list[Rows]:
+    """Rows of the successive fronts of points, until at least `enough` rows are in one."""
     if len(points) == 0:
-        raise UserError("a front without points has no knee")
-    low, high = points.min(axis=0), points.max(axis=0)
-    scaled = (points - low) / np.where(high > low, high - low, 1.0)
-    return int(np.argmin(scaled.sum(axis=1)))
+        return []
+    no_worse = np.ones((len(points), len(points)), dtype=bool)
+    better = np.zeros_like(no_worse)
+    for column in points.T:
+        no_worse &= column[:, None] <= column[None, :]
+        better |= column[:, None] < column[None, :]
+    dominates = no_worse & better
+    beaten = dominates.sum(axis=0)
+    fronts, taken = [], 0
+    while taken < min(enough, len(points)):
+        front = np.flatnonzero(beaten == 0)
+        fronts.append(front)
+        taken += len(front)
+        beaten = beaten - dominates[front].sum(axis=0)
+        beaten[front] = -1
+    return fronts
+
+
+def crowding(points: Points) -> npt.NDArray[np.float64]:
+    """Crowding distance of the points of one front: the extremes of every column are infinitely apart."""
+    distance = np.zeros(len(points))
+    for column in points.T:
+        order = np.argsort(column, kind="stable")
+        ranked = column[order]
+        span = ranked[-1] - ranked[0]
+        distance[order[[0, -1]]] = np.inf
+        if span > 0 and len(points) > 2:
+            distance[order[1:-1]] += (ranked[2:] - ranked[:-2]) / span
+    return distance

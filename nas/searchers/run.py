@@ -16,10 +16,9 @@ from nas.errors import UserError
 from nas.frame import Frame
 from nas.options import Count, Pixels, Seed, Threads, check_fields, check_value, unknown
 from nas.scorers import find_scorer, score_spec
-from nas.searchers.candidate import Candidate
-from nas.searchers.limit_notes import limit_notes
+from nas.searchers.base import Candidate
+from nas.searchers.limits import least_cost, limit_notes
 from nas.searchers.loop import Progress, SearchOutcome
-from nas.searchers.problem.least import least_cost
 from nas.spec import DetectorSpec, Spec, digest, image_side, require_side
 from search_spaces import SearchSpace, find_space
 

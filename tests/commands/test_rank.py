@@ -20,8 +20,8 @@ from nas.config.rank import RankConfig
 from nas.errors import UserError
 from nas.files import save_spec
 from nas.scorers import SCORERS
-from nas.scorers.inputs import scorer_images
 from nas.scorers.measuring import Protocol, measure, measure_all
+from nas.scorers.probe import scorer_images
 from nas.scorers.score_log import ScoreLog, read_scores
 from nas.scorers.subjects import Subject, read_table
 from nas.scorers.zero_cost import ENSEMBLES, ZERO_COST, passes_for

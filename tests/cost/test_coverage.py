@@ -10,10 +10,8 @@ from dataclasses import replace
 import pytest
 
 from nas.blocks.operation import Operation
-from nas.cost import coverage
-from nas.cost.coverage import map_sizes, require_covered, warn_elsewhere
 from nas.cost.latency import LatencyTable
-from nas.cost.table_file import Header, read_table, shipped
+from nas.cost.table_file import Header, map_sizes, read_table, require_covered, shipped, warn_elsewhere
 from nas.errors import Caution, UserError
 from nas.frame import Frame
 from nas.lowering import operations
@@ -63,7 +61,7 @@ def test_a_table_warns_once_and_refuses_always() -> None:
 
 
 def test_another_processor_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(coverage, "cpu_name", lambda: "slide rule")
+    monkeypatch.setattr("nas.cost.table_file.cpu_name", lambda: "slide rule")
     with pytest.warns(Caution, match="desk was measured on abacus, this is slide rule"):
         warn_elsewhere(HEADER)
     with warnings.catch_warnings():

@@ -14,8 +14,7 @@ from nas.blocks.operation import Operation
 from nas.cost.kernel_model import Hardware, KernelModel, Parameters
 from nas.cost.latency import LatencyTable
 from nas.cost.measured_table import Kernels, MeasuredRows, Row
-from nas.cost.processor import cpu_name
-from nas.cost.table_file import Header, write_table
+from nas.cost.table_file import Header, cpu_name, write_table
 from nas.errors import UserError
 
 MODEL = KernelModel(Parameters(0.1, 4, 1, 10, 0.5, 5, 0.1, 1, 1, 2, 0), Hardware(1, 4, 4))

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from nas.cost.count import count_spec
-from nas.cost.official_flops import official_flops
+from nas.cost.official import official_flops
 from nas.errors import SpecError
 from nas.spec import DetectorSpec
 from search_spaces import load_published

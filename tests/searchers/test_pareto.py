@@ -1,12 +1,10 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nas.errors import UserError
-from nas.searchers.pareto import hypervolume, knee, nondominated
+from nas.searchers.pareto import hypervolume, nondominated
 
 
 def slow_front(points: np.ndarray) -> list[bool]:
@@ -43,10 +41,3 @@ def test_hypervolume_equals_counted_cells() -> None:
 def test_points_beyond_the_corner_add_nothing() -> None:
     assert hypervolume(np.array([[2.0, 2.0], [9.0, 0.0]]), [4.0, 4.0]) == 4.0
     assert hypervolume(np.zeros((0, 2)), [1.0, 1.0]) == 0.0
-
-
-def test_knee_is_the_corner_of_an_l() -> None:
-    points = np.array([[0.0, 10.0], [1.0, 1.0], [10.0, 0.0]])
-    assert knee(points) == 1
-    with pytest.raises(UserError, match="knee"):
-        knee(np.zeros((0, 2)))

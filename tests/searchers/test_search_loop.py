@@ -15,15 +15,14 @@ from nas.errors import UserError
 from nas.frame import Frame
 from nas.scorers import find_scorer
 from nas.scorers.entropy import Entropy
+from nas.searchers.base import Problem
 from nas.searchers.catalog import check_searcher
-from nas.searchers.evolution import Evolution
+from nas.searchers.evolution import Evolution, RandomSearch
 from nas.searchers.history import History
 from nas.searchers.loop import Progress, SearchOutcome, run_loop
-from nas.searchers.problem.base import Problem
 from nas.searchers.problem.objective import Objective
 from nas.searchers.problem.specs import ScorerScore, SpecProblem
 from nas.searchers.problem.vectorized import GeneProblem
-from nas.searchers.random import RandomSearch
 from search_spaces.tinynas import SPACES
 
 SPACE = SPACES["tinynas_k1kx"]

@@ -20,7 +20,7 @@ from nas.measure.device import commit
 from nas.report.html import write_search_page
 from nas.report.plots import draw_search
 from nas.report.search_record import Mark, SearchRecord, network_parts
-from nas.searchers.candidate import Candidate
+from nas.searchers.base import Candidate
 from nas.searchers.run import SearchResult, published_marks
 from nas.spec import backbone_of
 from search_spaces.catalog import changed_limits

@@ -11,9 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nas.searchers.exact.bounds import Relaxation
 from nas.searchers.exact.effort import Effort
-from nas.searchers.exact.labels import Labels, LabelSearch, TooManyLabels
+from nas.searchers.exact.labels import Labels, LabelSearch, Relaxation, TooManyLabels
 from nas.searchers.exact.parts import CELLS, Integers, Parts
 from nas.searchers.problem.objective import Array
 from nas.searchers.problem.vectorized import GeneProblem

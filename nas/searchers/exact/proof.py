@@ -10,13 +10,12 @@ from typing import Any
 import numpy as np
 
 from nas.errors import UserError
-from nas.searchers.candidate import Candidate
+from nas.searchers.base import Candidate, Problem
 from nas.searchers.evolution import Evolution
 from nas.searchers.exact.search import STEPS, ExactResult, exact_search
 from nas.searchers.history import History
 from nas.searchers.loop import Progress, SearchOutcome, interruptible, run_loop
 from nas.searchers.pareto import nondominated
-from nas.searchers.problem.base import Problem
 from nas.searchers.problem.specs import MEMORY, ScorerScore, SpecProblem
 from nas.searchers.problem.vectorized import GeneProblem
 from search_spaces.tinynas import TinyNASSpace

@@ -16,8 +16,7 @@ from annotated_types import Ge, Le
 
 from nas.errors import InternalError
 from nas.options import Share
-from nas.searchers.candidate import Candidate
-from nas.searchers.exact.certificate import Certificate
+from nas.searchers.base import Candidate, Certificate
 from nas.searchers.exact.effort import Effort, Halt
 from nas.searchers.exact.labels import LabelSearch, TooManyLabels
 from nas.searchers.exact.optimum import Optimum

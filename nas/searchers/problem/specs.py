@@ -20,7 +20,7 @@ from nas.cost.memory import peak_memory_mb
 from nas.errors import UserError
 from nas.scorers import score_spec
 from nas.scorers.base import Scorer
-from nas.searchers.problem.base import Evaluation, Individuals, Interrupted
+from nas.searchers.base import Evaluation, Individuals, Interrupted
 from nas.searchers.problem.objective import METRICS, Objective
 from nas.spec import Backbone, Spec, digest, from_dict, to_dict
 from search_spaces.base import SearchSpace

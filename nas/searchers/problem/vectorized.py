@@ -12,8 +12,8 @@ from nas.blocks.operation import halved
 from nas.cost.budget import Budget
 from nas.errors import UserError
 from nas.scorers.formula import uncounted
+from nas.searchers.base import Evaluation
 from nas.searchers.exact.effort import Effort
-from nas.searchers.problem.base import Evaluation
 from nas.searchers.problem.block_tables import BlockTable, Point
 from nas.searchers.problem.objective import METRICS, WIDTH, Array, Objective
 from nas.spec import Backbone

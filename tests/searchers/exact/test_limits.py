@@ -15,10 +15,10 @@ from nas.cost.budget import Budget
 from nas.errors import InternalError
 from nas.frame import Frame
 from nas.scorers.entropy import Entropy
+from nas.searchers.base import Certificate
 from nas.searchers.catalog import check_searcher, make_problem, search_with
 from nas.searchers.exact import optimum as exact_optimum
 from nas.searchers.exact import search as exact
-from nas.searchers.exact.certificate import Certificate
 from nas.searchers.exact.effort import Effort, Halt
 from nas.searchers.exact.labels import LabelSearch, TooManyLabels
 from nas.searchers.exact.search import exact_search

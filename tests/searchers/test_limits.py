@@ -6,10 +6,9 @@ from dataclasses import replace
 
 import nas
 from nas.cost.budget import Budget
-from nas.searchers.candidate import Candidate
-from nas.searchers.exact.certificate import Certificate
+from nas.searchers.base import Candidate, Certificate
 from nas.searchers.history import History
-from nas.searchers.limit_notes import limit_notes
+from nas.searchers.limits import limit_notes
 from nas.searchers.loop import SearchOutcome
 from search_spaces import find_space
 

@@ -9,14 +9,12 @@ import pytest
 from scipy.stats import kendalltau, spearmanr
 
 from nas.errors import UserError
-from nas.scorers.agreement import agreement, kendall, ndcg, spearman, spread, top
-from nas.scorers.ensemble import log_rank, mean_rank, vote
+from nas.scorers.agreement import agreement, kendall, log_rank, ndcg, spearman, spread, top, vote
 
 
 def test_log_rank_by_hand_and_worst_for_missing_scores() -> None:
     scores = log_rank([[1, 2, 3], [30, math.nan, 20]])
     assert scores == pytest.approx(np.log([1 / 3 * 1, 2 / 3 * 1 / 3, 1 * 2 / 3]))
-    assert mean_rank([[1, 2, 2]]) == pytest.approx([1 / 3, 2.5 / 3, 2.5 / 3])
 
 
 def test_vote_follows_the_majority_and_pieces_do_not_matter() -> None:

@@ -10,10 +10,10 @@ from nas.cost.budget import Budget
 from nas.cost.latency import LatencyTable
 from nas.frame import Frame
 from nas.scorers.entropy import Entropy
+from nas.searchers.evolution import Nsga2
 from nas.searchers.exact.search import exact_search
 from nas.searchers.loop import Progress, run_loop
-from nas.searchers.nsga2 import Nsga2, crowding, ranks, survivors
-from nas.searchers.pareto import hypervolume, nondominated
+from nas.searchers.pareto import crowding, hypervolume, nondominated, ranks, survivors
 from nas.searchers.problem.objective import Objective
 from nas.searchers.problem.vectorized import GeneProblem
 from search_spaces.tinynas import SPACES

@@ -1,9 +1,10 @@
-"""What every member of a search space costs at least: a limit below that is refused before a search begins.
+"""Limits that cannot be kept, refused before a search begins, and those that its best did not use up.
 
-Most costs are sums over operations that grow with every width, depth and kernel, so that the member with all of them at
-their lowest bounds the sum once its choices are the cheapest ones and the shortcuts that equal widths would save are left
-out. Peak memory is no sum, but no less than what any one operation reads and writes. rho falls with width and is bounded
-by the stem alone. A table of measurements is no monotone function; it says what it charges at least.
+What every member of a space costs at least: most costs are sums over operations that grow with every width, depth and
+kernel, so that the member with all of them at their lowest bounds the sum once its choices are the cheapest ones and the
+shortcuts that equal widths would save are left out. Peak memory is no sum, but no less than what any one operation reads
+and writes. rho falls with width and is bounded by the stem alone. A table of measurements is no monotone function; it
+says what it charges at least.
 """
 
 from __future__ import annotations
@@ -13,12 +14,15 @@ from dataclasses import replace
 from typing import Any
 
 from nas.blocks.operation import CONVOLUTIONS, in_form, main_convolutions
+from nas.cost.budget import Budget
 from nas.cost.latency import LatencyTable
 from nas.frame import Frame
 from nas.lowering import Operation, backbone_operations
 from nas.lowering.network import neck_and_head_operations, out_sizes
+from nas.searchers.base import Candidate
+from nas.searchers.loop import SearchOutcome
 from nas.spec import Backbone, DetectorSpec, Residual, Spec, backbone_of
-from search_spaces.base import SearchSpace
+from search_spaces import SearchSpace
 
 Cost = Callable[[Sequence[Operation]], float]
 
@@ -74,3 +78,37 @@ def _needed(spec: Spec, frame: Frame | None, image_size: int) -> list[Operation]
         c3, c4, c5 = backbone.out_channels
         found += neck_and_head_operations(whole.neck, whole.head, (c3, c4, c5), out_sizes(backbone, image_size))
     return found
+
+
+def limit_notes(space: SearchSpace, budget: Budget, best: Candidate, outcome: SearchOutcome) -> list[str]:
+    """One note for every limit that the best does not use up to within 2 %, and for a search without a proof its reason."""
+    loose = [metric for metric in budget.metrics if metric not in budget.binding(best.metrics)]
+    unit = int(getattr(space, "unit_layers", 1))
+    backbone = backbone_of(best.spec)
+    notes, use = [], budget.use(best.metrics)
+    full = "layers" in loose and budget["layers"] - best.metrics["layers"] < unit
+    stops = [
+        f"the limit on {metric}" for metric in budget.metrics if metric not in loose or (full and metric == "layers")
+    ]
+    stops += [f"space limit {cap}" for cap in space.reached(backbone)]
+    for metric in loose:
+        if full and metric == "layers":
+            notes.append(
+                f"layers is used up: {best.metrics['layers']:.0f} of {budget['layers']:g}, and one more unit has {unit}"
+            )
+            continue
+        if outcome.certificate is not None:
+            why = (
+                f"the proven optimum stands at {', '.join(stops)}"
+                if stops
+                else "no member that uses more of it is better"
+            )
+        else:
+            why = f"the search ended after {outcome.evaluated:,} evaluations, without a proof that using more does not help"
+            why += f"; its best stands at {', '.join(stops)}" if stops else ""
+        notes.append(f"{metric} does not bind ({100 * use[metric]:.0f} % used): {why}")
+    if outcome.unproven:
+        notes.append(f"the optimum is unproven: {outcome.unproven}")
+    if outcome.open_levels:
+        notes.append(f"the front is not proven at {outcome.open_levels} of the costs that exact search tried")
+    return notes
