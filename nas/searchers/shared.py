@@ -46,6 +46,10 @@ class SharedStudy:
                 found[trial.number] = [trial]
         return found
 
+    def place(self, trial: Trial | FrozenTrial) -> int:
+        """Which of the tasks (from 0) a trial stands for; the same for every worker."""
+        return sorted(self.by_task()).index(trial.user_attrs.get("task", trial.number))
+
     def results(self) -> list[FrozenTrial]:
         """The first completed trial of every task that has one, in the order of the tasks."""
         done = {

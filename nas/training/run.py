@@ -70,12 +70,18 @@ class TrainingTask:
     "(what was saved last is intact: resume goes on from it)"
 )
 def run_training(
-    task: TrainingTask, folder: str | Path, resume: bool = False, progress: bool = True, hooks: Sequence[Hook] = ()
+    task: TrainingTask,
+    folder: str | Path,
+    resume: bool = False,
+    progress: bool = True,
+    hooks: Sequence[Hook] = (),
+    until: int | None = None,
 ) -> TrainingResult:
     """Train `task`, leaving in `folder` last and best checkpoints, the full state, logs and TensorBoard events.
 
     resume: go on from the folder's last state; the run then equals one that was never interrupted, bit by bit on one
-    machine. hooks watch, after those that write the logs, and change no result (nas.training.hooks). Under torchrun every
+    machine. hooks watch, after those that write the logs, and change no result (nas.training.hooks). until: epochs after
+    which it pauses, validated and saved, on the schedule of the whole; resume goes on from there. Under torchrun every
     process calls this, and the first one's folder holds for all. Raises UserError for anything unusable;
     KeyboardInterrupt after a signal, with the state saved.
     """
@@ -97,7 +103,7 @@ def run_training(
             )
         elif progress and fabric.is_global_zero:
             print(threads, flush=True)
-        return _train(task, options, fabric, folder, resume, progress, hooks)
+        return _train(task, options, fabric, folder, resume, progress, hooks, until)
 
 
 def _train(
@@ -108,6 +114,7 @@ def _train(
     resume: bool,
     progress: bool,
     hooks: Sequence[Hook],
+    until: int | None,
 ) -> TrainingResult:
     """Everything of `run_training` that computes."""
     state = read_state(folder) if resume else None
@@ -175,6 +182,7 @@ def _train(
         validator,
         folder,
         fingerprint,
+        until,
     )
     if phases.shortened and progress and fabric.is_global_zero:
         print(f"{options.epochs} epochs are too few for the recipe's phases: {phases}", flush=True)

@@ -31,6 +31,7 @@ class Training:
 
     parts: what is trained and saved; forward: the network as Fabric wraps it; validate: scores the averaged
     weights, in the first process; fingerprint: what a resumed run must share; teacher: its `features` are distilled.
+    until: epochs after which the training pauses, validated and saved, to be resumed later; None: it runs to its end.
     """
 
     fabric: Fabric
@@ -44,6 +45,7 @@ class Training:
     validate: Callable[[nn.Module], Validation] | None
     folder: Path
     fingerprint: Mapping[str, Any]
+    until: int | None = None
 
 
 class Trainer:
@@ -77,6 +79,12 @@ class Trainer:
         return self.fraction >= 1 or bool(patience and self.position.stale >= patience)
 
     @property
+    def paused(self) -> bool:
+        """Whether the epochs that were asked for this time are over."""
+        until, sampler = self.training.until, self.loader.sampler
+        return until is not None and sampler.epoch >= until and sampler.position == 0
+
+    @property
     def in_tail(self) -> bool:
         """Whether the closing phase at the constant, final rate has begun."""
         return self.fraction * self.total_steps >= self.schedule.total - self.schedule.tail
@@ -102,7 +110,7 @@ class Trainer:
             self._save()
         elif self.position.validated < self.position.step and (self.loader.sampler.position == 0 or self.finished):
             self._end_epoch(interrupt)
-        while not self.finished:
+        while not (self.finished or self.paused):
             if self._run_epoch(interrupt):
                 self._save()
                 raise KeyboardInterrupt
@@ -220,7 +228,7 @@ class Trainer:
     def _end_epoch(self, interrupt: Interrupt) -> None:
         """Validate if it is time to, keep the best, save `last`."""
         epoch = self.loader.sampler.epoch
-        due = self.finished or self.in_tail or epoch % self.options.evaluate_every == 0
+        due = self.finished or self.paused or self.in_tail or epoch % self.options.evaluate_every == 0
         if self.training.validate is not None and due:
             started = time.perf_counter()
             result = self._validated(self.training.validate, interrupt)
@@ -272,7 +280,8 @@ class Trainer:
 
     def _save_if_old(self) -> None:
         """Save at the end of an epoch, unless that was done a moment ago; the last state is always saved."""
-        if self.finished or self.fabric.broadcast(time.perf_counter() - self._saved) >= self.options.save_seconds:
+        old = self.fabric.broadcast(time.perf_counter() - self._saved) >= self.options.save_seconds
+        if old or self.finished or self.paused:
             self._save()
 
     def _save(self) -> None:

@@ -1,0 +1,156 @@
+"""Successive halving over finalists: rung after rung on one Optuna storage, shared by any number of workers.
+
+Every training of a rung is a task of one study (nas.searchers.shared): who dies loses its lease, and nothing is done
+twice. A rung ends when all its tasks have ended, so who goes on depends on what the trainings reached and on nothing
+else: not on workers, order or clock. (Optuna's own pruners decide on whoever has arrived so far; such a run cannot be
+repeated.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import optuna
+from optuna.storages import BaseStorage, InMemoryStorage
+from optuna.trial import FrozenTrial, Trial, TrialState
+from sqlalchemy.exc import SQLAlchemyError
+
+from nas.errors import UserError
+from nas.searchers.shared import Result, SharedStudy
+from nas.selection.plan import Plan
+from nas.selection.portfolio import Finalist
+
+#: Failures of one training after which it is given up; interruptions count among them.
+ATTEMPTS = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What a finalist reached with a seed after so many epochs: validation AP then, and the best so far."""
+
+    finalist: Finalist
+    seed: int
+    epochs: int
+    ap: float
+    best: float
+
+
+#: Trains a finalist with a seed up to an epoch: AP there, best AP so far.
+Train = Callable[[Finalist, int, int], tuple[float, float]]
+
+
+@dataclass(frozen=True, slots=True)
+class RungResult:
+    """The standings of a rung in the order of its entrants, and who goes on, best first."""
+
+    epochs: int
+    standings: tuple[Standing, ...]
+    kept: tuple[Finalist, ...]
+
+
+def kept_of(standings: Sequence[Standing], count: int) -> tuple[Finalist, ...]:
+    """The `count` best, the first of equal ones; and the best drawn one, if it is not among them."""
+    ranked = sorted(standings, key=lambda standing: -standing.ap)  # stable: the order of the entrants breaks ties
+    kept = [standing.finalist for standing in ranked[:count]]
+    drawn = [standing.finalist for standing in ranked if standing.finalist.origin == "drawn"]
+    return (*kept, *(drawn[:1] if not any(finalist.origin == "drawn" for finalist in kept) else ()))
+
+
+class Halving:
+    """The course of a selection on a storage.
+
+    identity: what every worker must share; lease: seconds without a sign of life after which a training is given to
+    another worker.
+    """
+
+    def __init__(
+        self, plan: Plan, storage: BaseStorage | None, identity: str, seed: int, lease: float, train: Train
+    ) -> None:
+        self.plan, self.storage, self.identity = plan, storage or InMemoryStorage(), identity
+        self.seed, self.lease, self.train = seed, lease, train
+
+    def run(
+        self,
+        finalists: Sequence[Finalist],
+        on_standing: Callable[[Standing], None] = lambda standing: None,
+        on_rung: Callable[[RungResult], None] = lambda result: None,
+        stop: Callable[[], bool] = lambda: False,
+    ) -> list[RungResult]:
+        """Train rung after rung; the results of all rungs, of those that ended if `stop` turned true.
+
+        The last entry holds all seeds of the last rung's networks, and `kept` ranks them by the mean of their best AP.
+        """
+        entrants, results = tuple(finalists), list[RungResult]()
+        for number, rung in enumerate(self.plan.rungs):
+            last = number == len(self.plan.rungs) - 1
+            seeds = range(self.seed, self.seed + (self.plan.seeds if last else 1))
+            tasks = [(finalist, seed) for finalist in entrants for seed in seeds]
+            standings = self._rung(number, rung.epochs, tasks, on_standing, stop)
+            if len(standings) < len(tasks):
+                break
+            count = 0 if last else self.plan.rungs[number + 1].entrants
+            kept = ranked(standings) if last else kept_of(standings, count)
+            results.append(RungResult(rung.epochs, tuple(standings), kept))
+            on_rung(results[-1])
+            entrants = kept
+        return results
+
+    def release(self) -> None:
+        """Take back every training that a process left behind; only for one that knows to be the storage's single user."""
+        for summary in optuna.get_all_study_summaries(self.storage, include_best_trial=False):
+            if summary.study_name.startswith(f"{self.identity}-rung-"):
+                study = optuna.load_study(study_name=summary.study_name, storage=self.storage)
+                for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+                    study.tell(trial.number, state=TrialState.FAIL)
+
+    def _rung(
+        self,
+        number: int,
+        epochs: int,
+        tasks: Sequence[tuple[Finalist, int]],
+        on_standing: Callable[[Standing], None],
+        stop: Callable[[], bool],
+    ) -> list[Standing]:
+        """Work on a rung until all its tasks are finished, by whomever."""
+        shared = SharedStudy(self._study(number), len(tasks), self.lease, ATTEMPTS)
+
+        def standing(trial: FrozenTrial | Trial, ap: float, best: float) -> Standing:
+            finalist, seed = tasks[shared.place(trial)]
+            return Standing(finalist, seed, epochs, ap, best)
+
+        def evaluate(trial: Trial) -> Result:
+            finalist, seed = tasks[shared.place(trial)]
+            ap, best = self.train(finalist, seed, epochs)
+            on_standing(standing(trial, ap, best))
+            facts: dict[str, Any] = {"name": finalist.name, "digest": finalist.digest, "seed": seed, "epochs": epochs}
+            return [ap], facts | {"best": best}
+
+        shared.work(evaluate, stop)
+        return [standing(trial, trial.values[0], trial.user_attrs["best"]) for trial in shared.results()]
+
+    def _study(self, number: int) -> optuna.Study:
+        """The study of a rung; UserError if it belongs to another selection."""
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        name = f"{self.identity}-rung-{number}"
+        try:
+            return optuna.create_study(
+                storage=self.storage,
+                study_name=name,
+                direction="maximize",
+                sampler=optuna.samplers.RandomSampler(seed=0),
+                load_if_exists=True,
+            )
+        except SQLAlchemyError as error:
+            raise UserError(f"cannot use the selection's storage: {str(error).splitlines()[0]}") from None
+
+
+def ranked(standings: Sequence[Standing]) -> tuple[Finalist, ...]:
+    """The networks of the last rung by the mean of their seeds' best AP, best first."""
+    means: dict[str, list[float]] = {}
+    finalists = {standing.finalist.digest: standing.finalist for standing in standings}
+    for standing in standings:
+        means.setdefault(standing.finalist.digest, []).append(standing.best)
+    order = sorted(means, key=lambda digest: -sum(means[digest]) / len(means[digest]))
+    return tuple(finalists[digest] for digest in order)

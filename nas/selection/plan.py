@@ -1,0 +1,113 @@
+"""How a selection spends its epochs: rungs of successive halving (Jamieson and Talwalkar, 2016) on one full schedule."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from nas.errors import UserError
+
+#: Networks that at least take part in the last rung, where there are so many: a winner and a runner-up.
+LAST = 2
+#: A training of fewer epochs says nothing.
+FEWEST_EPOCHS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Rung:
+    """Up to which epoch the entrants of a rung are trained, and how many there are."""
+
+    epochs: int
+    entrants: int
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The rungs, the last of which ends a training, and the seeds that the networks of the last rung are trained with.
+
+    From the second rung on one network more may take part than `entrants` says: the best drawn one is never dropped.
+    """
+
+    rungs: tuple[Rung, ...]
+    seeds: int = 1
+
+    @property
+    def epochs(self) -> int:
+        """Epochs of a whole training, which the schedule of every training has from its start."""
+        return self.rungs[-1].epochs
+
+    @property
+    def cost(self) -> int:
+        """Epochs of all trainings together, at most."""
+        total, before = 0, 0
+        for number, rung in enumerate(self.rungs):
+            total += (rung.entrants + bool(number)) * (rung.epochs - before)
+            before = rung.epochs
+        last = self.rungs[-1].entrants + (len(self.rungs) > 1)
+        return total + last * (self.seeds - 1) * self.epochs
+
+    @property
+    def exhaustive(self) -> int:
+        """Epochs that training all networks to the end would take."""
+        return self.rungs[0].entrants * self.epochs
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for a file."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, stored: Mapping[str, Any]) -> Plan:
+        """The plan of a file; UserError for anything else."""
+        try:
+            rungs = tuple(Rung(int(row["epochs"]), int(row["entrants"])) for row in stored["rungs"])
+            plan = cls(rungs, int(stored["seeds"]))
+        except (KeyError, TypeError, ValueError) as error:
+            raise UserError(f"not the plan of a selection: {error}") from None
+        ends = [rung.epochs for rung in rungs]
+        if not rungs or ends != sorted(set(ends)) or ends[0] < 1 or plan.seeds < 1:
+            raise UserError("not the plan of a selection: rungs must rise from epoch 1 on")
+        return plan
+
+
+def make_plan(candidates: int, epochs: int, factor: float = 3.0, seeds: int = 1) -> Plan:
+    """Rungs for `candidates` networks and trainings of `epochs` epochs: each keeps one of `factor`, after `factor` times
+    as many epochs as the one before."""
+    entrants = [candidates]
+    while entrants[-1] > factor:
+        entrants.append(max(LAST, -int(-entrants[-1] // factor)))
+    ends = [max(1, round(epochs / factor**power)) for power in range(len(entrants) - 1, -1, -1)]
+    kept: list[Rung] = []
+    for number, (end, count) in enumerate(zip(ends, entrants, strict=True)):
+        if end in ends[number + 1 :]:  # too few epochs for so many rungs: the networks of this one meet at the next
+            continue
+        kept.append(Rung(end, count if kept else candidates))
+    return Plan(tuple(kept), seeds)
+
+
+def plan_of_minutes(
+    candidates: int, minutes: float, epoch_seconds: float, fixed_seconds: float, factor: float = 3.0, seeds: int = 1
+) -> Plan:
+    """The longest plan that `minutes` allow, if an epoch of one network takes `epoch_seconds` of them.
+
+    fixed_seconds: what comes once (export, measuring, test). Raises UserError, with what would fit, where the trainings
+    would be shorter than four epochs.
+    """
+    seconds = 60 * minutes - fixed_seconds
+    if make_plan(candidates, FEWEST_EPOCHS, factor, seeds).cost * epoch_seconds > seconds:
+        least = make_plan(candidates, FEWEST_EPOCHS, factor, seeds).cost * epoch_seconds + fixed_seconds
+        fitting = next((n for n in range(candidates - 1, LAST - 1, -1)
+                        if make_plan(n, FEWEST_EPOCHS, factor, seeds).cost * epoch_seconds <= seconds), None)  # fmt: skip
+        fewer = f", or candidates={fitting}" if fitting else ""
+        raise UserError(
+            f"{minutes:g} minutes are too few for {candidates} networks: an epoch of one takes {epoch_seconds:.0f} s here; "
+            f"{-(-least // 60):.0f} minutes would do{fewer}, a smaller image_size, or fewer seeds"
+        )
+    low, high = FEWEST_EPOCHS, FEWEST_EPOCHS + 1
+    while make_plan(candidates, high, factor, seeds).cost * epoch_seconds <= seconds and high < 10_000:
+        low, high = high, 2 * high
+    while high - low > 1:
+        middle = (low + high) // 2
+        fits = make_plan(candidates, middle, factor, seeds).cost * epoch_seconds <= seconds
+        low, high = (middle, high) if fits else (low, middle)
+    return make_plan(candidates, low, factor, seeds)

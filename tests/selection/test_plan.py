@@ -1,0 +1,53 @@
+"""Rungs and what they cost."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nas.errors import UserError
+from nas.selection.plan import Plan, Rung, make_plan, plan_of_minutes
+
+
+def test_sixteen_networks_and_sixty_epochs() -> None:
+    plan = make_plan(16, 60)
+    assert plan.rungs == (Rung(7, 16), Rung(20, 6), Rung(60, 2))
+    assert plan.cost == 16 * 7 + 7 * 13 + 3 * 40 and plan.exhaustive == 960
+    assert make_plan(16, 60, seeds=3).cost == plan.cost + 3 * 2 * 60
+
+
+@given(st.integers(2, 200), st.integers(2, 500), st.floats(2, 10), st.integers(1, 5))
+def test_rungs_rise_and_networks_fall(candidates: int, epochs: int, factor: float, seeds: int) -> None:
+    plan = make_plan(candidates, epochs, factor, seeds)
+    ends, counts = [rung.epochs for rung in plan.rungs], [rung.entrants for rung in plan.rungs]
+    assert ends == sorted(set(ends)) and ends[-1] == plan.epochs == epochs
+    assert counts == sorted(counts, reverse=True) and counts[0] == candidates and counts[-1] >= 2
+    assert Plan.from_dict(plan.to_dict()) == plan
+
+
+@given(st.integers(2, 40), st.floats(1, 1000), st.floats(0.1, 100))
+def test_minutes_are_kept_and_used(candidates: int, minutes: float, seconds: float) -> None:
+    try:
+        plan = plan_of_minutes(candidates, minutes, seconds, 0.0)
+    except UserError as error:
+        assert make_plan(candidates, 4).cost * seconds > 60 * minutes
+        assert "minutes would do" in str(error)
+    else:
+        assert plan.cost * seconds <= 60 * minutes
+        assert plan.epochs >= 10_000 or make_plan(candidates, plan.epochs + 1).cost * seconds > 60 * minutes
+
+
+def test_too_few_minutes_say_what_would_fit() -> None:
+    with pytest.raises(UserError, match="9 minutes would do"):
+        plan_of_minutes(16, 1, 20, 10)
+    with pytest.raises(UserError, match="or candidates=5,"):
+        plan_of_minutes(16, 5, 20, 10)
+
+
+@pytest.mark.parametrize(
+    "stored", [{}, {"rungs": [], "seeds": 1}, {"rungs": [{"epochs": 3, "entrants": 2}] * 2, "seeds": 1}]
+)
+def test_a_damaged_plan_is_named(stored: dict) -> None:
+    with pytest.raises(UserError, match="not the plan of a selection"):
+        Plan.from_dict(stored)

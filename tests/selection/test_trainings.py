@@ -1,0 +1,73 @@
+"""A training that goes from rung to rung is the training that was never interrupted."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from nas.errors import UserError
+from nas.selection.portfolio import Finalist
+from nas.selection.trainings import Trainings, epoch_seconds
+from nas.spec import digest
+from nas.training.run import TrainingTask, run_training
+
+
+@pytest.fixture(scope="module")
+def tiny() -> ModuleType:
+    path = Path(__file__).resolve().parents[1] / "training" / "tiny_training.py"
+    description = importlib.util.spec_from_file_location("tiny_training", path)
+    assert description is not None and description.loader is not None
+    module = importlib.util.module_from_spec(description)
+    sys.modules["tiny_training"] = module
+    description.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def task(tiny: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> TrainingTask:
+    task: TrainingTask = tiny.tiny_task(tmp_path_factory.mktemp("data"), {"epochs": 5, "evaluate_every": 2})
+    return task
+
+
+def finalist(task: TrainingTask) -> Finalist:
+    return Finalist("tiny", "searched", "", "", task.model, digest(task.model), {"latency_ms": 1.0})
+
+
+def test_rungs_equal_a_straight_training_byte_by_byte(task: TrainingTask, tmp_path: Path) -> None:
+    trainings = Trainings(task, tmp_path / "candidates")
+    rungs = [trainings(finalist(task), 0, epochs) for epochs in (2, 4, 5)]
+    run_training(task, tmp_path / "straight", progress=False)
+    place = trainings.place(finalist(task), 0)
+    for name in ("last.safetensors", "best.safetensors", "steps.csv", "epochs.jsonl"):
+        assert (place / name).read_bytes() == (tmp_path / "straight" / name).read_bytes(), name
+    curve = trainings.curve(finalist(task), 0)
+    assert [ap for ap, _ in rungs] == [curve[2], curve[4], curve[5]] and rungs[-1][1] == max(curve.values())
+
+
+def test_a_rung_that_is_done_is_read_back(task: TrainingTask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trainings = Trainings(task, tmp_path)
+    first = trainings(finalist(task), 0, 2)
+    monkeypatch.setattr("nas.selection.trainings.run_training", lambda *_, **__: pytest.fail("trained again"))
+    assert trainings(finalist(task), 0, 2) == first
+
+
+def test_a_rung_is_validated_off_the_beat_too(task: TrainingTask, tmp_path: Path) -> None:
+    trainings = Trainings(task, tmp_path)
+    assert set(trainings.curve(finalist(task), 0)) == set()
+    trainings(finalist(task), 0, 1)
+    assert set(trainings.curve(finalist(task), 0)) == {1}
+
+
+def test_seconds_of_an_epoch_come_from_a_few_batches(task: TrainingTask) -> None:
+    assert 0 < epoch_seconds(task, [finalist(task)] * 4) < 60
+
+
+def test_a_training_of_other_data_is_refused(task: TrainingTask, tmp_path: Path) -> None:
+    Trainings(task, tmp_path)(finalist(task), 0, 1)
+    with pytest.raises(UserError, match="training data"):
+        Trainings(replace(task, train=task.train.subset(range(20))), tmp_path)(finalist(task), 0, 2)
