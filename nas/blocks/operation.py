@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, get_args
 
@@ -181,24 +181,17 @@ def halved(size: tuple[int, int], stride: int) -> tuple[int, int]:
     return -(-size[0] // stride), -(-size[1] // stride)
 
 
-def spp_operations(channels: int, size: tuple[int, int]) -> list[Operation]:
-    """1x1 to half, three parallel max-pools beside it, 1x1 back; always SiLU, as the official models."""
-    half = channels // 2
-    return [
-        *convolution(channels, half, size, activation=SILU, role="spp"),
-        *(pooling("maxpool", half, size, kernel, role="spp") for kernel in (5, 9, 13)),
-        pointwise("concat", 4 * half, 4 * half, size, role="spp"),
-        *convolution(4 * half, channels, size, activation=SILU, role="spp"),
-    ]
+def pyramid_operations(channels: int, hidden: int, size: tuple[int, int], kernels: Sequence[int]) -> list[Operation]:
+    """1x1 to `hidden`, a max-pool for each kernel, 1x1 on all maps; always SiLU, as the official models.
 
-
-def chained_operations(channels: int, hidden: int, out: int, size: tuple[int, int]) -> list[Operation]:
-    """SPPF and SPPELAN: 1x1 to `hidden`, three chained 5x5 max-pools, 1x1 on the four maps; SiLU."""
+    The pools stand side by side (SPP) or in a chain (SPPF, SPPELAN).
+    """
+    maps = (1 + len(kernels)) * hidden
     return [
         *convolution(channels, hidden, size, activation=SILU, role="spp"),
-        *(pooling("maxpool", hidden, size, 5, role="spp") for _ in range(3)),
-        pointwise("concat", 4 * hidden, 4 * hidden, size, role="spp"),
-        *convolution(4 * hidden, out, size, activation=SILU, role="spp"),
+        *(pooling("maxpool", hidden, size, kernel, role="spp") for kernel in kernels),
+        pointwise("concat", maps, maps, size, role="spp"),
+        *convolution(maps, channels, size, activation=SILU, role="spp"),
     ]
 
 

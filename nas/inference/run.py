@@ -17,6 +17,7 @@ from nas.errors import UserError
 from nas.files import write_atomic
 from nas.inference.drawing import PictureWriter
 from nas.inference.predictor import Prediction
+from nas.inference.scoring import result_row
 
 
 class ResultIds:
@@ -62,27 +63,17 @@ class ResultIds:
         return self.images[listed[0]] if listed else None
 
 
-def coco_results(prediction: Prediction, ids: ResultIds) -> list[dict[str, Any]]:
-    """The detections of one picture as COCO result rows, bbox = [x, y, width, height] in its pixels."""
+def named_results(prediction: Prediction, ids: ResultIds) -> list[dict[str, Any]]:
+    """The detections of one picture as COCO result rows that name their file and class."""
     image = ids.image(prediction.name)
     if image is None:
         return []
-    rows = []
-    for box, score, label in zip(
-        prediction.boxes.tolist(), prediction.scores.tolist(), prediction.labels.tolist(), strict=True
-    ):
-        x1, y1, x2, y2 = box
-        rows.append(
-            {
-                "image_id": image,
-                "category_id": ids.categories[label],
-                "bbox": [round(value, 3) for value in (x1, y1, x2 - x1, y2 - y1)],
-                "score": round(score, 6),
-                "file_name": prediction.name,
-                "category_name": prediction.classes[label],
-            }
-        )
-    return rows
+    found = zip(prediction.boxes.tolist(), prediction.scores.tolist(), prediction.labels.tolist(), strict=True)
+    return [
+        result_row(image, ids.categories[label], box, score)
+        | {"file_name": prediction.name, "category_name": prediction.classes[label]}
+        for box, score, label in found
+    ]
 
 
 @dataclass(frozen=True)
@@ -135,7 +126,7 @@ def predict_into(
         with PictureWriter(folder / "pictures") as writer:
             for prediction in stream:
                 run.rows.append(_row(prediction))
-                rows += coco_results(prediction, ids)
+                rows += named_results(prediction, ids)
                 if pictures and writer.write(prediction):
                     run.pictures = folder / "pictures"
                 if progress is not None:

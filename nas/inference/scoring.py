@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -13,20 +13,7 @@ from numpy.typing import NDArray
 
 from nas.data.dataset import DetectionData, Record
 
-NUMBERS = (
-    "ap",
-    "ap50",
-    "ap75",
-    "ap_small",
-    "ap_medium",
-    "ap_large",
-    "ar1",
-    "ar10",
-    "ar100",
-    "ar_small",
-    "ar_medium",
-    "ar_large",
-)
+NUMBERS = tuple("ap ap50 ap75 ap_small ap_medium ap_large ar1 ar10 ar100 ar_small ar_medium ar_large".split())
 RECALLS = np.linspace(0, 1, 101)
 
 
@@ -123,17 +110,19 @@ def score_detections(
     )
 
 
+def result_row(image_id: int | str, category_id: int | str, box: Sequence[float], score: float) -> dict[str, Any]:
+    """One detection in COCO's results format, bbox = [x, y, width, height] of the corners in pixels."""
+    x1, y1, x2, y2 = box
+    bbox = [round(value, 3) for value in (x1, y1, x2 - x1, y2 - y1)]
+    return {"image_id": image_id, "category_id": category_id, "bbox": bbox, "score": round(score, 6)}
+
+
 def coco_results(data: DetectionData, found: Sequence[Found]) -> list[dict[str, Any]]:
-    """Detections in COCO's results format, with the image and category ids of the annotation file."""
+    """Detections as COCO's results, with the image and category ids of the annotation file."""
     return [
-        {
-            "image_id": record.image_id,
-            "category_id": int(data.category_ids[int(label)]),
-            "bbox": [round(float(v), 3) for v in (box[0], box[1], box[2] - box[0], box[3] - box[1])],
-            "score": round(float(score), 6),
-        }
+        result_row(record.image_id, int(data.category_ids[int(label)]), box, score)
         for record, image in zip(data.records, found, strict=True)
-        for box, score, label in zip(image.boxes, image.scores, image.labels, strict=True)
+        for box, score, label in zip(image.boxes.tolist(), image.scores.tolist(), image.labels, strict=True)
     ]
 
 
@@ -164,18 +153,25 @@ def _run_pycocotools(data: DetectionData, found: Sequence[Found]) -> Any:
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
-    truth = [entry for number, record in enumerate(data.records) for entry in _truth(record, number)]
-    for number, entry in enumerate(truth, 1):
-        entry["id"] = number
     with contextlib.redirect_stdout(io.StringIO()):
-        reference = COCO()
+        reference, detections = COCO(), COCO()
         reference.dataset = {
             "images": [{"id": number} for number in range(len(data))],
-            "annotations": truth,
+            "annotations": _numbered(
+                entry for number, record in enumerate(data.records) for entry in _truth(record, number)
+            ),
             "categories": [{"id": c} for c in range(data.num_classes)],
         }
+        detections.dataset = {  # loadRes refuses an empty list
+            **reference.dataset,
+            "annotations": _numbered(
+                {**_entry(number, box, label), "score": float(score)}
+                for number, image in enumerate(found)
+                for box, score, label in zip(_corners(image.boxes), image.scores, image.labels, strict=True)
+            ),
+        }
         reference.createIndex()
-        detections = _detections(reference, found)
+        detections.createIndex()
         evaluator = COCOeval(reference, detections, "bbox")
         evaluator.evaluate()
         evaluator.accumulate()
@@ -189,40 +185,25 @@ def _truth(record: Record, number: int) -> list[dict[str, Any]]:
         (record.crowd_boxes, record.crowd_labels, record.crowd_areas, 1),
     )
     return [
-        {
-            "image_id": number,
-            "category_id": int(label),
-            "bbox": [box[0], box[1], box[2] - box[0], box[3] - box[1]],
-            "area": float(area),
-            "iscrowd": crowd,
-        }
+        {**_entry(number, box, label), "area": float(area), "iscrowd": crowd}
         for boxes, labels, areas, crowd in parts
-        for box, label, area in zip(boxes.astype(np.float64).tolist(), labels, areas, strict=True)
+        for box, label, area in zip(_corners(boxes), labels, areas, strict=True)
     ]
 
 
-def _detections(reference: Any, found: Sequence[Found]) -> Any:
-    from pycocotools.coco import COCO
+def _corners(boxes: NDArray) -> list[list[float]]:
+    return np.asarray(boxes, np.float64).reshape(-1, 4).tolist()
 
-    rows: list[dict[str, Any]] = []
-    for number, image in enumerate(found):
-        boxes = np.asarray(image.boxes, np.float64).reshape(-1, 4)
-        for (x1, y1, x2, y2), score, label in zip(boxes.tolist(), image.scores, image.labels, strict=True):
-            rows.append(
-                {
-                    "id": len(rows) + 1,
-                    "image_id": number,
-                    "category_id": int(label),
-                    "bbox": [x1, y1, x2 - x1, y2 - y1],
-                    "area": (x2 - x1) * (y2 - y1),
-                    "iscrowd": 0,
-                    "score": float(score),
-                }
-            )
-    detections = COCO()
-    detections.dataset = {**reference.dataset, "annotations": rows}  # loadRes refuses an empty list
-    detections.createIndex()
-    return detections
+
+def _entry(number: int, box: Sequence[float], label: int) -> dict[str, Any]:
+    """A box of one image as pycocotools takes it."""
+    width, height = box[2] - box[0], box[3] - box[1]
+    bbox = [box[0], box[1], width, height]
+    return {"image_id": number, "category_id": int(label), "bbox": bbox, "area": width * height, "iscrowd": 0}
+
+
+def _numbered(entries: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{**entry, "id": number} for number, entry in enumerate(entries, 1)]
 
 
 def _mean(values: NDArray) -> float:
@@ -231,16 +212,20 @@ def _mean(values: NDArray) -> float:
     return float(measured.mean()) if measured.size else -1.0
 
 
-def _iou(boxes: NDArray, others: NDArray) -> NDArray[np.float64]:
+def _intersection(boxes: NDArray, others: NDArray) -> NDArray[np.float64]:
     sides = np.minimum(boxes[:, None, 2:], others[None, :, 2:]) - np.maximum(boxes[:, None, :2], others[None, :, :2])
-    inter = np.clip(sides, 0, None).prod(-1)
-    area, other = (boxes[:, 2:] - boxes[:, :2]).prod(-1), (others[:, 2:] - others[:, :2]).prod(-1)
-    return inter / np.maximum(area[:, None] + other[None] - inter, 1e-9)
+    return np.clip(sides, 0, None).prod(-1)
+
+
+def _area(boxes: NDArray) -> NDArray[np.float64]:
+    return (boxes[:, 2:] - boxes[:, :2]).prod(-1)
+
+
+def _iou(boxes: NDArray, others: NDArray) -> NDArray[np.float64]:
+    inter = _intersection(boxes, others)
+    return inter / np.maximum(_area(boxes)[:, None] + _area(others)[None] - inter, 1e-9)
 
 
 def _inside_crowd(boxes: NDArray, record: Record) -> NDArray[np.bool_]:
-    crowd = record.crowd_boxes
-    sides = np.minimum(boxes[:, None, 2:], crowd[None, :, 2:]) - np.maximum(boxes[:, None, :2], crowd[None, :, :2])
-    inter = np.clip(sides, 0, None).prod(-1)
-    area = np.maximum((boxes[:, 2:] - boxes[:, :2]).prod(-1), 1e-9)
-    return (inter / area[:, None] >= 0.5).any(1)
+    inter = _intersection(boxes, record.crowd_boxes)
+    return (inter / np.maximum(_area(boxes), 1e-9)[:, None]).max(1, initial=0) >= 0.5

@@ -10,12 +10,11 @@ from nas.blocks.base import Size
 from nas.blocks.operation import (
     Form,
     Operation,
-    chained_operations,
     convolution,
     halved,
     in_form,
     pointwise,
-    spp_operations,
+    pyramid_operations,
 )
 from nas.errors import SpecError
 from nas.lowering.neck import neck_operations
@@ -77,11 +76,10 @@ def block_operations(
     """
     result = block.operations(in_channels, (height, width), activation, reparam)
     after = halved((height, width), block.stride)
-    if spp == "spp":
-        index = block.spp_index(result)
-        result = [*result[:index], *spp_operations(block.out, after), *result[index:]]
-    elif spp != "none":
-        result = [*result, *chained_operations(block.out, block.out // 2, block.out, after)]
+    if spp != "none":
+        index, kernels = (block.spp_index(result), (5, 9, 13)) if spp == "spp" else (len(result), (5, 5, 5))
+        pyramid = pyramid_operations(block.out, block.out // 2, after, kernels)
+        result = [*result[:index], *pyramid, *result[index:]]
     return in_form(result, form)
 
 

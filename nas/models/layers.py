@@ -194,6 +194,10 @@ class DepthwiseDown(nn.Module):
         return self.act(self.pwnorm(self.pointwise(x)))
 
 
+class Unit(nn.Module):
+    """One unit of a block of ours, with its shortcut: the primary blocks that some scores probe."""
+
+
 class UnitList(nn.Module):
     """The units of one block in order (official name `block_list`), the pooling pyramid behind the first where given."""
 

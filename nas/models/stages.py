@@ -9,7 +9,7 @@ from torch.nn import functional
 from nas.blocks.csp import CSP, WRAPPER_ACTIVATION
 from nas.blocks.inverted import InvertedResidual
 from nas.blocks.residual import Plain, Residual, has_shortcut, needs_projection, squeeze_width
-from nas.models.layers import ConvNorm, ConvNormAct, RepConv, UnitList, activation_layer, batch_norm, convolution
+from nas.models.layers import ConvNorm, ConvNormAct, RepConv, Unit, UnitList, activation_layer, batch_norm, convolution
 
 
 class PlainStage(ConvNormAct):
@@ -34,7 +34,7 @@ class SqueezeExcite(nn.Module):
         return x * gate.sigmoid()
 
 
-class ResidualUnit(nn.Module):
+class ResidualUnit(Unit):
     """One unit of a Residual or CSP block: two or three convolutions, the stride on the k x k one, and a shortcut."""
 
     def __init__(
@@ -126,7 +126,7 @@ class SqueezeGate(nn.Module):
         return x * self.fc(x.mean((2, 3)))[..., None, None]
 
 
-class InvertedUnit(nn.Module):
+class InvertedUnit(Unit):
     """1x1 to `hidden`, depthwise k x k with the stride, 1x1 back; adds its input where shapes allow; linear at the end.
 
     `gate` is None where the official sequence has no slot for squeeze-excite (the neck), else whether it is filled.

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nas.errors import UserError
-from nas.models.stages import InvertedUnit, ResidualUnit
+from nas.models.layers import Unit
 
 #: Classes of the stand-in task where a network has no classifier of its own.
 CLASSES = 10
@@ -94,7 +94,7 @@ def primary_blocks(model: nn.Module) -> list[nn.Module]:
 
     Raises UserError for a network without two blocks in a sequence.
     """
-    best: list[nn.Module] = [module for module in model.modules() if isinstance(module, ResidualUnit | InvertedUnit)]
+    best: list[nn.Module] = [module for module in model.modules() if isinstance(module, Unit)]
     for container in model.modules() if not best else ():
         if isinstance(container, nn.Sequential | nn.ModuleList):
             blocks = [child for child in container if not isinstance(child, nn.Conv2d | nn.Linear)]

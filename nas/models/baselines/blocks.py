@@ -86,7 +86,10 @@ class C3(nn.Module):
         self.cv1 = Conv(c1, hidden)
         self.cv2 = Conv(c1, hidden)
         self.cv3 = Conv(2 * hidden, c2)
-        self.m = nn.Sequential(*(Bottleneck(hidden, hidden, hidden, shortcut, k) for _ in range(n)))
+        self.m = nn.Sequential(*(self.unit(hidden, shortcut, k) for _ in range(n)))
+
+    def unit(self, width: int, shortcut: bool, k: tuple[int, int]) -> nn.Module:
+        return Bottleneck(width, width, width, shortcut, k)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.cv3(torch.cat((self.m(self.cv1(x)), self.cv2(x)), 1))
@@ -172,19 +175,11 @@ class RepNBottleneck(nn.Module):
         return x + self.cv2(self.cv1(x))
 
 
-class RepNCSP(nn.Module):
-    """C3 skeleton with `n` RepNBottlenecks at half the output width."""
+class RepNCSP(C3):
+    """C3 of `n` RepNBottlenecks."""
 
-    def __init__(self, c1: int, c2: int, n: int = 1) -> None:
-        super().__init__()
-        hidden = c2 // 2
-        self.cv1 = Conv(c1, hidden)
-        self.cv2 = Conv(c1, hidden)
-        self.cv3 = Conv(2 * hidden, c2)
-        self.m = nn.Sequential(*(RepNBottleneck(hidden) for _ in range(n)))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.cv3(torch.cat((self.m(self.cv1(x)), self.cv2(x)), 1))
+    def unit(self, width: int, shortcut: bool, k: tuple[int, int]) -> nn.Module:
+        return RepNBottleneck(width)
 
 
 class RepNCSPELAN4(ELAN1):

@@ -58,17 +58,13 @@ class Graph:
         """Append block(in, out, *arguments, **options)."""
         return self._append(block(self.width(source), out, *arguments, **options), [source], out)
 
-    def keep(self) -> int:
-        """Append an identity, which holds the image for a second column."""
-        return self._append(nn.Identity(), [-1], self.width(-1))
-
-    def pool(self) -> int:
-        """Append a 2x2 max pooling."""
-        return self._append(nn.MaxPool2d(2, 2), [-1], self.width(-1))
+    def insert(self, layer: nn.Module) -> int:
+        """Append a layer that keeps the number of channels."""
+        return self._append(layer, [-1], self.width(-1))
 
     def upsample(self) -> int:
         """Append a nearest-neighbour upsampling by 2."""
-        return self._append(nn.Upsample(scale_factor=2.0, mode="nearest"), [-1], self.width(-1))
+        return self.insert(nn.Upsample(scale_factor=2.0, mode="nearest"))
 
     def concat(self, *sources: int) -> int:
         """Append a channel concatenation."""

@@ -164,7 +164,7 @@ class _Drawing(Graph):
 
     def transition(self, width: int, *laterals: int) -> int:
         """Down-sampling by max pooling and by a strided 3x3, side by side, with lateral maps appended."""
-        self.pool()
+        self.insert(nn.MaxPool2d(2, 2))
         self.conv(width)
         self.conv(width, source=-3)
         self.conv(width, 3, 2)

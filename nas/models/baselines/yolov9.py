@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from torch import nn
@@ -17,16 +17,15 @@ Cell = tuple[int, int, int]
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """Widths of one size: stem, cells (c2, c3, c4) of the stages at strides 4..32 and of P3, and down-samplers.
+    """Widths of one size: stem, cells (c2, c3, c4) of the stages at strides 4..32, and down-samplers.
 
-    The cells of P4 and P5 repeat those of the stages at strides 16 and 32; `units` are those of every RepNCSP.
+    The cells of P4 and P5 repeat those of the stages at strides 16 and 32, P3's and the pooling pyramid have the widths
+    of the first and the last down-sampler; `units` are those of every RepNCSP.
     """
 
-    stem: tuple[int, int]
-    stages: tuple[Cell, Cell, Cell, Cell]
+    stem: int
+    stages: Sequence[Cell]
     backbone_down: tuple[int, int, int]
-    pool: tuple[int, int]
-    p3: Cell
     neck_down: tuple[int, int]
     units: int
     elan1: bool = False
@@ -37,50 +36,16 @@ class Size:
         return ADown if self.adown else AConv
 
 
-def _plain(width: int) -> Cell:
-    return (width, width, width // 2)
+def _plain(*widths: int) -> tuple[Cell, ...]:
+    return tuple((width, width, width // 2) for width in widths)
 
 
+_C_STAGES: tuple[Cell, ...] = ((256, 128, 64), (512, 256, 128), *_plain(512, 512))
 SIZES = {
-    "t": Size(
-        stem=(16, 32),
-        stages=(_plain(32), _plain(64), _plain(96), _plain(128)),
-        backbone_down=(64, 96, 128),
-        pool=(128, 64),
-        p3=_plain(64),
-        neck_down=(48, 64),
-        units=3,
-        elan1=True,
-    ),
-    "s": Size(
-        stem=(32, 64),
-        stages=(_plain(64), _plain(128), _plain(192), _plain(256)),
-        backbone_down=(128, 192, 256),
-        pool=(256, 128),
-        p3=_plain(128),
-        neck_down=(96, 128),
-        units=3,
-        elan1=True,
-    ),
-    "m": Size(
-        stem=(32, 64),
-        stages=(_plain(128), _plain(240), _plain(360), _plain(480)),
-        backbone_down=(240, 360, 480),
-        pool=(480, 240),
-        p3=_plain(240),
-        neck_down=(184, 240),
-        units=1,
-    ),
-    "c": Size(
-        stem=(64, 128),
-        stages=((256, 128, 64), (512, 256, 128), _plain(512), _plain(512)),
-        backbone_down=(256, 512, 512),
-        pool=(512, 256),
-        p3=_plain(256),
-        neck_down=(256, 512),
-        units=1,
-        adown=True,
-    ),
+    "t": Size(16, _plain(32, 64, 96, 128), (64, 96, 128), (48, 64), units=3, elan1=True),
+    "s": Size(32, _plain(64, 128, 192, 256), (128, 192, 256), (96, 128), units=3, elan1=True),
+    "m": Size(32, _plain(128, 240, 360, 480), (240, 360, 480), (184, 240), units=1),
+    "c": Size(64, _C_STAGES, (256, 512, 512), (256, 512), units=1, adown=True),
 }
 #: The two columns of size e: cells and down-samplers after the stem; the neck reads the second.
 E_CELLS: tuple[Cell, ...] = ((256, 128, 64), (512, 256, 128), (1024, 512, 256), (1024, 512, 256))
@@ -101,11 +66,15 @@ class _Drawing(Graph):
     def down(self, width: int) -> int:
         return self.add(self.size.down, width)
 
+    def stem(self, width: int, source: int = -1) -> int:
+        """Two strided 3x3."""
+        self.add(Conv, width, 3, 2, source=source)
+        return self.add(Conv, 2 * width, 3, 2)
+
     def column(self, source: int = -1) -> list[int]:
         """Stem and stages of t, s, m, c; returns the rows of C3, C4, C5."""
         size = self.size
-        self.add(Conv, size.stem[0], 3, 2, source=source)
-        self.add(Conv, size.stem[1], 3, 2)
+        self.stem(size.stem, source)
         self.add(ELAN1, *size.stages[0]) if size.elan1 else self.cell(size.stages[0])
         rows = []
         for width, widths in zip(size.backbone_down, size.stages[1:], strict=True):
@@ -116,13 +85,14 @@ class _Drawing(Graph):
     def top_down(self, backbone: list[int], cell4: Cell) -> list[int]:
         """SPPELAN and the way up to P3; returns the rows of P3, N4, N5."""
         c3, c4, c5 = backbone
-        n5 = self.add(SPPELAN, *self.size.pool, source=c5)
+        width, _, last = self.size.backbone_down
+        n5 = self.add(SPPELAN, last, last // 2, source=c5)
         self.upsample()
         self.concat(-1, c4)
         n4 = self.cell(cell4)
         self.upsample()
         self.concat(-1, c3)
-        return [self.cell(self.size.p3), n4, n5]
+        return [self.cell(*_plain(width)), n4, n5]
 
     def bottom_up(self, p3: int, n4: int, n5: int, cell4: Cell, cell5: Cell) -> list[int]:
         """The way down from P3; returns the rows of P3, P4, P5."""
@@ -164,7 +134,7 @@ def _draw(name: str, pgi: bool) -> tuple[Graph, list[int], list[int], list[int]]
     graph = _Drawing(size)
     second_column = pgi and not size.elan1
     if second_column:
-        graph.keep()
+        graph.insert(nn.Identity())  # holds the image for the second column
     backbone = graph.column()
     cell4, cell5 = size.stages[2], size.stages[3]
     p3, n4, n5 = graph.top_down(backbone, cell4)
@@ -182,8 +152,7 @@ def _linked_column(graph: _Drawing, backbone: list[int]) -> list[int]:
     size = graph.size
     widths = size.backbone_down
     links = [graph.link(row, *widths[: level + 1]) for level, row in enumerate(backbone)]
-    graph.add(Conv, size.stem[0], 3, 2, source=0)
-    graph.add(Conv, size.stem[1], 3, 2)
+    graph.stem(size.stem, 0)
     graph.cell(size.stages[0])
     rows = []
     for level, width in enumerate(widths):
@@ -196,9 +165,8 @@ def _linked_column(graph: _Drawing, backbone: list[int]) -> list[int]:
 def _draw_e(pgi: bool) -> tuple[Graph, list[int], list[int], list[int]]:
     """Size e: two linked columns; PGI adds a neck on the first one."""
     graph = _Drawing(replace(SIZES["c"], units=2))
-    graph.keep()
-    graph.add(Conv, 64, 3, 2)
-    stem = graph.add(Conv, 128, 3, 2)
+    graph.insert(nn.Identity())  # holds the image for the second column
+    stem = graph.stem(64)
     first = [graph.cell(E_CELLS[0])]
     for width, widths in zip(E_DOWN, E_CELLS[1:], strict=True):
         graph.down(width)
