@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from experiments.detector_bench.table import Run, add_runs, load
-from nas.measure.runtimes import Runtime
+from nas.measure.measurement import Runtime
 from nas.spec import DetectorSpec
 
 

@@ -233,7 +233,7 @@ class Gatherer:
 
     def _exported(self, model: str) -> Entry:
         """A file that only runs: measured if asked, its parameters where the format tells them."""
-        from nas.measure.wall_clock import onnx_parameters
+        from nas.measure.module_counts import onnx_parameters
 
         runtime = load_runtime(model, threads=self.settings.threads)
         figures: dict[str, Figure] = {}
@@ -251,9 +251,13 @@ class Gatherer:
         return {"predicted_ms": Figure(ms, f"predicted by table {table.name}{batch}", error)}
 
     def _measured(self, model: Any, side: int) -> Figure:
-        from nas.measure.wall_clock import measured_milliseconds
+        from nas.inference.evaluator import time_model
+        from nas.training.cores import computing_threads
 
-        milliseconds = measured_milliseconds(model, side, self.settings.repeats, self.settings.threads)
+        if callable(getattr(model, "fuse", None)):
+            model.fuse()
+        with computing_threads(self.settings.threads):
+            milliseconds = time_model(model, side, self.settings.repeats, seconds=float("inf"))["median"]
         what = "ONNX Runtime or OpenVINO" if not hasattr(model, "parameters") else "torch"
         source = f"measured on this machine, {what}, {self.settings.threads} threads, median of {self.settings.repeats}"
         return Figure(milliseconds, source)

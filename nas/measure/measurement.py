@@ -1,21 +1,27 @@
-"""What a runtime reports of one network: whole times, and its kernels in their context."""
+"""Networks that are timed, the runtimes that time them, and what they report: whole times, and kernels in their context."""
 
 from __future__ import annotations
 
+import math
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from statistics import median, quantiles
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from nas.blocks.operation import Operation
 from nas.cost.kernel_model import Hardware
 from nas.cost.measured_table import Kernels, Row
+from nas.errors import UserError
 from nas.spec import DetectorSpec
+
+if TYPE_CHECKING:
+    from torch import nn
 
 #: Repetitions are taken in groups with a pause between them, against throttling.
 GROUPS = 3
+RUNTIMES = ("onnxruntime", "openvino", "cuda", "tensorrt")
 
 
 @dataclass(frozen=True)
@@ -45,6 +51,58 @@ class Runtime(Protocol):
 
     def measure(self, spec: DetectorSpec, repetitions: int, kernels: bool = True) -> Measurement:
         """Time a freshly built network of `spec`; its kernels too, if asked and if the runtime can tell them."""
+
+
+def open_runtime(name: str, threads: int = 1, batch: int = 1) -> Runtime:
+    """A runtime on this device; raises UserError where it or its device is missing."""
+    if name == "onnxruntime":
+        from nas.measure.cpu import OnnxRuntimeCpu
+
+        return OnnxRuntimeCpu(threads, batch)
+    if name == "openvino":
+        from nas.measure.cpu import OpenVinoCpu
+
+        return OpenVinoCpu(threads, batch)
+    if name == "cuda":
+        from nas.measure.gpu import TorchCuda
+
+        return TorchCuda(batch)
+    if name == "tensorrt":
+        from nas.measure.gpu import TensorRtGpu
+
+        return TensorRtGpu(batch)
+    raise UserError(f"runtime must be one of {', '.join(RUNTIMES)}, got {name!r}")
+
+
+def build_subject(spec: DetectorSpec) -> nn.Module:
+    """A fused detector in eval mode, with weights that keep activations near one.
+
+    Fresh weights without training let activations shrink layer by layer into denormal numbers, which processors compute
+    a hundred times slower; here every convolution keeps the variance of its input.
+    """
+    import torch
+    from torch import nn
+
+    from nas.models.detector import build_detector
+
+    model = build_detector(spec).fuse()
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for module in model.modules():
+            if isinstance(module, nn.Conv2d | nn.Linear):
+                fan_in = module.weight[0].numel()
+                module.weight.normal_(0.0, math.sqrt(1.5 / fan_in), generator=generator)
+                if module.bias is not None:
+                    module.bias.uniform_(-0.1, 0.1, generator=generator)
+    return model.eval()
+
+
+def subject_graph(spec: DetectorSpec, format: str = "onnx", precision: str = "fp32", batch: int | None = None) -> Any:
+    """The ONNX graph of the subject, as `python -m nas.export` hands it to a runtime; `batch` fixes its batch."""
+    from nas.deploy.pipeline import ExportSettings, deployed_graph
+
+    settings = ExportSettings(format=format, precision=precision, batch=batch)
+    return deployed_graph(build_subject(spec), spec.image_size, settings)
 
 
 def typical(values: Sequence[float]) -> float:

@@ -1,8 +1,10 @@
-"""Parameters and multiply-accumulates of a torch module exactly as torch runs it, without computing anything."""
+"""Parameters and multiply-accumulates of a torch module exactly as torch runs it, without computing anything, and the
+parameters of an ONNX file."""
 
 from __future__ import annotations
 
 import copy
+from math import prod
 from typing import Any
 
 import torch
@@ -51,3 +53,11 @@ def count_module(module: nn.Module, form: Form = "folded", image_size: int | Non
         raise UserError(f"cannot count {type(module).__name__} at {side} pixels: {reason}") from None
     params = sum(parameter.numel() for parameter in subject.parameters())
     return Counts(params, counter.get_total_flops() // 2, outputs)
+
+
+def onnx_parameters(path: str) -> int:
+    """Numbers in the floating-point constants of an ONNX file."""
+    import onnx
+
+    floating = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16)
+    return sum(prod(item.dims) for item in onnx.load(path).graph.initializer if item.data_type in floating)

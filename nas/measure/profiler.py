@@ -22,9 +22,8 @@ from nas.files import dump_yaml, read_yaml, write_atomic
 from nas.frame import Frame
 from nas.lowering import operations
 from nas.measure.fit import FEWEST, build_table
-from nas.measure.measurement import Measurement, Runtime
+from nas.measure.measurement import Measurement, Runtime, open_runtime
 from nas.measure.plan import POOL, informative_order, random_detectors
-from nas.measure.runtimes import open_runtime
 from nas.options import Pixels, Seed, Threads, check_fields
 from nas.spec import DetectorSpec, digest, from_dict, to_dict
 from search_spaces.catalog import find_space

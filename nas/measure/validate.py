@@ -14,9 +14,8 @@ from nas.cost.latency import LatencyTable
 from nas.cost.table_file import read_table, write_table
 from nas.errors import UserError
 from nas.lowering import operations
-from nas.measure.measurement import Runtime
+from nas.measure.measurement import Runtime, open_runtime
 from nas.measure.profiler import MeasurementStore, ProfileSettings, Progress
-from nas.measure.runtimes import open_runtime
 from nas.spec import digest
 
 #: Distance of the validation networks' seed from the plan's, so that they are others.

@@ -22,7 +22,7 @@ from nas.deploy.runtime import Metadata
 from nas.deploy.tensorrt import TensorRtRuntime, build_plan, export_tensorrt
 from nas.errors import UserError
 from nas.frame import Frame
-from nas.measure import tensorrt_gpu
+from nas.measure import gpu
 from nas.models.detector import DetectionModel
 from search_spaces.published import load_published
 
@@ -214,9 +214,9 @@ def test_latency_tables_time_the_plan_that_is_deployed(
         monkeypatch.setattr(torch.cuda, name, value)
     monkeypatch.setattr(torch, "rand", lambda *shape, device: rand(*shape))
     asked: list[Any] = []
-    monkeypatch.setattr(tensorrt_gpu, "subject_graph", lambda *given: asked.append(given) or half)
+    monkeypatch.setattr(gpu, "subject_graph", lambda *given: asked.append(given) or half)
     spec = Frame(image_size=SIDE).detector(load_published("tinynas_l20_k1kx"))
-    result = tensorrt_gpu.TensorRtGpu(batch=2).measure(spec, 3)
+    result = gpu.TensorRtGpu(batch=2).measure(spec, 3)
     assert (result.ms, result.kernels) == (1.5, ())
     calls = {name: given for _, name, given in log}
     assert calls["set_shape"] == ("images", *[(2, 3, SIDE, SIDE)] * 3)

@@ -20,10 +20,9 @@ from nas.errors import UserError
 from nas.frame import Frame
 from nas.lowering import operations
 from nas.measure.fit import fit_line
-from nas.measure.measurement import Measurement, merge_rows, spread, time_repeated, typical
+from nas.measure.measurement import Measurement, merge_rows, open_runtime, spread, time_repeated, typical
 from nas.measure.plan import informative_order, kernels_of, random_detectors
 from nas.measure.profiler import ProfileSettings, measure_table
-from nas.measure.runtimes import open_runtime
 from nas.measure.validate import Validation, validate_table
 from nas.profile import next_commands
 from nas.spec import DetectorSpec
@@ -232,7 +231,7 @@ def operations_sample() -> Any:
 
 def test_what_is_timed_is_what_is_exported(tmp_path: Path) -> None:
     from nas.deploy.pipeline import ExportSettings, export_model
-    from nas.measure.subject import build_subject, subject_graph
+    from nas.measure.measurement import build_subject, subject_graph
 
     backbone = find_space("tinynas_k1kx").smallest()
     spec = Frame(depth=1, out=(16, 16, 16), num_classes=3, image_size=64).detector(backbone)

@@ -1,4 +1,4 @@
-"""Torch on a CUDA GPU, FP16, channels last, CUDA graphs: whole networks, and single kernels in graphs of their own."""
+"""TensorRT and torch on an NVIDIA GPU, FP16: whole networks, and for torch single kernels in graphs of their own."""
 
 from __future__ import annotations
 
@@ -12,40 +12,67 @@ from torch.nn import functional
 from nas.blocks.operation import Operation
 from nas.cost.kernel_model import Hardware
 from nas.cost.measured_table import Kernels, Row
+from nas.deploy.tensorrt import OUTPUTS, Engine, build_plan, import_tensorrt
 from nas.errors import UserError
 from nas.lowering import operations
 from nas.measure.device import gpu_facts
-from nas.measure.measurement import Measurement, spread, typical
-from nas.measure.subject import build_subject
+from nas.measure.measurement import Measurement, build_subject, spread, subject_graph, typical
 from nas.spec import DetectorSpec
 
-#: Calls of one kernel in its graph: the launch of the graph itself then hardly counts.
+#: Calls of one kernel in its CUDA graph: the launch of the graph itself then hardly counts.
 CALLS = 20
-#: Replays of a graph before it is timed.
-WARM_UP = 3
+#: Replays of a graph, and runs of an engine, before it is timed.
+GRAPH_WARM_UP, ENGINE_WARM_UP = 3, 10
 
 
-class TorchCuda:
-    """The first CUDA device; kernels that were timed once are remembered for the other networks."""
+class _Gpu:
+    """What both runtimes share: the first GPU, FP16."""
 
     precision = "fp16"
+
+    def __init__(self, name: str, kernels: Kernels, batch: int) -> None:
+        self.name, self.kernels, self.batch = name, kernels, batch
+        facts = torch.cuda.get_device_properties(0)
+        self.hardware = Hardware(facts.multi_processor_count, getattr(facts, "L2_cache_size", 4_000_000) / 1e6, 2)
+
+    def device(self) -> str:
+        return torch.cuda.get_device_name(0)
+
+
+class TensorRtGpu(_Gpu):
+    """TensorRT, from which the kernel model is calibrated; the engine that would be deployed is built for every network."""
+
+    def __init__(self, batch: int = 1) -> None:
+        self.trt = import_tensorrt()
+        super().__init__("tensorrt", Kernels(8, ("none", "relu", "silu", "sigmoid"), True), batch)
+
+    def provenance(self) -> dict[str, Any]:
+        return gpu_facts() | {"tensorrt": self.trt.__version__}
+
+    def measure(self, spec: DetectorSpec, repetitions: int, kernels: bool = True) -> Measurement:
+        side, batch = spec.image_size, self.batch
+        plan = build_plan(subject_graph(spec, "tensorrt", self.precision), side, (batch, batch, batch))
+        engine = Engine(plan, OUTPUTS, "a network of the space")
+        images = torch.rand(batch, 3, side, side, device="cuda") * 255
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        values = _event_times(lambda: engine.launch(images, stream), stream, repetitions, ENGINE_WARM_UP)
+        return Measurement(spec, typical(values), spread(values))
+
+
+class TorchCuda(_Gpu):
+    """Torch with CUDA graphs, channels last; kernels that were timed once are remembered for the other networks."""
 
     def __init__(self, batch: int = 1) -> None:
         if not torch.cuda.is_available():
             raise UserError("runtime=cuda needs an NVIDIA GPU and a torch with CUDA; runtime=onnxruntime needs neither")
         torch.backends.cudnn.benchmark = True
-        self.name, self.batch = "torch", batch
-        self.kernels = Kernels(1, ("none",), False)
-        facts = torch.cuda.get_device_properties(0)
-        self.hardware = Hardware(facts.multi_processor_count, getattr(facts, "L2_cache_size", 4_000_000) / 1e6, 2)
+        super().__init__("torch", Kernels(1, ("none",), False), batch)
         self._known: dict[Operation, Row] = {}
 
     def provenance(self) -> dict[str, Any]:
         versions = {"torch": torch.__version__, "cuda": torch.version.cuda, "cudnn": torch.backends.cudnn.version()}
         return gpu_facts() | versions | {"mode": "CUDA graphs, channels last"}
-
-    def device(self) -> str:
-        return torch.cuda.get_device_name(0)
 
     def measure(self, spec: DetectorSpec, repetitions: int, kernels: bool = True) -> Measurement:
         rows = self._rows(spec, repetitions) if kernels else ()
@@ -98,23 +125,30 @@ class TorchCuda:
             stream = torch.cuda.Stream()
             stream.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(stream):
-                for _ in range(WARM_UP):
+                for _ in range(GRAPH_WARM_UP):
                     call()
             torch.cuda.current_stream().wait_stream(stream)
             graph = torch.cuda.CUDAGraph()
             with torch.cuda.graph(graph):
                 for _ in range(calls):
                     call()
-            values = []
-            for index in range(repetitions + WARM_UP):
-                start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-                start.record()
-                graph.replay()
-                end.record()
-                end.synchronize()
-                if index >= WARM_UP:
-                    values.append(start.elapsed_time(end) / calls)
+            times = _event_times(graph.replay, torch.cuda.current_stream(), repetitions, GRAPH_WARM_UP)
+        values = [ms / calls for ms in times]
         return typical(values), spread(values)
+
+
+def _event_times(launch: Callable[[], object], stream: Any, repetitions: int, warm_up: int) -> list[float]:
+    """Milliseconds of each launch on a stream, by the GPU's own clock."""
+    values = []
+    for index in range(repetitions + warm_up):
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        start.record(stream)
+        launch()
+        end.record(stream)
+        end.synchronize()
+        if index >= warm_up:
+            values.append(start.elapsed_time(end))
+    return values
 
 
 def _placed(module: nn.Module) -> nn.Module:
