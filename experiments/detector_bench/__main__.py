@@ -69,7 +69,7 @@ def main(arguments: list[str]) -> None:
         print(f"{add_runs(table, load(options['source']))} runs are new in {table}")
     elif action == "measure":
         from experiments.detector_bench.measuring import measure_missing
-        from nas.measure.measurement import open_runtime
+        from nas.measure import open_runtime
 
         left = measure_missing(table, open_runtime("onnxruntime"), options["repetitions"], options["most"])
         print(f"{left} networks are not measured yet" if left else "all runs are measured")

@@ -1,4 +1,4 @@
-"""Networks that are timed, the runtimes that time them, and what they report: whole times, and kernels in their context."""
+"""Networks that are timed, and what a runtime reports of them: whole times, and kernels in their context."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 from nas.blocks.operation import Operation
 from nas.cost.kernel_model import Hardware
 from nas.cost.measured_table import Kernels, Row
-from nas.errors import UserError
 from nas.spec import DetectorSpec
 
 if TYPE_CHECKING:
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
 
 #: Repetitions are taken in groups with a pause between them, against throttling.
 GROUPS = 3
-RUNTIMES = ("onnxruntime", "openvino", "cuda", "tensorrt")
 
 
 @dataclass(frozen=True)
@@ -51,27 +49,6 @@ class Runtime(Protocol):
 
     def measure(self, spec: DetectorSpec, repetitions: int, kernels: bool = True) -> Measurement:
         """Time a freshly built network of `spec`; its kernels too, if asked and if the runtime can tell them."""
-
-
-def open_runtime(name: str, threads: int = 1, batch: int = 1) -> Runtime:
-    """A runtime on this device; raises UserError where it or its device is missing."""
-    if name == "onnxruntime":
-        from nas.measure.cpu import OnnxRuntimeCpu
-
-        return OnnxRuntimeCpu(threads, batch)
-    if name == "openvino":
-        from nas.measure.cpu import OpenVinoCpu
-
-        return OpenVinoCpu(threads, batch)
-    if name == "cuda":
-        from nas.measure.gpu import TorchCuda
-
-        return TorchCuda(batch)
-    if name == "tensorrt":
-        from nas.measure.gpu import TensorRtGpu
-
-        return TensorRtGpu(batch)
-    raise UserError(f"runtime must be one of {', '.join(RUNTIMES)}, got {name!r}")
 
 
 def build_subject(spec: DetectorSpec) -> nn.Module:

@@ -21,8 +21,9 @@ from nas.errors import UserError
 from nas.files import dump_yaml, read_yaml, write_atomic
 from nas.frame import Frame
 from nas.lowering import operations
+from nas.measure import open_runtime
 from nas.measure.fit import FEWEST, build_table
-from nas.measure.measurement import Measurement, Runtime, open_runtime
+from nas.measure.measurement import Measurement, Runtime
 from nas.measure.plan import POOL, informative_order, random_detectors
 from nas.options import Pixels, Seed, Threads, check_fields
 from nas.spec import DetectorSpec, digest, from_dict, to_dict

@@ -14,7 +14,8 @@ from nas.cost.latency import LatencyTable
 from nas.cost.table_file import read_table, write_table
 from nas.errors import UserError
 from nas.lowering import operations
-from nas.measure.measurement import Runtime, open_runtime
+from nas.measure import open_runtime
+from nas.measure.measurement import Runtime
 from nas.measure.profiler import MeasurementStore, ProfileSettings, Progress
 from nas.spec import digest
 

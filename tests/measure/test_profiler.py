@@ -19,8 +19,9 @@ from nas.cost.table_file import read_table
 from nas.errors import UserError
 from nas.frame import Frame
 from nas.lowering import operations
+from nas.measure import open_runtime
 from nas.measure.fit import fit_line
-from nas.measure.measurement import Measurement, merge_rows, open_runtime, spread, time_repeated, typical
+from nas.measure.measurement import Measurement, merge_rows, spread, time_repeated, typical
 from nas.measure.plan import informative_order, kernels_of, random_detectors
 from nas.measure.profiler import ProfileSettings, measure_table
 from nas.measure.validate import Validation, validate_table
