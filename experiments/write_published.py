@@ -11,8 +11,8 @@ from typing import Any
 
 from nas.files import read_json, save_spec
 from nas.spec import Backbone, DetectorSpec, HeadSpec, NeckSpec, Spec
+from search_spaces import find_space
 from search_spaces.c3k2 import BACKBONES as C3K2
-from search_spaces.catalog import find_space
 from search_spaces.gelan import BACKBONES as GELANS
 from search_spaces.official import deployed, from_official
 from search_spaces.published import FOLDER

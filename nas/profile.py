@@ -9,6 +9,7 @@ from typing import Any
 
 from nas.config import launch
 from nas.config.profile import ProfileConfig, settings_of
+from nas.config.search import offer_spaces
 
 
 def run(config: Any) -> None:
@@ -54,4 +55,5 @@ def next_commands(path: Path, overrides: Sequence[str]) -> list[str]:
 
 
 if __name__ == "__main__":
+    offer_spaces()
     launch("profile", ProfileConfig, run)

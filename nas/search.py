@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from nas.config import launch
-from nas.config.search import FREE, SearchConfig, override_names, settings_of, stored_config
+from nas.config.search import FREE, SearchConfig, offer_spaces, override_names, settings_of, stored_config
 from nas.errors import UserError
 from nas.files import dump_yaml, write_atomic
 
@@ -33,4 +33,5 @@ def run(config: Any) -> None:
 
 
 if __name__ == "__main__":
+    offer_spaces()
     launch("search", SearchConfig, run)

@@ -1,7 +1,82 @@
-"""Search spaces as data, and the published architectures."""
+"""Search spaces as data, by name, and the published architectures.
 
+A family's module is imported only when one of its spaces is asked for.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import MISSING, fields
+from typing import Any
+
+from nas.errors import UserError, shown
+from nas.extensions import found, installed, reference_to
+from nas.options import check_fields
 from search_spaces.base import SearchSpace
-from search_spaces.catalog import find_space, space_names
 from search_spaces.published import load_published, published_names
 
-__all__ = ["SearchSpace", "find_space", "load_published", "published_names", "space_names"]
+__all__ = [
+    "SearchSpace", "changed_limits", "find_space", "load_published", "published_names", "space_names",
+]  # fmt: skip
+
+#: Modules whose `SPACES` map names to spaces, in the order in which they are listed.
+FAMILIES = ("search_spaces.tinynas", "search_spaces.giraffe", "search_spaces.gelan", "search_spaces.c3k2")
+
+
+def _spaces() -> dict[str, SearchSpace[Any]]:
+    found: dict[str, SearchSpace[Any]] = {}
+    for family in FAMILIES:
+        found |= importlib.import_module(family).SPACES
+    return found
+
+
+def space_names() -> tuple[str, ...]:
+    """Names of all search spaces."""
+    return tuple(_spaces())
+
+
+def changed_limits(space: SearchSpace[Any]) -> dict[str, Any]:
+    """The limits in which a space differs from the shipped one of its name, for `find_space`; all of any other space."""
+    usual = _spaces().get(space.name)
+    limits = space.limits()
+    return limits if type(usual) is not type(space) else _differences(limits, usual.limits())
+
+
+def _differences(values: Mapping[str, Any], usual: Mapping[str, Any]) -> dict[str, Any]:
+    """The entries of `values` that are not as `usual`; of mappings within, theirs."""
+    return {
+        key: _differences(value, usual[key]) if isinstance(value, Mapping) else value
+        for key, value in values.items()
+        if value != usual[key]
+    }
+
+
+def find_space(space: str | SearchSpace[Any] | type[SearchSpace[Any]], **limits: Any) -> SearchSpace[Any]:
+    """The space of that name, with other limits if given; a space or class of one's own is taken as it is.
+
+    A name is that of a shipped space, `module:attribute`, or an installed entry point. Raises UserError for an unknown
+    name or limit, or for what is no space.
+    """
+    value: object = space
+    if isinstance(space, str):
+        value = _spaces().get(space) or found(space, "space")
+        if value is None:
+            raise UserError(f"unknown search space {space!r}; known: {', '.join([*_spaces(), *installed('space')])}")
+    if isinstance(value, type) and issubclass(value, SearchSpace):
+        return _made(value, limits)
+    if not isinstance(value, SearchSpace):
+        raise UserError(f"space {shown(space)} must be a SearchSpace, an object or a class, got {shown(value)}")
+    return value.override(**limits) if limits else value
+
+
+def _made(kind: type[SearchSpace[Any]], limits: Mapping[str, Any]) -> SearchSpace[Any]:
+    """A space of its class, with these limits and the class's own for the others."""
+    values = check_fields(kind, limits, "space")
+    needed = [item.name for item in fields(kind) if item.default is MISSING and item.default_factory is MISSING]
+    if "name" in needed:
+        values.setdefault("name", kind.__name__)
+    lacking = [*(name for name in needed if name not in values), *sorted(kind.__abstractmethods__)]
+    if lacking:
+        raise UserError(f"space {reference_to(kind)} lacks {', '.join(lacking)}")
+    return kind(**values)

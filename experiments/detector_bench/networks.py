@@ -21,8 +21,7 @@ from nas.scorers import SCORERS, score_spec
 from nas.searchers.run import SearchSettings, run_search
 from nas.spec import Backbone, DetectorSpec, digest, from_dict, to_dict
 from search_spaces import SearchSpace, find_space
-from search_spaces.drawings import hand_drawn
-from search_spaces.scaling import fit_to_cost
+from search_spaces.drawings import fit_to_cost, hand_drawn
 
 PATH = Path(__file__).with_name("networks.jsonl.gz")
 #: Neck and head around every backbone, and the input at which the bands are predicted.

@@ -15,8 +15,7 @@ from nas.files import write_atomic
 from nas.frame import Frame
 from nas.scorers import score_spec
 from nas.spec import Backbone, Residual
-from search_spaces.drawings import DRAWN, PUBLISHED, STRIDES, backbone_of_shape, backbone_of_text, text_of
-from search_spaces.scaling import fit_to_cost
+from search_spaces.drawings import DRAWN, PUBLISHED, STRIDES, backbone_of_shape, backbone_of_text, fit_to_cost, text_of
 
 
 @dataclass(frozen=True, slots=True)

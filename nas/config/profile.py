@@ -9,10 +9,11 @@ from typing import Annotated, Any
 from annotated_types import MinLen
 from omegaconf import MISSING
 
-from nas.config.search import NeckConfig, frame_of
+from nas.config.search import NeckConfig, frame_of, named
 from nas.errors import UserError
 from nas.measure.profiler import ProfileSettings
 from nas.options import ImageSize, check_value
+from search_spaces import changed_limits, find_space
 
 Sides = Annotated[tuple[ImageSize, ...], MinLen(1)]
 
@@ -51,6 +52,9 @@ def settings_of(config: dict[str, Any]) -> ProfileSettings:
     sides = check_value("image_size", given if isinstance(given, list) else [640 if given is None else given], Sides)
     if given is None and config["mode"] == "validate":
         sides = ()
+    name, limits = named(config["space"], "space")
+    changed = changed_limits(find_space(name, **limits))
+    plain["space"] = {"name": name, **{key: value for key, value in changed.items() if key in limits}}
     return ProfileSettings(
         folder=Path(config["output"]), frame=frame_of(config["neck"], 640), image_sizes=sides, **plain
     )

@@ -48,7 +48,7 @@ class NeckConfig:
 class SearchConfig:
     """`budget` has no default: each file of conf/budget adds one named limit, and +budget.mine.latency_ms=2.5 another.
 
-    space: `name` and any of the space's limits; scorer and searcher: `name` and their options (a name of conf/,
+    space: `name` and any of the space's limits; scorer and searcher: `name` and their options (a shipped name,
     `module:attribute`, or an installed entry point); scope: whole `detector` or bare `backbone`; resume: the folder of an
     interrupted run, alone.
     """
@@ -66,6 +66,16 @@ class SearchConfig:
     evaluations: int = 100_000
     resume: str | None = None
     progress: bool = True
+
+
+def offer_spaces() -> None:
+    """Let Hydra choose every shipped space by name, with each of its limits as a field."""
+    from hydra.core.config_store import ConfigStore
+
+    from search_spaces import find_space, space_names
+
+    for name in space_names():
+        ConfigStore.instance().store(group="space", name=name, node={"name": name, **find_space(name).limits()})
 
 
 def settings_of(plain: dict[str, Any]) -> SearchSettings:

@@ -27,7 +27,7 @@ from nas.measure.measurement import Measurement, Runtime
 from nas.measure.plan import POOL, informative_order, random_detectors
 from nas.options import Pixels, Seed, Threads, check_fields
 from nas.spec import DetectorSpec, digest, from_dict, to_dict
-from search_spaces.catalog import find_space
+from search_spaces import find_space
 
 Progress = Callable[[str], None]
 #: Share of the time limit that fitting and writing may need.

@@ -7,9 +7,28 @@ from typing import Any
 
 from nas.errors import UserError
 from nas.extensions import found, installed
-from nas.scorers.base import OWN, Scorer, number, own_scorer
-from nas.scorers.zero_cost import ZERO_COST
+from nas.scorers.base import OWN, Cost, Scorer, number, own_scorer
 from nas.spec import Spec, image_side
+
+_FORWARD: Cost = "forward"
+_BACKWARD: Cost = "backward"
+
+#: Functions take (module, images (B, 3, H, W), seed); those that need a module alone read the shape of the images.
+ZERO_COST: tuple[Scorer, ...] = (
+    Scorer("snip", "nas.scorers.gradient:snip", "Lee et al., ICLR 2019", "module and images", _BACKWARD, True),
+    Scorer("grad_norm", "nas.scorers.gradient:grad_norm", "Abdelfattah 2021", "module and images", _BACKWARD, True),
+    Scorer("fisher", "nas.scorers.gradient:fisher", "Theis et al., 2018", "module and images", _BACKWARD, True),
+    Scorer("grasp", "nas.scorers.gradient:grasp", "Wang et al., ICLR 2020", "module and images", _BACKWARD, True),
+    Scorer("synflow", "nas.scorers.gradient:synflow", "Tanaka et al., NeurIPS 2020", "module", _BACKWARD, True),
+    Scorer("zico", "nas.scorers.gradient:zico", "Li et al., ICLR 2023", "module and images", _BACKWARD, True),
+    Scorer("naswot", "nas.scorers.activation:naswot", "Mellor et al., ICML 2021", "module and images", _FORWARD, True),
+    Scorer("jacov", "nas.scorers.activation:jacov", "Mellor et al., 2020", "module and images", _BACKWARD, True),
+    Scorer("zen", "nas.scorers.activation:zen", "Lin et al., ICCV 2021", "module", _FORWARD, True),
+    Scorer("meco", "nas.scorers.activation:meco", "Jiang et al., NeurIPS 2023", "module", _FORWARD, True),
+    Scorer("az_expressivity", "nas.scorers.aznas:az_expressivity", "AZ-NAS, CVPR 2024", "module", _BACKWARD, True),
+    Scorer("az_progressivity", "nas.scorers.aznas:az_progressivity", "AZ-NAS, CVPR 2024", "module", _BACKWARD, True),
+    Scorer("az_trainability", "nas.scorers.aznas:az_trainability", "AZ-NAS, CVPR 2024", "module", _BACKWARD, True),
+)
 
 _ALL = (
     Scorer("mae", "nas.scorers.entropy:mae", "MAE-DET, arXiv 2111.13336", closed_form="Entropy"),

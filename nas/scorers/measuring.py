@@ -1,22 +1,157 @@
-"""Runs zero-cost scorers over any number of networks, one in memory at a time, into a file that can be resumed."""
+"""Measures zero-cost scores: the passes that answer them, one network in memory at a time, into a file that can be resumed.
+
+The file holds JSON lines, one a network and seed, added whole or not at all. torch is imported where a network is built.
+"""
 
 from __future__ import annotations
 
+import json
+import math
+import os
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import asdict, dataclass
-
-import torch
-from torch import nn
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from nas.errors import UserError
+from nas.files import write_atomic
+from nas.scorers import ZERO_COST
 from nas.scorers.base import Scorer, number
-from nas.scorers.probe import scorer_images
-from nas.scorers.score_log import ScoreLog
 from nas.scorers.subjects import Subject, spec_subject
-from nas.scorers.zero_cost import Pass
 from nas.spec import Spec, image_side
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """One trip through a network, and the scorers that it answers together."""
+
+    name: str
+    scorer: Scorer
+    answers: tuple[str, ...]
+
+    @property
+    def reads_images(self) -> bool:
+        return self.scorer.needs == "module and images"
+
+
+#: Scorers that share their work: the function returns a dict of all of them.
+_SHARED = {
+    "first_order": ("nas.scorers.gradient:first_order", ("snip", "grad_norm", "fisher")),
+    "aznas": ("nas.scorers.aznas:aznas_measures", ("az_expressivity", "az_progressivity", "az_trainability")),
+}
+#: Ensembles -> the scorers and counts that they rank together.
+ENSEMBLES: dict[str, tuple[str, ...]] = {
+    "aznas": ("az_expressivity", "az_progressivity", "az_trainability", "macs"),
+    "vote": ("synflow", "jacov", "snip"),
+}
+
+
+def passes_for(names: Iterable[str], own: Sequence[Scorer] = ()) -> tuple[Pass, ...]:
+    """The fewest passes that answer the named zero-cost scorers and ensembles, in a fixed order, and then one's own.
+
+    Raises UserError with the known names for another name.
+    """
+    known = {scorer.name: scorer for scorer in ZERO_COST}
+    wanted: set[str] = set()
+    for name in names:
+        members = ENSEMBLES.get(name, (name,))
+        wanted.update(member for member in members if member != "macs")
+        if name not in known and name not in ENSEMBLES:
+            raise UserError(f"unknown zero-cost scorer {name!r}; known: {', '.join([*known, *ENSEMBLES])}")
+    result = []
+    for name, (path, answers) in _SHARED.items():
+        if wanted & set(answers):
+            first = known[answers[0]]
+            shared = Scorer(name, path, first.source, first.needs, first.cost, True)
+            result.append(Pass(name, shared, answers))
+            wanted -= set(answers)
+    result += [Pass(name, known[name], (name,)) for name in known if name in wanted]
+    return (*result, *(Pass(scorer.name, scorer, (scorer.name,)) for scorer in own))
+
+
+FORMAT = "maenas-scores/1"
+
+
+def _encode(value: float) -> float | str:
+    return float(f"{value:.8g}") if math.isfinite(value) else str(value)
+
+
+class ScoreLog:
+    """Scores of (network, seed), appended; on opening, a torn last line is cut and what is done is known.
+
+    The first line holds the protocol (batch, inputs ...): a file made under another protocol is refused with UserError.
+    """
+
+    def __init__(self, path: Path, protocol: Mapping[str, Any]) -> None:
+        self.path = path
+        self._done: dict[tuple[str, int], set[str]] = {}
+        if not path.exists() or not path.stat().st_size:
+            write_atomic(path, json.dumps({"format": FORMAT, "protocol": dict(protocol)}) + "\n")
+            return
+        self._cut_torn_line()
+        kept = read_protocol(path)
+        for key in sorted(kept.keys() | protocol.keys()):
+            if kept.get(key) != protocol.get(key):
+                raise UserError(
+                    f"{path} was made with {key}={kept.get(key)}, now {key}={protocol.get(key)}: choose another file"
+                )
+        for network, seed, scores, _ in read_scores(path):
+            self._done.setdefault((network, seed), set()).update(scores)
+
+    def _cut_torn_line(self) -> None:
+        with self.path.open("rb+") as file:
+            size = file.seek(0, os.SEEK_END)
+            step = min(size, 1 << 20)
+            file.seek(size - step)
+            keep = file.read(step).rfind(b"\n") + 1
+            if keep != step:
+                file.truncate(size - step + keep)
+
+    def missing(self, network: str, seed: int, names: tuple[str, ...]) -> bool:
+        """Whether any of the named scores is still to be computed."""
+        return not set(names) <= self._done.get((network, seed), set())
+
+    def add(self, network: str, seed: int, scores: Mapping[str, float], seconds: Mapping[str, float]) -> None:
+        """Append one line in a single write."""
+        row = {
+            "network": network,
+            "seed": seed,
+            "scores": {name: _encode(value) for name, value in scores.items()},
+            "seconds": {name: round(value, 4) for name, value in seconds.items()},
+        }
+        with self.path.open("ab", buffering=0) as file:
+            file.write((json.dumps(row) + "\n").encode())
+        self._done.setdefault((network, seed), set()).update(scores)
+
+
+def read_protocol(path: Path) -> dict[str, Any]:
+    """The protocol of a score file. Raises UserError if it is none."""
+    with path.open(encoding="utf-8") as file:
+        try:
+            head = json.loads(file.readline())
+        except json.JSONDecodeError:
+            head = {}
+    if not isinstance(head, dict) or head.get("format") != FORMAT:
+        raise UserError(f"{path} is not a file of scores ({FORMAT})")
+    return head["protocol"]
+
+
+def read_scores(path: Path) -> Iterator[tuple[str, int, dict[str, float], dict[str, float]]]:
+    """(network, seed, scores, seconds a pass) line by line. Raises UserError that names a damaged line."""
+    with path.open(encoding="utf-8") as file:
+        file.readline()
+        for number, line in enumerate(file, 2):
+            try:
+                row = json.loads(line)
+                scores = {name: float(value) for name, value in row["scores"].items()}
+                yield row["network"], int(row["seed"]), scores, row["seconds"]
+            except (ValueError, KeyError, TypeError):
+                raise UserError(f"{path}, line {number} is damaged: delete the line and run again") from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +177,10 @@ def measure(
 
     Raises UserError that names network and scorer where the network cannot be scored.
     """
+    import torch
+
+    from nas.scorers.probe import scorer_images
+
     side = image_side(subject, protocol.image_size or None)
     torch.manual_seed(seed)
     model = subject.build()

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from nas.cost.budget import Budget
+from nas.cost.count import peak_memory_mb
 from nas.cost.latency import LatencyTable
-from nas.cost.memory import peak_memory_mb
 from nas.errors import UserError
 from nas.frame import Frame
 from nas.options import Count, Pixels, Seed, Threads, check_fields, check_value, unknown

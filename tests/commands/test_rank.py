@@ -19,12 +19,10 @@ from nas.commands.rank import run_ranking
 from nas.config.rank import RankConfig
 from nas.errors import UserError
 from nas.files import save_spec
-from nas.scorers import SCORERS
-from nas.scorers.measuring import Protocol, measure, measure_all
+from nas.scorers import SCORERS, ZERO_COST
+from nas.scorers.measuring import ENSEMBLES, Protocol, ScoreLog, measure, measure_all, passes_for, read_scores
 from nas.scorers.probe import scorer_images
-from nas.scorers.score_log import ScoreLog, read_scores
 from nas.scorers.subjects import Subject, read_table
-from nas.scorers.zero_cost import ENSEMBLES, ZERO_COST, passes_for
 from search_spaces import load_published
 
 CELLS = (

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import nas
-from nas.cost.memory import peak_memory_mb
+from nas.cost.count import peak_memory_mb
 from nas.files import load_spec, read_spec_document
 from search_spaces import find_space
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from nas.cost.memory import peak_memory_mb
+from nas.cost.count import peak_memory_mb
 from nas.measure.trace import trace_peak_memory_mb
 from nas.models.detector import build_detector
 from nas.spec import Backbone, DetectorSpec, Residual, Stem

@@ -38,8 +38,7 @@ from experiments.packed import read_packed, write_packed
 from nas.errors import UserError
 from nas.measure.measurement import Measurement
 from nas.spec import DetectorSpec, digest
-from search_spaces.drawings import hand_drawn
-from search_spaces.scaling import scaled
+from search_spaces.drawings import hand_drawn, scaled
 
 HARDWARE = "cpu_onnxruntime_fp32_1thread"
 

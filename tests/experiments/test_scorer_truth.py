@@ -16,8 +16,7 @@ from experiments.scorer_truth.networks import read_networks, write_networks
 from experiments.scorer_truth.training import Recipe, Result, append_result, read_results, wanted
 from nas.errors import UserError
 from nas.frame import Frame
-from search_spaces.drawings import DRAWN, PUBLISHED, backbone_of_text, text_of
-from search_spaces.scaling import fit_to_cost
+from search_spaces.drawings import DRAWN, PUBLISHED, backbone_of_text, fit_to_cost, text_of
 
 FOLDER = Path(experiments.scorer_truth.__file__).parent
 

@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 
 import nas
-from nas.cost.count import count_spec
-from nas.cost.memory import peak_memory_mb
+from nas.cost.count import count_spec, peak_memory_mb
 from nas.errors import SpecError, UserError
 from nas.lowering import backbone_operations, operations
 from nas.lowering.neck import neck_graph

@@ -27,7 +27,7 @@ from nas.measure.profiler import ProfileSettings, measure_table
 from nas.measure.validate import Validation, validate_table
 from nas.profile import next_commands
 from nas.spec import DetectorSpec
-from search_spaces.catalog import find_space
+from search_spaces import find_space
 
 LAW = KernelModel(Parameters(0.08, 4, 1.1, 9, 0.5, 4, 0.1, 1, 1, 2.5, 0), Hardware(1, 4, 4))
 

@@ -8,9 +8,8 @@ from functools import cache
 import pytest
 
 import nas
-from nas.cost.count import count_spec
+from nas.cost.count import count_spec, peak_memory_mb
 from nas.cost.latency import LatencyTable
-from nas.cost.memory import peak_memory_mb
 from nas.errors import UserError
 from nas.frame import Frame
 from nas.searchers.limits import least_cost

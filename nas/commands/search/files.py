@@ -23,7 +23,7 @@ from nas.report.search_record import Mark, SearchRecord, network_parts
 from nas.searchers.base import Candidate
 from nas.searchers.run import SearchResult, published_marks
 from nas.spec import backbone_of
-from search_spaces.catalog import changed_limits
+from search_spaces import changed_limits
 
 #: Evaluations that trace.csv and the pictures show.
 SAMPLE = 4000

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nas.cost.budget import Budget
-from nas.cost.memory import peak_memory_mb
+from nas.cost.count import peak_memory_mb
 from nas.errors import UserError
 from nas.scorers import score_spec
 from nas.scorers.base import Scorer

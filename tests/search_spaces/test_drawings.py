@@ -14,9 +14,17 @@ from nas.lowering import operations
 from nas.searchers.problem.objective import Objective
 from nas.spec import C2PSA, Backbone, DetectorSpec, Spec, attention_heads
 from search_spaces import find_space
-from search_spaces.drawings import DRAWN, PUBLISHED, backbone_of_text, hand_drawn, text_of
+from search_spaces.drawings import (
+    DRAWN,
+    PUBLISHED,
+    backbone_of_text,
+    fit_to_cost,
+    hand_drawn,
+    neighbours,
+    scaled,
+    text_of,
+)
 from search_spaces.published import load_published
-from search_spaces.scaling import fit_to_cost, neighbours, scaled
 
 
 def milliseconds(side: int = 640, hardware: str = "t4_tensorrt_fp16"):  # type: ignore[no-untyped-def]
