@@ -16,7 +16,7 @@ from nas.errors import UserError
 from nas.inference.postprocess import postprocess
 from nas.inference.running import inference, milliseconds, now, told_when_full
 from nas.inference.scoring import Evaluation, Found, score_detections
-from nas.models.classes import numbered
+from nas.models.base import numbered
 from nas.options import Count, Share, check_keywords
 
 Model = Callable[[Any], Any]

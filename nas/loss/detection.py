@@ -22,7 +22,7 @@ from nas.loss.terms import (
     quality_focal_loss,
     side_distances,
 )
-from nas.models.raw import RawPrediction, at_least_float32
+from nas.models.base import RawPrediction, at_least_float32
 from nas.options import NotNegative, OneOf, check_object
 
 #: Assigners by name, with their published constants. `align_ota_report` follows equation 2 of the DAMO-YOLO report,

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from nas.errors import UserError
 from nas.loss.distributed import mean_over_processes
-from nas.models.raw import at_least_float32
+from nas.models.base import at_least_float32
 
 DistillKind = Literal["cwd", "mgd", "mimic"]
 KINDS = ("cwd", "mgd", "mimic")

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch import distributed as dist
 
-from nas.models.raw import at_least_float32
+from nas.models.base import at_least_float32
 
 
 def world_size() -> int:

@@ -9,7 +9,7 @@ from torch import nn
 
 from nas.errors import UserError
 from nas.models.backbone import BackboneModule
-from nas.models.classes import class_names
+from nas.models.base import class_names
 from nas.models.detector import build_detector
 from nas.spec import Backbone, DetectorSpec, Spec
 

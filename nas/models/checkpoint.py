@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from nas.errors import UserError
 from nas.files import write_atomic
+from nas.models.base import DetectorModule
 from nas.spec import DetectorSpec, from_dict, to_dict
 
 FORMAT = "maenas-checkpoint/1"
@@ -35,7 +36,7 @@ class Origin:
     fresh: tuple[str, ...]
 
     @classmethod
-    def of(cls, model: Any, kept: Collection[str], source: str) -> Origin:
+    def of(cls, model: DetectorModule, kept: Collection[str], source: str) -> Origin:
         """Of a model that has just taken the entries named in `kept`."""
         own = [name for name in model.state_dict() if not name.endswith("num_batches_tracked")]
         return cls(source, len(own), tuple(name for name in own if name not in kept))
@@ -46,18 +47,19 @@ class Origin:
         return f"{self.source}: {self.total - len(self.fresh)} of {self.total} entries kept{fresh}"
 
 
-def save_checkpoint(path: str | Path, model: Any, extra: Mapping[str, Any] | None = None) -> Path:
+def save_checkpoint(path: str | Path, model: nn.Module, extra: Mapping[str, Any] | None = None) -> Path:
     """Write a detector (ours or a baseline, trained or fused) so that `load_checkpoint` needs nothing else.
 
     `extra` is any JSON data (metrics, provenance). The file replaces an older one only when it is complete; raises
     UserError if the disk refuses it.
     """
+    detector: Any = model
     spec = getattr(model, "spec", None)
     header = {
         "format": FORMAT,
-        "architecture": {"spec": to_dict(spec)} if spec is not None else {"baseline": model.name},
-        "classes": list(model.classes),
-        "image_size": model.image_size,
+        "architecture": {"spec": to_dict(spec)} if spec is not None else {"baseline": detector.name},
+        "classes": list(detector.classes),
+        "image_size": detector.image_size,
         "normalisation": NORMALISATION,
         "extra": dict(extra or {}),
     }
@@ -74,7 +76,7 @@ def read_header(path: str | Path) -> dict[str, Any]:
     return _open(path, weights=False)[0]
 
 
-def load_checkpoint(path: str | Path) -> Any:
+def load_checkpoint(path: str | Path) -> DetectorModule:
     """The detector of a checkpoint, in eval mode on the CPU.
 
     Raises UserError naming the file and what is wrong with it, down to the missing or unexpected entries.
@@ -85,7 +87,9 @@ def load_checkpoint(path: str | Path) -> Any:
     return model.eval()
 
 
-def load_weights(model: Any, state: Mapping[str, Tensor], source: str, optional: tuple[str, ...] = ()) -> None:
+def load_weights(
+    model: DetectorModule, state: Mapping[str, Tensor], source: str, optional: tuple[str, ...] = ()
+) -> None:
     """Copy entries into a model of the same architecture, merging or fusing it first if they are of such a form.
 
     `optional` are beginnings of names that may be absent and then keep their values. The model's `origin` then says how
@@ -157,7 +161,7 @@ def _open(path: str | Path, weights: bool) -> tuple[dict[str, Any], dict[str, Te
     return header, state
 
 
-def _build(header: Mapping[str, Any], path: str | Path) -> nn.Module:
+def _build(header: Mapping[str, Any], path: str | Path) -> DetectorModule:
     from nas.models.baselines import build_baseline
     from nas.models.detector import build_detector
 

@@ -4,61 +4,44 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Self
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from nas.models.backbone import BackboneModule
-from nas.models.classes import class_names
+from nas.models.base import DetectorModule, RawPrediction, class_names
 from nas.models.head import ZeroHead
 from nas.models.layers import fold_batch_norms, merge_branches
 from nas.models.neck import RepGFPN
-from nas.models.raw import RawPrediction
 from nas.spec import DetectorSpec
 
 
-class DetectionModel(nn.Module):
-    """A detector of the DAMO-YOLO family.
-
-    Images are RGB, float, 0..255, (B, 3, H, W) with H and W multiples of 32. In eval mode `model(images)` returns
-    scores (B, N, C) after the sigmoid and boxes (B, N, 4), corners in pixels, not clipped; in training mode a
-    RawPrediction.
-    """
-
-    end_to_end = False
-    strides = (8, 16, 32)
+class DetectionModel(DetectorModule):
+    """A detector of the DAMO-YOLO family."""
 
     def __init__(self, spec: DetectorSpec, classes: Sequence[str] | None = None) -> None:
-        super().__init__()
+        super().__init__(class_names(spec.head.num_classes, classes), spec.image_size)
         self.spec = spec
-        self.classes = class_names(spec.head.num_classes, classes)
-        self.num_classes = spec.head.num_classes
-        self.image_size = spec.image_size
         self.backbone = BackboneModule(spec.backbone)
         self.neck = RepGFPN(spec.neck, spec.backbone.out_channels)
         self.head = ZeroHead(spec.head, spec.neck.out, self.strides, spec.neck.activation)
 
-    def forward(self, images: Tensor) -> RawPrediction | tuple[Tensor, Tensor]:
-        if self.training:
-            return self.predict_raw(images)
+    def predict(self, images: Tensor) -> tuple[Tensor, Tensor]:
         return self.head(self.neck(self.backbone(images)))
 
     def predict_raw(self, images: Tensor) -> RawPrediction:
-        """Logits and decoded boxes of every prior, with gradients: what losses, assigners and distillation read."""
-        maps = self.neck(self.backbone(images))
-        return self.head.predict_raw(maps)
+        return self.head.predict_raw(self.neck(self.backbone(images)))
 
     def features(self, images: Tensor) -> dict[str, list[Tensor]]:
-        """The three maps of the backbone and of the neck, strides 8, 16, 32."""
         maps = self.backbone(images)
         return {"backbone": maps, "neck": self.neck(maps)}
 
-    def merge(self) -> DetectionModel:
+    def merge(self) -> Self:
         """Sum parallel branches into single convolutions, in place: the form of the published parameter counts."""
         merge_branches(self)
         return self.eval()
 
-    def fuse(self) -> DetectionModel:
-        """Merge the branches and fold every BatchNorm into its convolution, in place: the form for inference."""
+    def fuse(self) -> Self:
         self.merge()
         fold_batch_norms(self)
         return self.eval()

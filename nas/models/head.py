@@ -9,8 +9,8 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from nas.models.base import RawPrediction, at_least_float32
 from nas.models.layers import ConvBNAct
-from nas.models.raw import RawPrediction, at_least_float32
 from nas.spec import HeadSpec
 
 

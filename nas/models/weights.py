@@ -14,6 +14,7 @@ from torch import Tensor
 
 from nas.errors import UserError
 from nas.models.backbone import BackboneModule
+from nas.models.base import DetectorModule
 from nas.models.baselines import BASELINES, canonical_name
 from nas.models.build import build_model
 from nas.models.checkpoint import load_weights
@@ -70,7 +71,9 @@ RTDETR_NAMES = (
 RTDETR_CONSTANTS = ("decoder.anchors", "decoder.valid_mask")
 
 
-def from_official(name: str, state_dict_or_path: Mapping[str, Any] | str | Path, num_classes: int | None = None) -> Any:
+def from_official(
+    name: str, state_dict_or_path: Mapping[str, Any] | str | Path, num_classes: int | None = None
+) -> DetectorModule:
     """The model `name` with official weights, in eval mode.
 
     name: a published detector ("damo-yolo-s", also "tinynasL25_S") or a baseline ("yolov8n"). The weights are a state

@@ -21,12 +21,11 @@ from torch.nn.parallel import DistributedDataParallel
 from nas.errors import UserError
 from nas.loss.distill import Distiller
 from nas.loss.distributed import leave_processes
+from nas.models.base import RawPrediction, class_names, numbered
 from nas.models.baselines import BASELINES, build_baseline
 from nas.models.build import build_model
 from nas.models.checkpoint import Origin, load_checkpoint
-from nas.models.classes import class_names, numbered
 from nas.models.detector import DetectionModel, build_detector
-from nas.models.raw import RawPrediction
 from nas.spec import require_side
 
 

@@ -10,7 +10,7 @@ from nas.errors import UserError
 from nas.loss.assignment import pad_targets
 from nas.loss.detection import DetectionLoss, LossOptions, task_aligned
 from nas.loss.terms import distribution_focal_loss, overlap, pairwise_iou, quality_focal_loss
-from nas.models.raw import RawPrediction
+from nas.models.base import RawPrediction
 
 
 def load(folder, name):

@@ -10,8 +10,8 @@ from torch import nn
 
 from nas.errors import UserError
 from nas.lowering import operations
+from nas.models.base import RawPrediction
 from nas.models.detector import build_detector
-from nas.models.raw import RawPrediction
 from nas.spec import (
     C2PSA,
     CSP,

@@ -12,7 +12,7 @@ from nas.inference.postprocess import postprocess
 from nas.loss import assignment, terms
 from nas.loss.assignment import TAL, pad_targets
 from nas.loss.detection import DetectionLoss, LossOptions, task_aligned
-from nas.models.raw import RawPrediction
+from nas.models.base import RawPrediction
 from nas.training import guards, validation
 from nas.training.guards import LossGuard
 

@@ -8,16 +8,13 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Sequence
-from typing import Any
-
-from torch import nn
 
 from nas.errors import UserError
+from nas.models.base import DetectorModule, class_names
 from nas.models.baselines.graph import BaselineDetector
 from nas.models.baselines.yolo import SIZES, yolo_graph
 from nas.models.baselines.yolov7 import yolov7_graph
 from nas.models.baselines.yolov9 import yolov9_graph
-from nas.models.classes import class_names
 from nas.spec import require_side
 
 YOLOV9_SIZES = ("t", "s", "m", "c", "e")
@@ -66,7 +63,7 @@ def canonical_name(name: str) -> str | None:
 
 def build_baseline(
     name: str, num_classes: int = 80, image_size: int = 640, classes: Sequence[str] | None = None
-) -> Any:
+) -> DetectorModule:
     """The hand-drawn detector `name` with untrained weights, in training mode.
 
     Raises UserError for an unknown name, an image side that is no multiple of 32, or class names that do not fit.
@@ -83,11 +80,12 @@ def build_baseline(
     if key.startswith("rtdetrv2-"):
         from nas.models.baselines.rtdetrv2 import RTDETRv2
 
-        return RTDETRv2(key, num_classes, image_size, names)
-    return _from_rows(key, num_classes, image_size, names)
+        return RTDETRv2(key, image_size, names)
+    return _from_rows(key, image_size, names)
 
 
-def _from_rows(name: str, num_classes: int, image_size: int, classes: tuple[str, ...]) -> nn.Module:
+def _from_rows(name: str, image_size: int, classes: tuple[str, ...]) -> BaselineDetector:
+    num_classes = len(classes)
     if name.startswith("yolov9"):
         size, *variants = name.removeprefix("yolov9").split("-")
         graph, backbone = yolov9_graph(size, num_classes, "u" in variants, "repo" in variants, "pgi" in variants)
@@ -95,4 +93,4 @@ def _from_rows(name: str, num_classes: int, image_size: int, classes: tuple[str,
         graph, backbone = yolov7_graph(name, num_classes)
     else:
         graph, backbone = yolo_graph(name[:-1], name[-1], num_classes)
-    return BaselineDetector(name, graph, backbone, num_classes, image_size, classes, name.startswith("yolo26"))
+    return BaselineDetector(name, graph, backbone, image_size, classes, name.startswith("yolo26"))

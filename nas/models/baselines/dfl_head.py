@@ -9,10 +9,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from nas.models.base import STRIDES, RawPrediction, at_least_float32, outside_autocast
 from nas.models.baselines.conv import Conv, DWConv
-from nas.models.raw import RawPrediction, at_least_float32, outside_autocast
 
-STRIDES = (8, 16, 32)
 BINS = 16
 TOP = 300
 

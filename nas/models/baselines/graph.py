@@ -5,15 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
+from nas.models.base import DetectorModule, RawPrediction
 from nas.models.baselines.conv import CBFuse, CBLinear, Concat
-from nas.models.baselines.dfl_head import STRIDES, DualDFLHead
+from nas.models.baselines.dfl_head import DualDFLHead
 from nas.models.layers import fold_batch_norms, merge_branches
-from nas.models.raw import RawPrediction
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,33 +133,27 @@ def prune(modules: nn.Sequential, sources: Rows) -> tuple[nn.Sequential, Rows, d
     return nn.Sequential(*kept), rows, renumbered
 
 
-class BaselineDetector(nn.Module):
+class BaselineDetector(DetectorModule):
     """Rows `model.0 ... model.n` as published, the last of them the head.
 
-    Images are RGB 0..255 (B, 3, H, W) with sides that are multiples of 32. `auxiliary` names a training-only second
-    branch: "" (none), "pgi" (YOLOv9) or "one_to_many" (YOLO26). `backbone` are the rows of the maps C3, C4, C5.
+    `auxiliary` names a training-only second branch: "" (none), "pgi" (YOLOv9) or "one_to_many" (YOLO26). `backbone` are
+    the rows of the maps C3, C4, C5. The rows of an end-to-end detector are at most 300 ranked detections.
     """
-
-    strides = STRIDES
 
     def __init__(
         self,
         name: str,
         graph: Graph,
         backbone: Sequence[int],
-        num_classes: int,
         image_size: int,
         classes: Sequence[str],
         end_to_end: bool = False,
     ) -> None:
-        super().__init__()
+        super().__init__(classes, image_size)
         self.name = name
         self.model = nn.Sequential(*graph.modules)
         self.sources = list(graph.sources)
         self.backbone = tuple(backbone)
-        self.num_classes = num_classes
-        self.image_size = image_size
-        self.classes = tuple(classes)
         self.end_to_end = end_to_end
 
     @property
@@ -173,30 +167,18 @@ class BaselineDetector(nn.Module):
     def _rows(self, images: Tensor, wanted: Sequence[int]) -> list[Tensor]:
         return run_rows(self.model, self.sources, images / 255.0, wanted)
 
-    def forward(self, images: Tensor) -> RawPrediction | tuple[Tensor, Tensor]:
-        """Training: RawPrediction. Evaluation: scores (B, N, C) and corner boxes (B, N, 4) in pixels, not clipped.
-
-        N is the number of priors, or at most 300 ranked detections if `end_to_end`.
-        """
-        if self.training:
-            return self.predict_raw(images)
+    def predict(self, images: Tensor) -> tuple[Tensor, Tensor]:
         return self.head.predict(self._rows(images, self.sources[-1][-3:]))
 
     def predict_raw(self, images: Tensor) -> RawPrediction:
-        """Undecoded outputs of the main branch, with those of a training-only branch in `auxiliary`.
-
-        Raises UserError for the anchor-based YOLOv7, whose outputs have no such form.
-        """
         return self.head.raw(self._rows(images, self.sources[-1]))
 
     def features(self, images: Tensor) -> dict[str, list[Tensor]]:
-        """The three maps of the "backbone" and of the "neck" (what the deployed head reads)."""
         maps = self._rows(images, [*self.backbone, *self.sources[-1][-3:]])
         return {"backbone": maps[:3], "neck": maps[3:]}
 
     @torch.no_grad()
-    def fuse(self) -> BaselineDetector:
-        """The deployed form, in place and in evaluation mode: training branches dropped, others merged, BN folded."""
+    def fuse(self) -> Self:
         self.eval()
         self.drop_auxiliary()
         self.head.fuse()

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
 from nas.errors import UserError
+from nas.models.base import DetectorModule, RawPrediction, at_least_float32
 from nas.models.layers import add_branch, folded
-from nas.models.raw import RawPrediction, at_least_float32
 
 QUERIES = 300
 
@@ -79,25 +79,21 @@ def _body(size: Size, num_classes: int) -> Any:
     )
 
 
-class RTDETRv2(nn.Module):
-    """End-to-end detector of 300 queries; images are RGB 0..255 (B, 3, H, W) with sides that are multiples of 32."""
+class RTDETRv2(DetectorModule):
+    """End-to-end detector of 300 queries."""
 
-    strides = (8, 16, 32)
     end_to_end = True
     auxiliary = ""
 
-    def __init__(self, name: str, num_classes: int, image_size: int, classes: Sequence[str]) -> None:
-        super().__init__()
+    def __init__(self, name: str, image_size: int, classes: Sequence[str]) -> None:
+        super().__init__(classes, image_size)
         self.name = name
         self.size = SIZES[name[-1]]
-        self.num_classes = num_classes
-        self.image_size = image_size
-        self.classes = tuple(classes)
-        self.body = _body(self.size, num_classes)
+        self.body = _body(self.size, self.num_classes)
         from transformers.models.rt_detr_v2.modeling_rt_detr_v2 import RTDetrV2MLPPredictionHead
 
         width, layers = self.body.config.d_model, self.size.decoder_layers
-        self.class_embed = nn.ModuleList(nn.Linear(width, num_classes) for _ in range(layers))
+        self.class_embed = nn.ModuleList(nn.Linear(width, self.num_classes) for _ in range(layers))
         self.bbox_embed = nn.ModuleList(RTDetrV2MLPPredictionHead(width, width, 4, 3) for _ in range(layers))
 
     def _encoded(self, images: Tensor) -> tuple[list[Tensor], list[Tensor]]:
@@ -106,10 +102,7 @@ class RTDETRv2(nn.Module):
         inputs = [project(level) for project, level in zip(self.body.encoder_input_proj, maps, strict=True)]
         return maps, list(self.body.encoder(inputs).last_hidden_state)
 
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Evaluation: scores (B, 300, C) and corner boxes (B, 300, 4) in pixels; training raises UserError."""
-        if self.training:
-            self.predict_raw(images)
+    def predict(self, images: Tensor) -> tuple[Tensor, Tensor]:
         logits, boxes = self.decode(self._encoded(images)[1])
         centre, half = boxes[..., :2], boxes[..., 2:] / 2
         height, width = images.shape[-2:]
@@ -144,13 +137,11 @@ class RTDETRv2(nn.Module):
         raise UserError("RT-DETRv2 is built for inference, evaluation and export; train yolo26n or yolov9t instead")
 
     def features(self, images: Tensor) -> dict[str, list[Tensor]]:
-        """The three maps of the "backbone" and of the "neck" (the hybrid encoder)."""
         backbone, neck = self._encoded(images)
         return {"backbone": backbone, "neck": neck}
 
     @torch.no_grad()
-    def fuse(self) -> RTDETRv2:
-        """The deployed form, in place and in evaluation mode: branches merged, BN folded."""
+    def fuse(self) -> Self:
         self.eval()
         module: Any
         for module in list(self.modules()):

@@ -9,11 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from nas.errors import UserError
+from nas.models.base import STRIDES, RawPrediction, at_least_float32
 from nas.models.baselines.conv import Conv
-from nas.models.baselines.dfl_head import STRIDES
 from nas.models.baselines.graph import Graph
 from nas.models.layers import Branches, activation_layer, batch_norm, convolution, folded
-from nas.models.raw import RawPrediction, at_least_float32
 
 #: Width and height in pixels, three per level.
 ANCHORS = (
