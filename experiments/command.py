@@ -58,6 +58,14 @@ def run(main: Callable[[list[str]], object]) -> None:
         sys.exit(130)
 
 
+def shard_of(text: str) -> tuple[int, int]:
+    """Index and count of `i/n`; UserError for anything else."""
+    index, _, count = text.partition("/")
+    if not (index.isdigit() and count.isdigit() and int(index) < int(count)):
+        raise UserError(f"shard={text}: i/n with i from 0 to n - 1")
+    return int(index), int(count)
+
+
 def run_workers(module: str, arguments: Sequence[str], shards: Sequence[str], *more: str) -> None:
     """The same command once a shard, side by side; `more` replaces options. Raises UserError if a worker fails."""
     own = {word.partition("=")[0] for word in ("jobs=", "shard=", *more)}

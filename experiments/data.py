@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from experiments.tables import FOLDER
 from nas.config.launch import config_folder
 from nas.errors import UserError
 from nas.files import read_yaml
-
-if TYPE_CHECKING:
-    from experiments.scales import Scale
 
 #: Where the lines, cards and pictures of trainings on real data lie.
 RESULTS = FOLDER / "results"
@@ -57,11 +54,6 @@ def available(name: str) -> bool:
         return data_root(data_config(name)).is_dir()
     except UserError:
         return False
-
-
-def data_of(scale: Scale) -> str:
-    """The scale's data set, or the drawn one where it is not at hand (COCO is never replaced)."""
-    return scale.data if scale.data == "coco" or available(scale.data) else "shapes"
 
 
 def experiment_splits(name: str) -> tuple[Any, Any, Any]:

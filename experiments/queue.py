@@ -15,8 +15,8 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from experiments.data import data_of, keep_drawn_out, results_place
-from experiments.scales import Scale, load_scale, scale_names, training_recipe
+from experiments.data import keep_drawn_out, results_place
+from experiments.scales import Scale, data_of, load_scale, scale_names, training_recipe
 from experiments.tables import Row, Table, load_table, table_names
 from nas.files import read_text, write_atomic
 

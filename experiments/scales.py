@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from experiments.data import available, experiment_splits
 from experiments.tables import FOLDER, Row, Table, detector_of, narrowed
 from nas.augment.pipeline import Augmentation
 from nas.config.launch import one_line
@@ -90,6 +91,11 @@ def _file(name: str) -> Path:
     return FOLDER / "scale" / f"{name}.yaml"
 
 
+def data_of(scale: Scale) -> str:
+    """The scale's data set, or the drawn one where it is not at hand (COCO is never replaced)."""
+    return scale.data if scale.data == "coco" or available(scale.data) else "shapes"
+
+
 def spec_at(table: Table, row: Row, scale: Scale) -> DetectorSpec:
     """The detector of a row as the scale trains it."""
     spec = detector_of(table, row)
@@ -140,7 +146,6 @@ def training_task(
     table: Table, row: Row, seed: int, scale: Scale, teacher: Path | None, data: str
 ) -> tuple[TrainingTask, DetectionData]:
     """The training of one row: what `nas.training.run.run_training` takes, and the test split."""
-    from experiments.data import experiment_splits
     from nas.training.run import TrainingTask
 
     options, distill, augmentation = options_at(row, scale)

@@ -16,8 +16,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from experiments.data import data_of
-from experiments.scales import RowConfig, require_device, training_recipe, training_task
+from experiments.scales import RowConfig, data_of, require_device, training_recipe, training_task
 from experiments.tables import FOLDER, load_table
 from nas.config import launch
 from nas.cost.table_file import cpu_name

@@ -18,7 +18,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from experiments.command import options_of, run, run_workers
+from experiments.command import options_of, run, run_workers, shard_of
 from experiments.detector_bench.networks import PATH as NETWORKS
 from experiments.detector_bench.networks import draw_networks, read_networks, write_networks
 from experiments.detector_bench.table import PATH as TABLE
@@ -104,14 +104,6 @@ def train(arguments: list[str], options: dict[str, Any], networks: Path, table: 
     jobs = [job for data in sets for job in wanted(every, data, options["seeds"], data in WHOLE)]
     left = train_missing(dealt(jobs, (index, count)), table, Path(options["work"]), options["most"])
     print(f"{left} runs are left; the same command goes on" if left else "no run is missing")
-
-
-def shard_of(text: str) -> tuple[int, int]:
-    """Index and count of `i/n`; UserError for anything else."""
-    index, _, count = text.partition("/")
-    if not (index.isdigit() and count.isdigit() and int(index) < int(count)):
-        raise UserError(f"shard={text}: i/n with i from 0 to n - 1")
-    return int(index), int(count)
 
 
 if __name__ == "__main__":

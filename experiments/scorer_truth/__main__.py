@@ -15,7 +15,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from experiments.command import options_of, run, run_workers
+from experiments.command import options_of, run, run_workers, shard_of
 from experiments.scorer_truth.judging import write_report
 from experiments.scorer_truth.networks import draw_networks, read_networks, write_networks
 from experiments.scorer_truth.training import Recipe, read_results, train_missing, wanted
@@ -56,9 +56,8 @@ def main(arguments: list[str]) -> None:
         run_workers("experiments.scorer_truth", arguments, [f"shard={index}/{jobs}" for index in range(jobs)])
         print_missing(networks, read_results(results_path, recipe), options)
     else:
-        index, count = map(int, options["shard"].split("/"))
         given = {name: options[name] for name in ("repeated", "seeds", "minutes", "device", "workers")}
-        train_missing(networks, recipe, results_path, shard=(index, count), **given)
+        train_missing(networks, recipe, results_path, shard=shard_of(options["shard"]), **given)
         print_missing(networks, read_results(results_path, recipe), options)
 
 
