@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from nas.config.launch import tell_cautions
+from nas.config import tell_cautions
 from nas.errors import UserError
 
 

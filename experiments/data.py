@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.tables import FOLDER
-from nas.config.launch import config_folder
+from nas.config import config_folder
 from nas.errors import UserError
 from nas.files import read_yaml
 

@@ -20,7 +20,7 @@ from experiments.command import run, split_words
 from experiments.data import keep_drawn_out
 from experiments.result_plots import interval
 from experiments.tables import load_table
-from nas.config.launch import config_folder
+from nas.config import config_folder
 from nas.errors import UserError
 from nas.files import dump_yaml, read_json, read_text, read_yaml, write_atomic
 from nas.report.canvas import ACCENT, WARM, canvas, label, save_png
@@ -138,7 +138,7 @@ def draw_curves(runs: Sequence[Path], path: Path) -> Path:
 
 def _facts(path: Path, header: Mapping[str, Any], model: Any, hardware: str) -> Iterator[tuple[str, str]]:
     from nas.api import count, latency
-    from nas.commands.search.files import shape_of
+    from nas.commands.search_files import shape_of
 
     spec = getattr(model, "spec", None)
     counts = count(spec if spec is not None else model, image_size=header["image_size"])

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from experiments.data import available, experiment_splits
 from experiments.tables import FOLDER, Row, Table, detector_of, narrowed
 from nas.augment.pipeline import Augmentation
-from nas.config.launch import one_line
+from nas.config import one_line
 from nas.errors import UserError
 from nas.files import read_yaml
 from nas.spec import DetectorSpec, to_dict

@@ -88,14 +88,5 @@ def first_process() -> bool:
     return int(os.environ.get("RANK", 0)) == 0
 
 
-def _run(config: Any) -> None:
-    from hydra.core.hydra_config import HydraConfig
-    from omegaconf import OmegaConf
-
-    settings = OmegaConf.to_object(config)
-    assert isinstance(settings, RowConfig)
-    finish_row(settings, Path(HydraConfig.get().runtime.output_dir))
-
-
 if __name__ == "__main__":
-    launch("row", RowConfig, _run, str(FOLDER))
+    launch("row", RowConfig, lambda config, job: finish_row(config, job.folder), str(FOLDER))

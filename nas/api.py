@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from nas.blocks.operation import FORMS, in_form
 from nas.cost.count import Counts, count_operations, count_spec
+from nas.cost.table_file import DEFAULT_TABLE
 from nas.errors import UserError
 from nas.lowering import Form, Operation, operations
 from nas.spec import Backbone, DetectorSpec, Spec, image_side
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
     from nas.cost.latency import Latency
     from nas.searchers.run import SearchResult
     from search_spaces import SearchSpace
-
-DEFAULT_HARDWARE = "t4_tensorrt_fp16"
 
 
 def load(name: str | Path, use: Iterable[str] = ()) -> Spec:
@@ -70,7 +69,7 @@ def count(source: str | Path | Spec | nn.Module, form: Form | None = None, image
 
 
 def latency(
-    source: str | Path | Spec | nn.Module, hardware: str | Path = DEFAULT_HARDWARE, image_size: int | None = None
+    source: str | Path | Spec | nn.Module, hardware: str | Path = DEFAULT_TABLE, image_size: int | None = None
 ) -> Latency:
     """Predicted latency of the deployed form: `.ms` of an image, `float(...)`, and `.explain()` operation by operation.
 

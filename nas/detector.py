@@ -123,14 +123,14 @@ class Detector:
         "trainer.epochs": 30}. hooks: what watches the training (nas.training.hooks). Returns the TrainingResult (folder,
         best and last checkpoints, score). Raises UserError for anything unusable.
         """
-        from nas.config.compose import compose_config
-        from nas.config.train import TrainConfig, task_of
+        from nas.commands.train import TrainCommand, task_of
+        from nas.config import compose_config
         from nas.models.checkpoint import load_checkpoint
         from nas.training.run import run_training
         from nas.training.setup import adapt_classes, require_training_form
 
         require_training_form(self.model)
-        task, _, _ = task_of(compose_config("train", TrainConfig, {"data": data, "test": False, **options}))
+        task, _, _ = task_of(compose_config("train", TrainCommand, {"data": data, "test": False, **options}))
         task.model = adapt_classes(copy.deepcopy(self.model), task.train.classes)
         result = run_training(task, folder, progress=progress, hooks=hooks)
         self.network, self.source, self._fused = load_checkpoint(result.best), str(result.best), {}
@@ -145,14 +145,14 @@ class Detector:
         options: those of nas.inference.evaluator.evaluate (batch_size, score_threshold ...). Raises UserError if the
         data has no such split or other classes.
         """
-        from nas.config.compose import compose_config
-        from nas.config.train import TrainConfig
+        from nas.commands.train import TrainCommand
+        from nas.config import compose_config
         from nas.data.sources import load_splits
         from nas.inference.evaluator import evaluate
 
         image_size = options.pop("image_size", None)
         options = check_keywords(evaluate, options, "evaluate", given=("model", "data", "image_size"))
-        config = compose_config("train", TrainConfig, {"data": data} | ({"data.root": str(root)} if root else {}))
+        config = compose_config("train", TrainCommand, {"data": data} | ({"data.root": str(root)} if root else {}))
         side = self.input_side(image_size)
         splits, _ = load_splits(config.data, (split,))
         return evaluate(self.deployed(device), splits[split], side, **options)

@@ -3,29 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-from nas.config import launch
-from nas.config.evaluate import EvaluateConfig
+from rich.console import Console
+from rich.table import Table
+
+from nas.commands.evaluate import EvaluateCommand, evaluate_into
+from nas.config import Job, launch
+
+if TYPE_CHECKING:
+    from nas.inference.scoring import Evaluation
 
 
-def run(config: Any) -> None:
+def run(command: EvaluateCommand, job: Job) -> None:
     """Evaluate into Hydra's run folder and print the scores."""
-    from hydra.core.hydra_config import HydraConfig
-    from omegaconf import OmegaConf
-    from rich.console import Console
-
-    from nas.commands.evaluate import evaluate_into
-
-    settings = OmegaConf.to_object(config)
-    assert isinstance(settings, EvaluateConfig)
-    folder = Path(HydraConfig.get().runtime.output_dir)
-    _show(Console(), evaluate_into(settings, folder), settings.rows, folder)
+    _show(Console(), evaluate_into(command, job.folder), command.rows, job.folder)
 
 
-def _show(console: Any, result: Any, rows: int, folder: Path) -> None:
-    from rich.table import Table
-
+def _show(console: Console, result: Evaluation, rows: int, folder: Path) -> None:
     table = Table("class", "boxes", "AP", "AP50")
     for name, score in sorted(result.per_class.items(), key=lambda item: -item[1].boxes)[:rows]:
         table.add_row(name, str(score.boxes), f"{score.ap:.3f}", f"{score.ap50:.3f}")
@@ -39,4 +34,4 @@ def _show(console: Any, result: Any, rows: int, folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    launch("evaluate", EvaluateConfig, run)
+    launch("evaluate", EvaluateCommand, run)

@@ -3,43 +3,43 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from nas.config import launch
-from nas.config.export import ExportConfig
+from rich.console import Console
+from rich.table import Table
+
+from nas.config import Job, launch
+from nas.deploy.pipeline import ExportReport, ExportSettings, export_model
+from nas.detector import Detector
+from nas.files import write_atomic
+from nas.options import Name
 
 
-def run(config: Any) -> None:
+@dataclass(frozen=True, kw_only=True)
+class ExportCommand(ExportSettings):
+    """model: a checkpoint, or a name or spec (random weights); output: the file, by default beside the report."""
+
+    model: Name
+    output: Path | None = None
+
+
+def run(command: ExportCommand, job: Job) -> None:
     """Export into Hydra's run folder (or to `output`) and print how the file compares with torch."""
-    from hydra.core.hydra_config import HydraConfig
-    from omegaconf import OmegaConf
-    from rich.console import Console
-
-    from nas.deploy.pipeline import ExportSettings, export_model
-    from nas.detector import Detector
-    from nas.files import write_atomic
-
     console = Console()
-    values: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
-    model, output = values.pop("model"), values.pop("output")
-    settings = ExportSettings(**values | {"keep_float": tuple(values["keep_float"])})
-    detector = Detector.load(model)
+    detector = Detector.load(command.model)
     if hasattr(detector.network, "origin"):
         console.print(str(detector.network.origin), soft_wrap=True, highlight=False, markup=False)
     else:
-        console.print(f"{model} is an architecture: the file will have random weights", style="yellow")
-    folder = Path(HydraConfig.get().runtime.output_dir)
-    target = Path(output) if output else folder / f"{Path(model).stem}-{settings.precision}"
+        console.print(f"{command.model} is an architecture: the file will have random weights", style="yellow")
+    target = command.output or job.folder / f"{Path(command.model).stem}-{command.precision}"
     with console.status("exporting") as status:
-        report = export_model(detector.model, target, settings, lambda text: status.update(text))
-    write_atomic(folder / "export.json", json.dumps(report.to_dict(), indent=1))
+        report = export_model(detector.model, target, command, lambda text: status.update(text))
+    write_atomic(job.folder / "export.json", json.dumps(report.to_dict(), indent=1))
     _show(console, report)
 
 
-def _show(console: Any, report: Any) -> None:
-    from rich.table import Table
-
+def _show(console: Console, report: ExportReport) -> None:
     found = report.agreement
     table = Table(str(report.path.name), f"{report.format} {report.precision}")
     for name, value in (
@@ -56,4 +56,4 @@ def _show(console: Any, report: Any) -> None:
 
 
 if __name__ == "__main__":
-    launch("export", ExportConfig, run)
+    launch("export", ExportCommand, run)

@@ -2,39 +2,54 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Annotated
 
 from annotated_types import Ge, Le
 
 from nas.errors import UserError
 from nas.options import Kernel, Pixels, Width
-from nas.spec import HIDDEN_RATIOS, Activation, DetectorSpec, FusionKind, HeadSpec, NeckSpec, Spec
+from nas.spec import HIDDEN_RATIOS, USUAL_SIDE, Activation, DetectorSpec, FusionKind, HeadSpec, NeckSpec, Spec
 
 Depth = Annotated[int, Ge(0), Le(100)]
 HiddenRatio = Annotated[float, Ge(HIDDEN_RATIOS[0]), Le(HIDDEN_RATIOS[1])]
 
 
-@dataclass(frozen=True, slots=True)
-class Frame:
-    """Everything of a detector but its backbone.
+#: What NeckSpec and HeadSpec are unless told.
+_NECK, _HEAD = NeckSpec((2, 2, 2)), HeadSpec()
 
-    out: neck output widths, or None for the backbone's own C3, C4, C5 (DAMO-YOLO S, M, L); image_size: side in pixels.
+
+@dataclass(frozen=True, slots=True)
+class NeckOptions:
+    """Neck and head as configuration, the `neck` group of the commands; the defaults are those of DAMO-YOLO S.
+
+    out: neck output widths, or None for the backbone's own C3, C4, C5 (DAMO-YOLO S, M, L).
     """
 
-    depth: Depth = 3
+    depth: Depth = _NECK.depth
     out: tuple[Width, Width, Width] | None = None
-    hidden_ratio: tuple[HiddenRatio, HiddenRatio, HiddenRatio] = (0.75, 0.75, 0.75)
-    activation: Activation = "relu"
-    depthwise: bool = False
-    fusion: FusionKind = "elan"
-    extra_down: bool = True
-    extra_up: bool = False
-    num_classes: Annotated[int, Ge(1), Le(100_000)] = 80
-    reg_max: Annotated[int, Ge(1), Le(1024)] = 16
-    head_kernel: Kernel = 3
-    head_stacked: Depth = 0
-    image_size: Pixels = 640
+    hidden_ratio: tuple[HiddenRatio, HiddenRatio, HiddenRatio] = _NECK.hidden_ratio
+    activation: Activation = _NECK.activation
+    depthwise: bool = _NECK.depthwise
+    fusion: FusionKind = _NECK.fusion
+    extra_down: bool = _NECK.extra_down
+    extra_up: bool = _NECK.extra_up
+    num_classes: Annotated[int, Ge(1), Le(100_000)] = _HEAD.num_classes
+    reg_max: Annotated[int, Ge(1), Le(1024)] = _HEAD.reg_max
+    head_kernel: Kernel = _HEAD.kernel
+    head_stacked: Depth = _HEAD.stacked
+
+
+@dataclass(frozen=True, slots=True)
+class Frame(NeckOptions):
+    """Everything of a detector but its backbone; image_size: side in pixels."""
+
+    image_size: Pixels = USUAL_SIDE
+
+    @classmethod
+    def of(cls, neck: NeckOptions, image_size: int) -> Frame:
+        """These options at an image size."""
+        return cls(**{item.name: getattr(neck, item.name) for item in fields(NeckOptions)}, image_size=image_size)
 
     @property
     def head(self) -> HeadSpec:

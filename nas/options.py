@@ -187,7 +187,7 @@ def _check_inner(name: str, value: Any, annotation: Any, inner: Any) -> Any:
         check_object(value, name)
         return value
     if isinstance(value, Mapping) and get_origin(annotation) is not list:
-        return check_fields(inner, value, name)
+        return inner(**check_fields(inner, value, name))
     wanted = "a list of mappings" if get_origin(annotation) is list else "a mapping"
     raise UserError(f"{name} must be {wanted} with {', '.join(_hints(inner))}, got {shown(value)}")
 

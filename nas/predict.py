@@ -2,47 +2,71 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass, fields
 
-from nas.config import launch
-from nas.config.predict import PredictConfig
+from rich.console import Console
+from rich.table import Table
+
+from nas.config import Job, launch
+from nas.deploy import EXPORTED
+from nas.detector import Detector
+from nas.inference.predictor import Prediction, PredictOptions
+from nas.inference.run import PredictionRun, predict_into
+from nas.options import CountOrNone, ImageSize, Name
 
 
-def run(config: Any) -> None:
+@dataclass(frozen=True, kw_only=True)
+class PredictCommand(PredictOptions):
+    """model: checkpoint, exported file (.onnx, .xml, .engine), name or spec; source: file, folder, glob or video.
+
+    annotations: a COCO file whose image and category ids the results take, matched by name; rows: lines of the table.
+    """
+
+    model: Name
+    source: Name
+    image_size: ImageSize | None = None
+    device: Name | None = None
+    pictures: bool = True
+    results: bool = True
+    annotations: Name | None = None
+    rows: CountOrNone = 40
+
+
+def run(command: PredictCommand, job: Job) -> None:
     """Predict into Hydra's run folder and print what was found."""
-    from hydra.core.hydra_config import HydraConfig
-    from omegaconf import OmegaConf
-    from rich.console import Console
-
-    from nas.deploy import EXPORTED
-    from nas.detector import Detector
-    from nas.inference.run import predict_into
-
     console = Console()
-    settings: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
-    rows = settings.pop("rows")
-    model, source = settings.pop("model"), settings.pop("source")
-    detector = Detector.load(model)
+    detector = Detector.load(command.model)
     if hasattr(detector.network, "origin"):
         console.print(str(detector.network.origin), soft_wrap=True, highlight=False, markup=False)
-    elif not str(model).endswith(EXPORTED):
-        console.print(f"{model} is an architecture: its weights are random and so are its boxes", style="yellow")
-    folder = HydraConfig.get().runtime.output_dir
-    result = predict_into(detector, source, folder, progress=_reporter(console), **settings)
-    _show(console, result, rows)
+    elif not command.model.endswith(EXPORTED):
+        console.print(
+            f"{command.model} is an architecture: its weights are random and so are its boxes", style="yellow"
+        )
+    result = predict_into(
+        detector,
+        command.source,
+        job.folder,
+        pictures=command.pictures,
+        results=command.results,
+        annotations=command.annotations,
+        progress=_reporter(console),
+        image_size=command.image_size,
+        device=command.device,
+        **{item.name: getattr(command, item.name) for item in fields(PredictOptions)},
+    )
+    _show(console, result, command.rows)
 
 
-def _reporter(console: Any) -> Any:
-    def report(prediction: Any) -> None:
+def _reporter(console: Console) -> Callable[[Prediction], None]:
+    def report(prediction: Prediction) -> None:
         if prediction.error:
             console.print(f"skipped: {prediction.error}", style="red", markup=False, highlight=False, soft_wrap=True)
 
     return report
 
 
-def _show(console: Any, result: Any, rows: int) -> None:
-    from rich.table import Table
-
+def _show(console: Console, result: PredictionRun, rows: int) -> None:
     table = Table("picture", "pixels", "found")
     good = [row for row in result.rows if not row.error]
     for row in good[:rows]:
@@ -59,4 +83,4 @@ def _show(console: Any, result: Any, rows: int) -> None:
 
 
 if __name__ == "__main__":
-    launch("predict", PredictConfig, run)
+    launch("predict", PredictCommand, run)

@@ -5,43 +5,26 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from nas.config import launch
-from nas.config.profile import ProfileConfig, settings_of
-from nas.config.search import offer_spaces
+from nas.config import Job, launch
+from nas.cost.table_file import find_table, read_table
+from nas.measure.profiler import ProfileSettings, measure_table
 
 
-def run(config: Any) -> None:
-    """Profile with a composed configuration."""
-    from omegaconf import OmegaConf
-
-    from nas.cost.table_file import find_table
-    from nas.measure.profiler import measure_table
-    from nas.measure.validate import validate_table
-
-    plain = OmegaConf.to_container(config, resolve=True)
-    assert isinstance(plain, dict)
-    settings = settings_of({str(key): value for key, value in plain.items()})
+def run(settings: ProfileSettings, job: Job) -> None:
+    """Measure or validate a table, and print where it is and what to do with it."""
     if settings.mode == "validate":
-        table = find_table(config.table or settings.table_path)
+        from nas.measure.validate import validate_table
+
+        table = find_table(settings.table or settings.table_path)
         print(f"{table}: {validate_table(settings, table)}")
         return
-    path: Path = measure_table(settings)
-    print("\n".join([f"table: {path}", *next_commands(path, given_overrides())]))
-
-
-def given_overrides() -> list[str]:
-    """The settings that the command line gave, as it gave them."""
-    from hydra.core.hydra_config import HydraConfig
-
-    return list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
+    path = measure_table(settings)
+    print("\n".join([f"table: {path}", *next_commands(path, job.given)]))
 
 
 def next_commands(path: Path, overrides: Sequence[str]) -> list[str]:
     """How to validate the table and to search with it: the same settings, and half of its networks within the limit."""
-    from nas.cost.table_file import read_table
-
     header, _ = read_table(path)
     side = header.image_sizes[-1]
     again = [text for text in overrides if not text.startswith("mode=")]
@@ -55,5 +38,4 @@ def next_commands(path: Path, overrides: Sequence[str]) -> list[str]:
 
 
 if __name__ == "__main__":
-    offer_spaces()
-    launch("profile", ProfileConfig, run)
+    launch("profile", ProfileSettings, run)

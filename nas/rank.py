@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from nas.config.launch import launch
-from nas.config.rank import RankConfig
+from nas.commands.rank import RankSettings, run_ranking
+from nas.config import Job, launch
 
 
-def _run(config: RankConfig) -> None:
-    from omegaconf import OmegaConf
-
-    from nas.commands.rank import run_ranking
-
-    settings = OmegaConf.to_object(config)  # type: ignore[arg-type]
-    assert isinstance(settings, RankConfig)
+def run(settings: RankSettings, job: Job) -> None:
+    """Score, and print the report."""
     print(run_ranking(settings))
 
 
 if __name__ == "__main__":
-    launch("rank", RankConfig, _run)
+    launch("rank", RankSettings, run)

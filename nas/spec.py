@@ -161,6 +161,10 @@ class HeadSpec:
             raise SpecError(f"HeadSpec.kernel must be odd, got {self.kernel}")
 
 
+#: Pixels at which whatever has no image size of its own is counted, priced and scored.
+USUAL_SIDE = 640
+
+
 @dataclass(frozen=True, slots=True)
 class DetectorSpec:
     """A whole detector: backbone, neck, head, and the side of its square input in pixels."""
@@ -168,7 +172,7 @@ class DetectorSpec:
     backbone: Backbone
     neck: NeckSpec
     head: HeadSpec = field(default_factory=HeadSpec)
-    image_size: int = 640
+    image_size: int = USUAL_SIDE
 
     def __post_init__(self) -> None:
         require_positive(self, "image_size")
@@ -178,10 +182,6 @@ class DetectorSpec:
                 f"out_blocks give {list(self.backbone.out_strides)}"
             )
         require_side(self.image_size)
-
-
-#: Pixels at which whatever has no image size of its own is counted, priced and scored.
-USUAL_SIDE = 640
 
 
 def require_side(image_size: Any, multiple: int = 32) -> int:

@@ -104,15 +104,15 @@ def compose(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from omegaconf import OmegaConf
 
-    from nas.config.launch import config_folder, offer_own
-    from nas.config.search import settings_of
+    from nas.commands.search import SearchCommand
+    from nas.config import config_folder, hydra_schema, offer_own, settings_of
 
     composed = []
     for name, module in own_modules().items():
         monkeypatch.setitem(sys.modules, name, module)
 
     def launch(name: str, schema: type, run: Any, folder: str | None = None) -> None:
-        ConfigStore.instance().store(name=f"{name}_schema", node=schema)
+        ConfigStore.instance().store(name=f"{name}_schema", node=hydra_schema(schema))
         given = [word for word in words[1:] if not word.startswith("-") and word != "job"]
         parsed = OverridesParser.create().parse_overrides(given)
         sweep = [override for override in parsed if override.is_sweep_override()]
@@ -125,13 +125,12 @@ def compose(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
         with hydra.initialize_config_dir(folder or config_folder(), version_base="1.3"):
             config = hydra.compose(name, overrides=single, return_hydra_config=True)
         del config.hydra
-        plain = OmegaConf.to_container(config, resolve=True)
-        if name == "search" and config.resume is None:
-            settings_of(plain)  # type: ignore[arg-type]
-        composed.append(plain)
+        settings = settings_of(schema, config)
+        if isinstance(settings, SearchCommand) and settings.resume is None:
+            assert settings.settings.space
+        composed.append(settings)
 
-    monkeypatch.setattr("nas.config.launch", launch)
-    monkeypatch.setattr(sys.modules["nas.config.launch"], "launch", launch)
+    monkeypatch.setattr(sys.modules["nas.config"], "launch", launch)
     monkeypatch.setattr(sys, "argv", words)
     OmegaConf.register_new_resolver("first", lambda *values: next((v for v in values if v), None), replace=True)
     runpy.run_module(words[0], run_name="__main__", alter_sys=False)

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from experiments.detector_bench.networks import Network
 from experiments.detector_bench.table import Run, add_runs, load
-from nas.config.compose import compose_config
-from nas.config.train import TrainConfig, task_of
+from nas.commands.train import TrainCommand, task_of
+from nas.config import compose_config
 from nas.measure.device import cpu_facts
 
 if TYPE_CHECKING:
@@ -73,14 +73,14 @@ def dealt(jobs: Sequence[Job], shard: tuple[int, int]) -> list[Job]:
     return [job for job in jobs if int(job.key, 16) % count == index]
 
 
-def bench_config(data: str, seed: int, **more: Any) -> TrainConfig:
+def bench_config(data: str, seed: int, **more: Any) -> TrainCommand:
     """The training of a data set as `python -m nas.train` would compose it."""
     image_size, epochs = RECIPES[data]
     given = OPTIONS | {"data": data, "seed": seed, "image_size": image_size, "trainer.epochs": epochs} | more
-    return compose_config("train", TrainConfig, given)
+    return compose_config("train", TrainCommand, given)
 
 
-def recipe_of(config: TrainConfig) -> str:
+def recipe_of(config: TrainCommand) -> str:
     """Eight hex digits of everything that decides a result besides the network, the data and the seed."""
     facts = [config.trainer.decisive(), asdict(config.augmentation), config.image_size]
     return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:8]

@@ -9,7 +9,7 @@ import time
 
 from experiments.command import options_of, run
 from experiments.official_problems import chosen, load_table
-from nas.commands.search.files import shape_of
+from nas.commands.search_files import shape_of
 from nas.errors import UserError
 from nas.searchers.exact.search import exact_search
 

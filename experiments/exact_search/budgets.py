@@ -10,14 +10,12 @@ from __future__ import annotations
 import csv
 import signal
 import time
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from experiments.command import options_of, run
-from nas.config.compose import compose_config
-from nas.config.launch import config_folder
-from nas.config.search import SearchConfig, settings_of
+from nas.commands.search import SearchCommand
+from nas.config import compose_config, config_folder
 from nas.cost.latency import LatencyTable
 from nas.errors import UserError
 from nas.files import read_text, write_atomic
@@ -34,7 +32,7 @@ COLUMNS = ("budget", "neck", "exact", "upper", "exact_seconds", "evolution", "ev
 
 def problem_of(budget: str, neck: str) -> Problem:
     """The default search problem under one named budget, with one of the necks."""
-    settings = settings_of(asdict(compose_config("search", SearchConfig, {"+budget": budget, "neck": neck})))
+    settings = compose_config("search", SearchCommand, {"+budget": budget, "neck": neck}).settings
     table = LatencyTable.load(settings.hardware)
     return make_problem(settings.space, settings.budget, "mae", {}, table, settings.frame, settings.frame.image_size)
 

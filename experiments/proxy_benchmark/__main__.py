@@ -19,8 +19,7 @@ import numpy as np
 
 from experiments.command import options_of, run
 from experiments.proxy_benchmark.equal_latency import equal_latency_table
-from nas.commands.rank import run_ranking
-from nas.config.rank import RankConfig
+from nas.commands.rank import RankSettings, run_ranking
 from nas.errors import UserError
 from nas.files import write_atomic
 from nas.scorers.agreement import spearman
@@ -30,22 +29,22 @@ HERE = Path(__file__).parent
 _OTHERS = ["snip", "grad_norm", "fisher", "jacov", "naswot", "zico", "zen", "meco", "synflow", "aznas", "vote"]
 
 
-def parts(tables: str, folder: Path, count: int = 1000) -> dict[str, RankConfig]:
+def parts(tables: str, folder: Path, count: int = 1000) -> dict[str, RankSettings]:
     """The settings of every part; `count` cells for the scorers that are too dear for all."""
     common = {"tables": tables, "published": str(HERE / "published.csv")}
     sample = {"sample": count, "spread_networks": 40, "spread_seeds": 5}
     bench = {"benchmark": "nasbench201"} | common
     return {
-        "all": RankConfig(**bench, scorers=["synflow"], batch=1, folder=str(folder / "all")),  # type: ignore[arg-type]
-        "sample": RankConfig(**bench, **sample, scorers=_OTHERS, folder=str(folder / "sample")),  # type: ignore[arg-type]
-        "grasp": RankConfig(
+        "all": RankSettings(**bench, scorers=["synflow"], batch=1, folder=str(folder / "all")),  # type: ignore[arg-type]
+        "sample": RankSettings(**bench, **sample, scorers=_OTHERS, folder=str(folder / "sample")),  # type: ignore[arg-type]
+        "grasp": RankSettings(
             **bench,  # type: ignore[arg-type]
             **sample,  # type: ignore[arg-type]
             scorers=["grasp"],
             batch=4,
             folder=str(folder / "grasp"),
         ),
-        "macro": RankConfig(
+        "macro": RankSettings(
             **common,  # type: ignore[arg-type]
             benchmark="nasbench_macro",
             sample=300,

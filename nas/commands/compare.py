@@ -5,15 +5,20 @@ from __future__ import annotations
 import difflib
 import re
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from annotated_types import Ge, Le
+
+from nas.commands.search import named
 from nas.cost.latency import LatencyTable
+from nas.cost.table_file import DEFAULT_TABLE
 from nas.deploy import EXPORTED, load_runtime
 from nas.errors import UserError
 from nas.lowering import Operation
+from nas.options import Name, Pixels, Threads
 from nas.report.detector_plots import write_comparison
 from nas.report.detector_table import DIFFERENCES, Entry, Figure
 from nas.report.published import PublishedRow, published_rows
@@ -22,7 +27,6 @@ from nas.spec import Backbone, Spec, image_side
 from search_spaces.published import load_published
 
 GROUPS = ("seeds",)
-DEFAULT_HARDWARE = "t4_tensorrt_fp16"
 FILES = (".yaml", ".yml", ".safetensors", *EXPORTED)
 #: Latency tables of other engines than the default, by what the source of a published row says.
 OTHER_TABLES = {"TensorRT 7": "t4_tensorrt7_fp16"}
@@ -37,24 +41,24 @@ MACS = "counted, deployed form, 2 x MACs of convolutions, linear layers and matr
 
 @dataclass(frozen=True)
 class CompareSettings:
-    """What `run_comparison` needs.
+    """What `python -m nas.compare` is told.
 
-    models: names, spec files, checkpoints, exported files; group: "seeds" for every published row beside our counts;
-    measure: also time each on this machine (median of `repeats` runs of one image, `threads` threads);
-    scorer, scorer_options: a training-free score of the specs, "" for none; ap: AP (percent) of our own runs, by model
-    as given.
+    models: names, spec files, checkpoints, exported files, mixed at will; group: "seeds" for every published row beside
+    our counts; hardware: a latency table; image_size: pixels, None for each model's own; scorer: `name` and options of a
+    training-free score of the specs (conf/scorer), None for none; measure: also time each on this machine (median of
+    `repeats` runs of one image, `threads` threads); ap: AP in percent of our own runs, by model as given; folder: where
+    compare.md, .csv, .png and .html go.
     """
 
-    models: tuple[str, ...] = ()
-    group: str | None = None
-    hardware: str = DEFAULT_HARDWARE
-    image_size: int | None = None
-    scorer: str = "mae"
-    scorer_options: Mapping[str, Any] = field(default_factory=dict)
+    models: tuple[Name, ...] = ()
+    group: Name | None = None
+    hardware: Name = DEFAULT_TABLE
+    image_size: Pixels | None = None
+    scorer: dict[str, Any] | None = None
     measure: bool = False
-    repeats: int = 10
-    threads: int = 1
-    ap: Mapping[str, float] | None = None
+    repeats: Annotated[int, Ge(1), Le(1_000_000)] = 10
+    threads: Threads = 1
+    ap: dict[str, Annotated[float, Ge(0), Le(100)]] = field(default_factory=dict)
     folder: Path = Path("outputs/compare")
 
 
@@ -67,8 +71,9 @@ def run_comparison(settings: CompareSettings) -> str:
         raise UserError(f"unknown group {settings.group!r}; known: {', '.join(GROUPS)}")
     if not settings.models and settings.group is None:
         raise UserError("nothing to compare: give models=[damo-yolo-s,yolo11s] (names or files) or group=seeds")
-    if settings.scorer:
-        spec_scorer(settings.scorer).check_options(dict(settings.scorer_options))
+    if settings.scorer is not None:
+        name, options = named(settings.scorer, "scorer")
+        spec_scorer(name).check_options(options)
     for model in settings.models:
         check_model(model)
     gatherer = Gatherer(settings)
@@ -131,7 +136,7 @@ class Gatherer:
         from nas.models.baselines import canonical_name
 
         entry = self._exported(model) if model.endswith(EXPORTED) else self._own(model)
-        own = (self.settings.ap or {}).get(model)
+        own = self.settings.ap.get(model)
         if own is not None:
             entry.figures["ap_own"] = Figure(float(own), "our own run, as given on the command line")
         name = canonical_name(model) or model
@@ -149,7 +154,7 @@ class Gatherer:
                 self._operations[row.model] = ()
         entry = replace(self._known[row.model], family=row.family)
         other = next((table for engine, table in OTHER_TABLES.items() if engine in row.source), None)
-        if other is not None and self.settings.hardware == DEFAULT_HARDWARE and self._operations[row.model]:
+        if other is not None and self.settings.hardware == DEFAULT_TABLE and self._operations[row.model]:
             predicted = self._predicted(self._operations[row.model], LatencyTable.load(other))
             name = f"{row.model} ({row.source.split(' (')[0]})"
             entry = replace(entry, name=name, figures=entry.figures | predicted, drawn=False)
@@ -219,11 +224,11 @@ class Gatherer:
 
     def _score(self, spec: Spec, side: int) -> dict[str, Figure]:
         """The training-free score of a spec, where the scorer can judge it."""
-        name = self.settings.scorer
-        if not name:
+        if self.settings.scorer is None:
             return {}
+        name, options = named(self.settings.scorer, "scorer")
         try:
-            value = score_spec(spec, name, **{"image_size": side, **self.settings.scorer_options})
+            value = score_spec(spec, name, **{"image_size": side, **options})
         except UserError as error:
             problem = f"No {name} score: {error}."
             self.problems += [problem] if problem not in self.problems else []

@@ -5,29 +5,59 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from nas.config.evaluate import EvaluateConfig
-from nas.data.loader import build_loader
-from nas.data.sources import SPLITS, load_splits
-from nas.errors import UserError
+from annotated_types import Ge, Le
+
+from nas.data.options import DataConfig
 from nas.files import write_atomic
-from nas.inference.evaluator import class_lookup, detect, time_model
-from nas.inference.scoring import Evaluation, coco_results, score_detections
+from nas.options import Count, CountOrNone, ImageSize, Name, OneOf, Share, check_object
+
+if TYPE_CHECKING:
+    from nas.inference.scoring import Evaluation
 
 
-def evaluate_into(config: EvaluateConfig, folder: Path) -> Evaluation:
+@dataclass(frozen=True, kw_only=True)
+class EvaluateCommand:
+    """What `python -m nas.evaluate` is told.
+
+    model: checkpoint, exported file (.onnx, .xml, .engine), name or spec; split: train, val or test of the data."""
+
+    model: Name
+    data: DataConfig = field(default_factory=DataConfig)
+    split: Annotated[str, OneOf("train", "val", "test")] = "val"
+    image_size: ImageSize | None = None
+    batch_size: Count = 8
+    workers: Annotated[int, Ge(0), Le(1024)] = 0
+    device: Name | None = None
+    score_threshold: Share = 0.001
+    iou_threshold: Share = 0.7
+    max_detections: Count = 300
+    max_candidates: Count = 3000
+    time: bool = True
+    plots: bool = True
+    results: bool = True
+    rows: CountOrNone = 20
+    progress: bool = True
+
+    def __post_init__(self) -> None:
+        check_object(self)
+
+
+def evaluate_into(config: EvaluateCommand, folder: Path) -> Evaluation:
     """Score config.model on a split and write scores.json, results.json and the pictures into `folder`.
 
     milliseconds: `model` and `postprocess` an image in the batches that were scored, and with config.time `batch1`, the
     median of the bare network on one image. UserError for an unusable model, split or class list, before any image.
     """
+    from nas.data.loader import build_loader
+    from nas.data.sources import load_splits
     from nas.detector import Detector
+    from nas.inference.evaluator import class_lookup, detect, time_model
+    from nas.inference.scoring import coco_results, score_detections
 
-    if config.split not in SPLITS:
-        raise UserError(f"split={config.split}: {', '.join(SPLITS)}")
     detector = Detector.load(config.model)
     if config.progress and hasattr(detector.network, "origin"):
         print(detector.network.origin)

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from annotated_types import Ge, Le, MinLen
 
-from nas.config.rank import RankConfig
 from nas.errors import UserError
 from nas.files import load_spec, read_text, read_yaml
-from nas.options import check_object
+from nas.options import CountOrNone, Name, OneOf, Seed, Threads, check_object
 from nas.report.scorer_table import RankTable, Row, write_rank_report
 from nas.scorers import find_scorer, score_spec
 from nas.scorers.agreement import Spread, agreement, log_rank, spread, vote
@@ -27,7 +27,39 @@ _COUNTS = ("params", "macs", "layers", "depth", "mae_path")
 Columns = dict[str, np.ndarray]
 
 
-def run_ranking(settings: RankConfig) -> str:
+@dataclass(frozen=True)
+class RankSettings:
+    """What `python -m nas.rank` is told: give `networks` or `benchmark`.
+
+    networks: a published name, a spec file, or a YAML list of them (entries may carry accuracies: {model: X, ap: .4});
+    benchmark: nasbench201 or nasbench_macro, from the tables in the folder `tables`;
+    scorers: any of nas.scorers, and the ensembles aznas and vote; counts are always added;
+    sample: networks of the benchmark, in a seeded order (0: all); seeds: repeats of every network; spread_networks: of
+    the first so many networks spread_seeds repeats; batch, inputs (gaussian, or a folder of pictures), image_size (0:
+    the network's own): what scorers see;
+    published: a CSV of published correlations to print beside ours; folder: where results go, and go on after an interruption.
+    """
+
+    networks: Name | None = None
+    benchmark: Annotated[str, OneOf("nasbench201", "nasbench_macro")] | None = None
+    tables: Name | None = None
+    scorers: Annotated[tuple[Name, ...], MinLen(1)] = ("synflow", "naswot", "zico", "meco", "aznas")
+    sample: CountOrNone = 0
+    seeds: Annotated[int, Ge(1), Le(1_000_000)] = 1
+    spread_networks: CountOrNone = 0
+    spread_seeds: Annotated[int, Ge(0), Le(1_000_000)] = 5
+    batch: Annotated[int, Ge(1), Le(65_536)] = 16
+    inputs: Name = "gaussian"
+    image_size: Annotated[int, Ge(0), Le(8192)] = 0
+    seed: Seed = 0
+    threads: Threads = 1
+    resamples: Annotated[int, Ge(0), Le(1_000_000)] = 500
+    published: Path | None = None
+    folder: Path = Path("outputs/rank")
+    progress: bool = True
+
+
+def run_ranking(settings: RankSettings) -> str:
     """Score, judge, and write scores.jsonl, scores.csv, agreement.csv, report.md and PNGs into `folder`.
 
     Returns the report's text. Raises UserError for settings that contradict each other, before anything is computed.
@@ -42,7 +74,7 @@ def run_ranking(settings: RankConfig) -> str:
     return write_rank_report(table, folder)
 
 
-def _check(settings: RankConfig) -> None:
+def _check(settings: RankSettings) -> None:
     check_object(settings)
     if (settings.networks is None) == (settings.benchmark is None):
         raise UserError("give networks=NAME_OR_FILE or benchmark=nasbench201|nasbench_macro tables=FOLDER")
@@ -55,7 +87,7 @@ def _check(settings: RankConfig) -> None:
     _published(settings.published)
 
 
-def _plan(names: list[str]) -> tuple[list[str], tuple[Pass, ...]]:
+def _plan(names: Sequence[str]) -> tuple[list[str], tuple[Pass, ...]]:
     """Spec scorers by name, and the passes that answer the others."""
     chosen = {name: find_scorer(name) for name in names if name not in ENSEMBLES}
     analytic = [name for name, scorer in chosen.items() if scorer.needs == "spec" and name not in _COUNTS]
@@ -64,7 +96,7 @@ def _plan(names: list[str]) -> tuple[list[str], tuple[Pass, ...]]:
     return analytic, passes_for((name for name in names if name not in others), own)
 
 
-def _subjects(settings: RankConfig) -> Iterator[Subject]:
+def _subjects(settings: RankSettings) -> Iterator[Subject]:
     if settings.benchmark is not None:
         yield from benchmark_subjects(settings.benchmark, Path(settings.tables or ""), settings.sample, settings.seed)
         return
@@ -106,14 +138,14 @@ def _entries(networks: str) -> list[dict[str, Any]]:
     return entries
 
 
-def _count(settings: RankConfig) -> int:
+def _count(settings: RankSettings) -> int:
     if settings.benchmark is None:
         return sum(1 for _ in _subjects(settings))  # every name is looked up before anything is computed
     rows = len(benchmark_rows(settings.benchmark, Path(settings.tables or "")))
     return min(rows, settings.sample or rows)
 
 
-def _measure(settings: RankConfig, passes: tuple[Pass, ...], path: Path, count: int) -> None:
+def _measure(settings: RankSettings, passes: tuple[Pass, ...], path: Path, count: int) -> None:
     import torch
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -133,7 +165,9 @@ def _measure(settings: RankConfig, passes: tuple[Pass, ...], path: Path, count: 
         measure_all(_subjects(settings), passes, protocol, log, seeds, lambda: bar.advance(task))
 
 
-def _collect(settings: RankConfig, analytic: list[str], passes: tuple[Pass, ...], path: Path, count: int) -> RankTable:
+def _collect(
+    settings: RankSettings, analytic: list[str], passes: tuple[Pass, ...], path: Path, count: int
+) -> RankTable:
     """Read the scores back, add counts, analytic scores and ensembles, and judge everything."""
     names, keys, columns, truth = _known(settings, analytic, count)
     repeats, seconds = _measured(settings, passes, path, keys) if passes else ({}, {})
@@ -157,7 +191,7 @@ def _collect(settings: RankConfig, analytic: list[str], passes: tuple[Pass, ...]
     return RankTable(names, columns, repeats, truth, rows, _protocol_text(settings))
 
 
-def _known(settings: RankConfig, analytic: list[str], count: int) -> tuple[list[str], list[str], Columns, Columns]:
+def _known(settings: RankSettings, analytic: list[str], count: int) -> tuple[list[str], list[str], Columns, Columns]:
     """Names, keys of the log, counts and analytic scores, and accuracies of all networks."""
     names: list[str] = []
     keys: list[str] = []
@@ -177,7 +211,7 @@ def _known(settings: RankConfig, analytic: list[str], count: int) -> tuple[list[
 
 
 def _measured(
-    settings: RankConfig, passes: tuple[Pass, ...], path: Path, keys: list[str]
+    settings: RankSettings, passes: tuple[Pass, ...], path: Path, keys: list[str]
 ) -> tuple[Columns, dict[str, float]]:
     """Scores (networks, seeds) from the log, and the mean seconds of each pass."""
     depth = max(settings.seeds, settings.spread_seeds if settings.spread_networks else 1)
@@ -204,7 +238,7 @@ def _spread(repeats: np.ndarray | None, accuracy: np.ndarray) -> Spread | None:
     return spread(repeats[full], accuracy[full]) if full.sum() >= 3 else None
 
 
-def _protocol_text(settings: RankConfig) -> str:
+def _protocol_text(settings: RankSettings) -> str:
     what = settings.benchmark or settings.networks
     seen = "Gaussian noise" if settings.inputs == "gaussian" else f"random crops of the pictures in {settings.inputs}"
     size = f"{settings.image_size} px" if settings.image_size else "the network's own size"
@@ -214,7 +248,7 @@ def _protocol_text(settings: RankConfig) -> str:
     )
 
 
-def _published(path: str | None) -> dict[tuple[str, str], str]:
+def _published(path: Path | None) -> dict[tuple[str, str], str]:
     """(scorer, target) -> what was published, from a CSV with the columns scorer, target, statistic, value, source."""
     if path is None:
         return {}

@@ -6,17 +6,71 @@ import json
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Annotated, Any
 
-from nas.config.compose import compose_config
-from nas.config.train import FREE, TrainConfig, task_of
-from nas.files import dump_yaml, write_atomic
+from nas.augment.pipeline import Augmentation
+from nas.config import compose_config
+from nas.data.options import DataConfig
+from nas.data.sources import load_splits
+from nas.errors import UserError
+from nas.files import dump_yaml, read_yaml, write_atomic
+from nas.inference.evaluator import evaluate
+from nas.models.checkpoint import load_checkpoint
+from nas.options import ImageSize, Name, OneOf, Seed, check_fields
+from nas.training.hooks import Hook
+from nas.training.options import FREE_OPTIONS, DistillOptions, TrainerOptions
+from nas.training.run import TrainingResult, TrainingTask, run_training
+from nas.training.setup import device_kind
 
-if TYPE_CHECKING:
-    from nas.training.hooks import Hook
-    from nas.training.run import TrainingResult
+#: What may differ between a run and its continuation.
+FREE = ("resume", "device", "progress", *(f"trainer.{name}" for name in FREE_OPTIONS))
+
+
+@dataclass
+class TrainCommand:
+    """model: a published or baseline name, a spec file (best.yaml), or a checkpoint to fine-tune.
+
+    image_size null: the model's own; resume: the folder of an interrupted run, alone; test: also score the best
+    checkpoint on the data's test split.
+    """
+
+    model: Name = "damo-yolo-t"
+    data: DataConfig = field(default_factory=DataConfig)
+    augmentation: Augmentation = field(default_factory=Augmentation)
+    trainer: TrainerOptions = field(default_factory=TrainerOptions)
+    distill: DistillOptions = field(default_factory=DistillOptions)
+    image_size: ImageSize | None = None
+    seed: Seed = 0
+    device: Annotated[str, OneOf("auto", "cpu", "cuda")] = "auto"
+    test: bool = True
+    resume: Name | None = None
+    progress: bool = True
+
+
+def task_of(config: TrainCommand) -> tuple[TrainingTask, Any, Any]:
+    """The task of a composed configuration, the data's test split (or None), and the data report.
+
+    Raises UserError for data that cannot be used.
+    """
+    splits, report = load_splits(config.data, ("train", "val", "test") if config.test else ("train", "val"))
+    if "train" not in splits:
+        raise UserError(
+            f"data {config.data.name} has no training split: set data.train.images and data.train.annotations"
+        )
+    task = TrainingTask(
+        config.model,
+        splits["train"],
+        splits.get("val"),
+        config.trainer,
+        config.augmentation,
+        config.distill,
+        config.image_size,
+        config.seed,
+        config.device,
+    )
+    return task, splits.get("test"), report
 
 
 def train(
@@ -29,25 +83,48 @@ def train(
     distill={"teacher": "..."}), or a group's file by name (trainer="cpu_small"). hooks: what watches the training
     (nas.training.hooks).
     """
-    config = compose_config("train", TrainConfig, {"model": str(model), "data": data, **options})
+    config = compose_config("train", TrainCommand, {"model": str(model), "data": data, **options})
     place = Path(folder or config.resume or Path("outputs/train") / time.strftime("%Y-%m-%d_%H-%M-%S"))
-    return train_from_config(config, place, asdict(config), hooks)
+    return train_from_config(config, place, hooks)
 
 
-def train_from_config(config: TrainConfig, folder: Path, plain: Any, hooks: Sequence[Hook] = ()) -> TrainingResult:
-    """Train in `folder`, whose config.yaml keeps the composed settings `plain`; print what came out."""
-    from nas.inference.evaluator import evaluate
-    from nas.models.checkpoint import load_checkpoint
-    from nas.training.run import run_training
-    from nas.training.setup import device_kind
+def train_in(command: TrainCommand, folder: Path, given: Sequence[str] = ()) -> TrainingResult:
+    """Train in `folder`, or go on in that of the run to resume; `given`: the settings of the command line."""
+    if command.resume is not None:
+        folder = Path(command.resume)
+        command = _continued(command, folder / "config.yaml", given)
+    return train_from_config(command, folder)
 
+
+def _continued(command: TrainCommand, stored: Path, given: Sequence[str]) -> TrainCommand:
+    """The settings of the run to resume, with what was given of those that may differ."""
+    names = {text.lstrip("+").split("=", 1)[0]: text for text in given}
+    changed = [text for name, text in names.items() if name not in FREE]
+    if changed:
+        raise UserError(f"resume={command.resume} goes on with its own settings; take away {', '.join(changed)}")
+    if not stored.is_file():
+        raise UserError(f"nothing to resume in {command.resume}: config.yaml is missing")
+    settings = read_yaml(stored)
+    if not isinstance(settings, dict):
+        raise UserError(f"{stored} is not the configuration of a training")
+    try:
+        kept = TrainCommand(**check_fields(TrainCommand, settings))
+    except UserError as error:
+        raise UserError(f"{stored}: {error}") from None
+    options = {name: getattr(command.trainer, name) for name in FREE_OPTIONS if f"trainer.{name}" in names}
+    others = {name: getattr(command, name) for name in names if "." not in name}
+    return replace(kept, trainer=replace(kept.trainer, **options), **others)
+
+
+def train_from_config(config: TrainCommand, folder: Path, hooks: Sequence[Hook] = ()) -> TrainingResult:
+    """Train in `folder`, whose config.yaml keeps the settings; print what came out."""
     first = int(os.environ.get("RANK", 0)) == 0
     task, test, report = task_of(config)
     if first and config.progress:
         for line in report.summary():
             print(line)
     if first and config.resume is None:
-        write_atomic(folder / "config.yaml", dump_yaml({k: v for k, v in plain.items() if k not in FREE}))
+        write_atomic(folder / "config.yaml", dump_yaml({k: v for k, v in asdict(config).items() if k not in FREE}))
     result = run_training(task, folder, config.resume is not None, config.progress, hooks)
     if not first:
         return result

@@ -50,6 +50,8 @@ class Pricer(Protocol):
 FORMAT = "maenas-latency/2"
 KINDS = ("kernel_model", "measured")
 TABLES = Path(__file__).parent / "tables"
+#: The table of a command that is not told another.
+DEFAULT_TABLE = "t4_tensorrt_fp16"
 
 
 @dataclass(frozen=True)

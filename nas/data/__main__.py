@@ -15,10 +15,9 @@ CC BY 4.0, Roboflow, as kept by https://github.com/sumit2011/underwater-object-d
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
-from nas.config import launch
-from nas.config.data import DataCommand
+from nas.config import Job, launch
+from nas.data.options import DataCommand
 
 
 def main() -> None:
@@ -26,13 +25,9 @@ def main() -> None:
     launch("data", DataCommand, _run)
 
 
-def _run(config: Any) -> None:
-    from omegaconf import OmegaConf
-
+def _run(command: DataCommand, job: Job) -> None:
     from nas.data.actions import run_data_action
 
-    command = OmegaConf.to_object(config)
-    assert isinstance(command, DataCommand)
     for line in run_data_action(command, Path(command.output) if command.output else None):
         print(line)
 

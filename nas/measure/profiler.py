@@ -6,28 +6,28 @@ import json
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field
 from itertools import chain, zip_longest
 from pathlib import Path
 from statistics import median
 from typing import Annotated, Any, Literal
 
-from annotated_types import Ge, Gt, Le
+from annotated_types import Ge, Gt, Le, MinLen
 
 from nas.cost.latency import LatencyTable
 from nas.cost.measured_table import MeasuredRows, Row, read_rows
 from nas.cost.table_file import Header, map_sizes, write_table
 from nas.errors import UserError
 from nas.files import dump_yaml, read_yaml, write_atomic
-from nas.frame import Frame
+from nas.frame import Frame, NeckOptions
 from nas.lowering import operations
 from nas.measure import open_runtime
 from nas.measure.fit import FEWEST, build_table
 from nas.measure.measurement import Measurement, Runtime
 from nas.measure.plan import POOL, informative_order, random_detectors
-from nas.options import Pixels, Seed, Threads, check_fields
-from nas.spec import DetectorSpec, digest, from_dict, to_dict
-from search_spaces import find_space
+from nas.options import ImageSize, Seed, Threads, check_object
+from nas.spec import USUAL_SIDE, DetectorSpec, digest, from_dict, to_dict
+from search_spaces import changed_limits, find_space
 
 Progress = Callable[[str], None]
 #: Share of the time limit that fitting and writing may need.
@@ -40,29 +40,34 @@ GRAPH = "as exported"
 
 @dataclass(frozen=True)
 class ProfileSettings:
-    """hardware: name of the table; runtime: onnxruntime, openvino, cuda or tensorrt; space: name and limits.
+    """What `python -m nas.profile` is told.
+
+    hardware: name of the table, which lies in `output`/<hardware>.json; `table` validates another file than that;
+    runtime: onnxruntime, openvino, cuda or tensorrt; space: name and limits; mode: measure, quick or validate.
 
     time_limit_s bounds the whole run (quick: 100 s); networks: how many to time at most; repetitions of each.
-    image_sizes: sides to time them at in turn (none: the frame's); the table holds for the maps of all of them.
+    image_size: side, or several to time at in turn: the table holds for the maps of all of them (None: 640, in validation
+    those of the table).
     """
 
     hardware: str
-    folder: Path
+    output: Path
     runtime: str = "onnxruntime"
     threads: Threads = 1
     batch: Annotated[int, Ge(1), Le(65_536)] = 1
     space: dict[str, Any] = field(default_factory=lambda: {"name": "tinynas_k1kx"})
-    frame: Frame = field(default_factory=Frame)
-    image_sizes: tuple[Pixels, ...] = ()
+    neck: NeckOptions = field(default_factory=NeckOptions)
+    image_size: ImageSize | Annotated[tuple[ImageSize, ...], MinLen(1)] | None = None
     mode: Literal["measure", "quick", "validate"] = "measure"
     time_limit_s: Annotated[float, Gt(0)] = 600.0
     networks: Annotated[int, Ge(4), Le(100_000)] = POOL
     validation_networks: Annotated[int, Ge(5), Le(100_000)] = 24
     repetitions: Annotated[int, Ge(3), Le(100_000)] = 9
     seed: Seed = 0
+    table: Path | None = None
 
     def __post_init__(self) -> None:
-        check_fields(type(self), {item.name: getattr(self, item.name) for item in fields(self) if item.name != "frame"})
+        check_object(self)
         if not self.hardware[:1].isalnum() or not all(letter.isalnum() or letter in "_-." for letter in self.hardware):
             raise UserError(
                 f"hardware must be a file name of letters, digits, _ - and ., a letter or digit first, got {self.hardware!r}"
@@ -70,13 +75,25 @@ class ProfileSettings:
 
     @property
     def table_path(self) -> Path:
-        return self.folder / f"{self.hardware}.json"
+        return self.output / f"{self.hardware}.json"
+
+    @property
+    def image_sizes(self) -> tuple[int, ...]:
+        """Sides in pixels; none where none was given."""
+        return (self.image_size,) if isinstance(self.image_size, int) else self.image_size or ()
+
+    @property
+    def changed_space(self) -> dict[str, Any]:
+        """Name of the space and the limits that are not its own: what measurements of one folder must share."""
+        limits = {key: value for key, value in self.space.items() if key != "name"}
+        changed = changed_limits(find_space(str(self.space["name"]), **limits))
+        return {"name": self.space["name"]} | {key: value for key, value in changed.items() if key in limits}
 
     def random_detectors(self, count: int, seed: int) -> list[list[DetectorSpec]]:
         """About `count` distinct random detectors of the configured space and frame, equally many for each size."""
         options = dict(self.space)
         space = find_space(str(options.pop("name")), **options)
-        frames = [replace(self.frame, image_size=side) for side in self.image_sizes] or [self.frame]
+        frames = [Frame.of(self.neck, side) for side in self.image_sizes or (USUAL_SIDE,)]
         share = -(-count // len(frames))
         return [
             random_detectors(space.in_frame(frame), frame, share, seed + place) for place, frame in enumerate(frames)
@@ -93,7 +110,7 @@ def measure_table(settings: ProfileSettings, progress: Progress = print, runtime
     quick = settings.mode == "quick"
     limit = min(settings.time_limit_s, QUICK_SECONDS) if quick else settings.time_limit_s
     wanted = min(settings.networks, QUICK_NETWORKS) if quick else settings.networks
-    store = MeasurementStore(settings.folder, runtime, settings.space)
+    store = MeasurementStore(settings.output, runtime, settings.changed_space)
     pool = settings.random_detectors(min(POOL, 4 * wanted), settings.seed)
     turns = zip_longest(*(informative_order(group, runtime.kernels) for group in pool))
     order = [spec for spec in chain.from_iterable(turns) if spec is not None][:wanted]
@@ -140,7 +157,7 @@ def write_measured(
         units="ms",
         provenance={
             "how": how + (", quick calibration" if quick else ""),
-            "space": settings.space,
+            "space": settings.changed_space,
             "networks": len(measurements),
             "median_ms": {str(side): float(f"{median(times[side]):.3g}") for side in sorted(times)},
             "repetitions": settings.repetitions,

@@ -73,8 +73,8 @@ def validate_table(
     if header.runtime != runtime.name:
         raise UserError(f"{table_path} was measured with {header.runtime}, not {runtime.name}")
     table = LatencyTable.load(table_path)
-    used = {digest(item.spec) for item in MeasurementStore(settings.folder, runtime, settings.space).measurements}
-    settings = replace(settings, image_sizes=settings.image_sizes or header.image_sizes)
+    used = {digest(item.spec) for item in MeasurementStore(settings.output, runtime, settings.changed_space).measurements}
+    settings = replace(settings, image_size=settings.image_size or header.image_sizes)
     pool = settings.random_detectors(POOL * settings.validation_networks, settings.seed + SEED_STEP)
     unseen = [spec for group in pool for spec in group if digest(spec) not in used]
     expected = [float(table.total(operations(spec, "folded"))) for spec in unseen]
@@ -129,6 +129,6 @@ def write_results(
     on = "random networks over the whole range, not used for the table"
     validation = asdict(result) | {"mape_percent_by_image_size": by_size, "on": on}
     write_table(table_path, replace(header, validation=validation), kept)
-    stem = settings.folder / f"{header.name}_validation"
+    stem = settings.output / f"{header.name}_validation"
     write_atomic(stem.with_suffix(".csv"), "\n".join(lines) + "\n")
     draw_scatter(stem.with_suffix(".png"), predicted, measured, f"{header.name}: {result}")

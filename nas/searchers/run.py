@@ -7,15 +7,16 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from nas.cost.budget import Budget
 from nas.cost.count import peak_memory_mb
 from nas.cost.latency import LatencyTable
 from nas.errors import UserError
 from nas.frame import Frame
-from nas.options import Count, Pixels, Seed, Threads, check_fields, check_value, unknown
+from nas.options import Pixels, check_fields, check_value, unknown
 from nas.scorers import find_scorer, score_spec
+from nas.searchers import SearchOptions
 from nas.searchers.base import Candidate
 from nas.searchers.limits import least_cost, limit_notes
 from nas.searchers.loop import Progress, SearchOutcome
@@ -24,12 +25,10 @@ from search_spaces import SearchSpace, find_space
 
 
 @dataclass(frozen=True)
-class SearchSettings:
+class SearchSettings(SearchOptions):
     """Everything that decides the result of a search, and `workers`, which does not.
 
-    scope: price the whole `detector` (backbone in `frame`) or the bare `backbone` at image_size pixels.
     scorer, searcher: names, or one's own: a function of a spec or of a module; a class or function that makes a searcher.
-    hardware: a table by name or path; evaluations: distinct candidates (the exact searcher needs no such limit).
     """
 
     budget: Budget
@@ -38,12 +37,7 @@ class SearchSettings:
     scorer_options: Mapping[str, Any] = field(default_factory=dict)
     searcher: str | Callable[..., Any] = "auto"
     searcher_options: Mapping[str, Any] = field(default_factory=dict)
-    hardware: str = "t4_tensorrt_fp16"
     frame: Frame = field(default_factory=Frame)
-    scope: Literal["detector", "backbone"] = "detector"
-    seed: Seed = 0
-    workers: Threads = 1
-    evaluations: Count = 100_000
 
     @classmethod
     def of(

@@ -7,12 +7,9 @@ from pathlib import Path
 
 import hydra
 import pytest
-from hydra.core.config_store import ConfigStore
-from omegaconf import OmegaConf
 
 from nas.commands.compare import CompareSettings, Gatherer, run_comparison
-from nas.config.compare import CompareConfig, settings_of
-from nas.config.launch import config_folder
+from nas.config import config_folder, offer_schema, settings_of
 from nas.errors import UserError
 from nas.files import save_spec
 from nas.models.baselines import build_baseline
@@ -27,7 +24,9 @@ def test_a_mix_of_everything(tmp_path: Path) -> None:
     model = build_baseline("yolov5n", num_classes=3, image_size=64)
     save_checkpoint(tmp_path / "best.safetensors", model, {"validation": {"ap": 0.625}})
     models = ("yolo11n", "yolov9-t-backbone", str(tmp_path / "mine.yaml"), str(tmp_path / "best.safetensors"))
-    settings = CompareSettings(models, image_size=64, folder=tmp_path / "report", measure=True, repeats=1)
+    settings = CompareSettings(
+        models, image_size=64, folder=tmp_path / "report", measure=True, repeats=1, scorer={"name": "mae"}
+    )
     text = run_comparison(settings)
     for name in ("| yolo11n | 64 |", "| yolov9-t-backbone | 64 |", "| mine | 64 |", "| yolov5n (best) | 64 |"):
         assert name in text
@@ -40,39 +39,39 @@ def test_a_mix_of_everything(tmp_path: Path) -> None:
     ("words", "name", "options"),
     [
         ((), "mae", {"level_weights": [0, 0, 1, 1, 16]}),
-        (("scorer=macs",), "macs", {}),
+        (("scorer=macs",), "macs", {"name": "macs"}),
         (
             ("scorer=deepmad", "scorer.depth_penalty=5"),
             "deepmad",
             {"level_weights": [1, 1, 1, 1, 8], "depth_penalty": 5},
         ),
-        (("~scorer",), "", {}),
+        (("~scorer",), "", None),
     ],
 )
-def test_the_scorer_is_chosen_as_in_a_search(words: tuple[str, ...], name: str, options: dict[str, object]) -> None:
-    ConfigStore.instance().store(name="compare_schema", node=CompareConfig)
+def test_the_scorer_is_chosen_as_in_a_search(
+    words: tuple[str, ...], name: str, options: dict[str, object] | None
+) -> None:
+    offer_schema("compare", CompareSettings)
     with hydra.initialize_config_dir(config_folder(), version_base="1.3"):
-        config = OmegaConf.to_object(hydra.compose("compare", overrides=list(words)))
-    assert isinstance(config, CompareConfig)
-    settings = settings_of(config)
-    assert (settings.scorer, settings.scorer_options) == (name, options)
+        settings = settings_of(CompareSettings, hydra.compose("compare", overrides=list(words)))
+    assert settings.scorer == (options and {"name": name, **options})
 
 
 def test_scores_are_taken_at_the_size_of_the_row_with_the_options(tmp_path: Path) -> None:
     options = {"depth_penalty": 5.0}
-    settings = CompareSettings(("damo-yolo-t", "yolo11n"), image_size=64, scorer="deepmad", scorer_options=options)
+    settings = CompareSettings(("damo-yolo-t", "yolo11n"), image_size=64, scorer={"name": "deepmad", **options})
     drawn = load_published("yolo11-n-backbone")
     for model, spec in (("damo-yolo-t", load_published("damo-yolo-t")), ("yolo11n", drawn)):
         assert Gatherer(settings).entry(model).value("score") == pytest.approx(deepmad(spec, image_size=64, **options))
     with pytest.raises(UserError, match="scorer synflow needs a module"):
-        run_comparison(replace(settings, scorer="synflow", folder=tmp_path))
+        run_comparison(replace(settings, scorer={"name": "synflow"}, folder=tmp_path))
     with pytest.raises(UserError, match="scorer mae has no option"):
-        run_comparison(replace(settings, scorer="mae", folder=tmp_path))
+        run_comparison(replace(settings, scorer={"name": "mae", "depth_penalty": 5.0}, folder=tmp_path))
 
 
 def test_a_row_that_the_scorer_cannot_judge_stays_without_a_score(tmp_path: Path) -> None:
     models = ("yolov9-t-backbone", "damo-yolo-t")
-    text = run_comparison(CompareSettings(models, image_size=64, scorer="mae_neck", folder=tmp_path))
+    text = run_comparison(CompareSettings(models, image_size=64, scorer={"name": "mae_neck"}, folder=tmp_path))
     assert "No mae_neck score: mae_neck scores a whole detector" in text and "training-free score mae_neck" in text
 
 
@@ -88,7 +87,7 @@ def test_published_figures_stand_beside_ours(tmp_path: Path) -> None:
 
 def test_another_engine_has_its_own_table() -> None:
     rows = [row for row in published_rows() if row.model == "damo-yolo-t"]
-    gatherer = Gatherer(CompareSettings(scorer=""))
+    gatherer = Gatherer(CompareSettings(scorer=None))
     ten, seven = (gatherer.published_entry(row) for row in rows)
     assert "tensorrt7" in seven.figures["predicted_ms"].source and "tensorrt7" not in ten.figures["predicted_ms"].source
     assert abs(seven.value("ms_difference") or 99) < 6 and "README" in seven.name
@@ -103,7 +102,7 @@ def test_files_of_one_name_are_told_apart(tmp_path: Path) -> None:
 
 
 def test_a_family_without_its_package_keeps_its_published_figures(monkeypatch: pytest.MonkeyPatch) -> None:
-    gatherer = Gatherer(CompareSettings(scorer=""))
+    gatherer = Gatherer(CompareSettings(scorer=None))
 
     def missing(model: str) -> None:
         raise UserError("RT-DETRv2 needs transformers")
@@ -117,8 +116,8 @@ def test_a_family_without_its_package_keeps_its_published_figures(monkeypatch: p
 
 
 def test_a_table_of_batches_is_priced_by_the_image(tmp_path: Path) -> None:
-    one = Gatherer(CompareSettings(scorer="")).entry("yolo11n").value("predicted_ms")
-    gatherer = Gatherer(CompareSettings(scorer=""))
+    one = Gatherer(CompareSettings(scorer=None)).entry("yolo11n").value("predicted_ms")
+    gatherer = Gatherer(CompareSettings(scorer=None))
     gatherer.table.header = replace(gatherer.table.header, batch=8)
     figure = gatherer.entry("yolo11n").figures["predicted_ms"]
     assert figure.value == pytest.approx((one or 0) / 8) and "in a batch of 8" in figure.source

@@ -15,8 +15,7 @@ import pytest
 import torch
 from torch import nn
 
-from nas.commands.rank import run_ranking
-from nas.config.rank import RankConfig
+from nas.commands.rank import RankSettings, run_ranking
 from nas.errors import UserError
 from nas.files import save_spec
 from nas.scorers import SCORERS, ZERO_COST
@@ -46,7 +45,7 @@ def tables(tmp_path: Path) -> Path:
     return folder
 
 
-def settings(table_folder: Path, folder: Path, **changes: object) -> RankConfig:
+def settings(table_folder: Path, folder: Path, **changes: object) -> RankSettings:
     base = {
         "benchmark": "nasbench201",
         "tables": str(table_folder),
@@ -54,7 +53,7 @@ def settings(table_folder: Path, folder: Path, **changes: object) -> RankConfig:
         "batch": 2,
         "progress": False,
     }
-    return RankConfig(**{**base, "scorers": ["synflow"], "resamples": 20, "progress": False, **changes})  # type: ignore[arg-type]
+    return RankSettings(**{**base, "scorers": ["synflow"], "resamples": 20, "progress": False, **changes})  # type: ignore[arg-type]
 
 
 def test_a_benchmark_is_scored_judged_and_reported(tables: Path, tmp_path: Path) -> None:
@@ -106,13 +105,13 @@ def test_published_networks_with_accuracies_from_a_list(tmp_path: Path) -> None:
     entries = [f"- {{model: {name}, ap: 0.4{index}}}" for index, name in enumerate(names)]
     path = tmp_path / "networks.yaml"
     path.write_text("\n".join(entries))
-    config = RankConfig(networks=str(path), scorers=["mae"], folder=str(tmp_path), resamples=20, image_size=64)
+    config = RankSettings(networks=str(path), scorers=["mae"], folder=str(tmp_path), resamples=20, image_size=64)
     text = run_ranking(config)
     assert "## ap: 4 networks" in text and "| mae | 1.000" in text and not (tmp_path / "scores.jsonl").exists()
 
 
 def test_scores_of_specs_are_taken_at_the_size_that_is_asked_for(tmp_path: Path) -> None:
-    config = RankConfig(
+    config = RankSettings(
         networks="damo-yolo-t", scorers=["deepmad", "level_balance"], folder=str(tmp_path), image_size=320
     )
     run_ranking(config)
@@ -130,7 +129,7 @@ def test_an_edited_file_is_another_network_and_one_listed_twice_keeps_its_scores
     mine, entries = tmp_path / "mine.yaml", tmp_path / "networks.yaml"
     rows = [(mine, 0.3), ("tinynas_l20_k1kx", 0.4), ("tinynas_l20_k1kx", 0.46), ("tinynas_l25_k1kx", 0.5)]
     entries.write_text("".join(f"- {{model: {name}, ap: {ap}}}\n" for name, ap in rows))
-    config = RankConfig(
+    config = RankSettings(
         networks=str(entries), scorers=["meco"], folder=str(tmp_path / "out"), batch=2, image_size=32, progress=False
     )
 
@@ -151,7 +150,7 @@ def test_accuracies_in_percent_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "networks.yaml"
     path.write_text("- {model: tinynas_l20_k1kx, ap: 46.0}\n")
     with pytest.raises(UserError, match="accuracies are fractions from 0 to 1"):
-        run_ranking(RankConfig(networks=str(path), scorers=["mae"], folder=str(tmp_path)))
+        run_ranking(RankSettings(networks=str(path), scorers=["mae"], folder=str(tmp_path)))
 
 
 def test_a_truncated_table_is_named(tmp_path: Path) -> None:
@@ -166,7 +165,7 @@ def test_a_truncated_table_is_named(tmp_path: Path) -> None:
 
 
 def test_a_hand_drawn_baseline_is_scored_by_its_name(tmp_path: Path) -> None:
-    config = RankConfig(
+    config = RankSettings(
         networks="yolov5n", scorers=["meco"], folder=str(tmp_path), batch=2, image_size=32, progress=False
     )
     text = run_ranking(config)
@@ -174,7 +173,7 @@ def test_a_hand_drawn_baseline_is_scored_by_its_name(tmp_path: Path) -> None:
 
 
 def test_one_network_reports_mean_and_spread(tmp_path: Path) -> None:
-    config = RankConfig(
+    config = RankSettings(
         networks="tinynas_l20_k1kx",
         scorers=["mae", "meco", "aznas"],
         folder=str(tmp_path),

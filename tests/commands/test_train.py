@@ -10,10 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from nas.commands.train import train
-from nas.config.compose import compose_config
-from nas.config.launch import config_folder
-from nas.config.train import TrainConfig
+from nas.commands.train import TrainCommand, train
+from nas.config import compose_config, config_folder
 from nas.data.shapes import draw_shapes
 from nas.errors import UserError
 from nas.files import save_spec
@@ -51,24 +49,24 @@ SHORT = {"trainer": "cpu_small", "trainer.epochs": 2, "trainer.schedule.warmup_e
 @pytest.mark.parametrize("group", ["trainer", "augmentation", "distill"])
 def test_every_recipe_composes(group):
     for path in sorted((CONF / group).glob("*.yaml")):
-        config = compose_config("train", TrainConfig, {group: path.stem})
+        config = compose_config("train", TrainCommand, {group: path.stem})
         config.trainer.checked()
         config.augmentation.checked()
 
 
 def test_official_recipe_is_the_default():
-    config = compose_config("train", TrainConfig, {})
+    config = compose_config("train", TrainCommand, {})
     trainer = config.trainer
     assert trainer.optimizer.peak_rate(trainer.batch_size) == pytest.approx(0.04)
     assert (trainer.epochs, trainer.ema.decay, config.augmentation.closing_epochs) == (300, 0.9998, 16)
     assert (trainer.loss.class_weight, trainer.loss.box_weight, trainer.loss.dfl_weight) == (1.0, 2.0, 0.25)
-    yolo = compose_config("train", TrainConfig, {"trainer": "yolo"}).trainer
+    yolo = compose_config("train", TrainCommand, {"trainer": "yolo"}).trainer
     assert (yolo.loss.assigner, yolo.optimizer.momentum, yolo.clip) == ("tal", 0.937, 10.0)
 
 
 def test_a_misspelt_key_is_an_error():
     with pytest.raises(UserError, match="epoch"):
-        compose_config("train", TrainConfig, {"trainer.epoch": 3})
+        compose_config("train", TrainCommand, {"trainer.epoch": 3})
 
 
 def test_train_from_python(model, home, monkeypatch, capsys):
@@ -81,8 +79,8 @@ def test_train_from_python(model, home, monkeypatch, capsys):
 
 
 def test_the_final_test_runs_where_the_training_ran(model, home, monkeypatch):
-    from nas.inference import evaluator
-    from nas.training import setup as training_setup
+    from nas.commands import train as command
+    from nas.training import setup
 
     monkeypatch.setenv("MAENAS_SHAPES", str(home / "shapes"))
     kinds, seen = iter(["cpu", "meta"]), []  # the training's processes ask first, then the test
@@ -91,8 +89,9 @@ def test_the_final_test_runs_where_the_training_ran(model, home, monkeypatch):
         seen.append({parameter.device.type for parameter in network.parameters()})
         raise UserError("seen")
 
-    monkeypatch.setattr(training_setup, "device_kind", lambda device: next(kinds))
-    monkeypatch.setattr(evaluator, "evaluate", watched)
+    for module in (setup, command):
+        monkeypatch.setattr(module, "device_kind", lambda device: next(kinds))
+    monkeypatch.setattr(command, "evaluate", watched)
     with pytest.raises(UserError, match="seen"):
         train(model, "shapes", home / "device", **SHORT)
     assert seen == [{"meta"}]

@@ -86,7 +86,7 @@ def test_shipped_tables_serve_160_to_640_pixels(name: str) -> None:
 
 def test_commands_tell_a_caution_in_one_line() -> None:
     code = (
-        "import warnings; from nas.config.launch import tell_cautions; from nas.errors import Caution; tell_cautions()\n"
+        "import warnings; from nas.config import tell_cautions; from nas.errors import Caution; tell_cautions()\n"
         "warnings.warn('far away', Caution); warnings.warn('another')"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -11,10 +11,10 @@ import cv2
 import numpy as np
 import pytest
 
-from nas.config.data import DataConfig, Split
 from nas.data.actions import convert_splits
 from nas.data.coco import read_coco, write_coco
 from nas.data.dataset import relabel
+from nas.data.options import DataConfig, Split
 from nas.data.sources import load_splits
 from nas.data.yolo import read_yolo, yolo_classes
 from nas.errors import UserError

@@ -16,9 +16,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from nas.config.data import DataConfig, Split
 from nas.data.coco import read_coco, write_coco
 from nas.data.dataset import Problem
+from nas.data.options import DataConfig, Split
 from nas.data.sources import load_splits
 from nas.data.yolo import yolo_classes
 from nas.errors import UserError

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from experiments.exact_search.budgets import COLUMNS, NECKS, TARGET, evolve, problem_of
-from nas.config.launch import config_folder
+from nas.config import config_folder
 from nas.errors import UserError
 
 

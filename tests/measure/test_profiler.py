@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +11,12 @@ import numpy as np
 import onnx
 import pytest
 
-from nas.config.profile import ProfileConfig, settings_of
 from nas.cost.kernel_model import Hardware, KernelModel, Parameters
 from nas.cost.latency import LatencyTable
 from nas.cost.measured_table import Kernels, Row
 from nas.cost.table_file import read_table
 from nas.errors import UserError
-from nas.frame import Frame
+from nas.frame import Frame, NeckOptions
 from nas.lowering import operations
 from nas.measure import open_runtime
 from nas.measure.fit import fit_line
@@ -25,6 +24,7 @@ from nas.measure.measurement import Measurement, merge_rows, spread, time_repeat
 from nas.measure.plan import informative_order, kernels_of, random_detectors
 from nas.measure.profiler import ProfileSettings, measure_table
 from nas.measure.validate import Validation, validate_table
+from nas.options import check_fields
 from nas.profile import next_commands
 from nas.spec import DetectorSpec
 from search_spaces import find_space
@@ -134,13 +134,12 @@ def test_wrong_settings_are_named(tmp_path: Path, change: dict[str, Any], messag
 
 
 def test_a_space_of_detectors_takes_head_and_image_size_of_the_frame(tmp_path: Path) -> None:
-    settings = small(tmp_path, space={"name": "giraffe"}, frame=Frame(image_size=320, num_classes=3))
+    settings = small(tmp_path, space={"name": "giraffe"}, neck=NeckOptions(num_classes=3), image_size=320)
     for spec in (spec for group in settings.random_detectors(4, 0) for spec in group):
         assert spec.image_size == 320 and spec.head.num_classes == 3
 
 
 def test_the_plan_begins_with_what_covers_most() -> None:
-    from nas.frame import Frame
 
     space = find_space("tinynas_k1kx")
     pool = random_detectors(space, Frame(), 30, seed=1)
@@ -175,27 +174,27 @@ def test_statistics() -> None:
 
 
 def test_a_table_of_several_sizes_holds_for_all_between(tmp_path: Path) -> None:
-    settings = small(tmp_path, image_sizes=(160, 640))
+    settings = small(tmp_path, image_size=(160, 640))
     path = measure_table(settings, silent, Desk())
     header, _ = read_table(path)
     assert (header.image_sizes, header.map_sizes, header.processor) == ((160, 640), (5, 320), "a desk")
     spec = Frame(image_size=320).detector(find_space("tinynas_k1kx").initial())
     law = sum(p.ms for op in operations(spec, "folded") for p in LAW.price_many(Desk.kernels.of(op)))
     assert float(LatencyTable.load(path).total(operations(spec, "folded"))) == pytest.approx(3 + law, rel=0.05)
-    result = validate_table(replace(settings, image_sizes=()), path, silent, Desk())
+    result = validate_table(replace(settings, image_size=None), path, silent, Desk())
     validation = read_table(path)[0].validation
     assert result.mape_percent < 3 and set(validation["mape_percent_by_image_size"]) == {"160", "640"}
 
 
 def test_a_size_is_added_to_a_table_later(tmp_path: Path) -> None:
-    measure_table(small(tmp_path, image_sizes=(160,)), silent, Desk())
-    path = measure_table(small(tmp_path, image_sizes=(320,)), silent, Desk())
+    measure_table(small(tmp_path, image_size=(160,)), silent, Desk())
+    path = measure_table(small(tmp_path, image_size=(320,)), silent, Desk())
     header, _ = read_table(path)
     assert (header.image_sizes, header.map_sizes, header.provenance["networks"]) == ((160, 320), (5, 160), 24)
 
 
 def test_the_next_commands_carry_what_the_table_was_made_with(tmp_path: Path) -> None:
-    path = measure_table(small(tmp_path, image_sizes=(160,)), silent, Desk())
+    path = measure_table(small(tmp_path, image_size=(160,)), silent, Desk())
     stored = [json.loads(line)["ms"] for line in (tmp_path / "measurements.jsonl").read_text().splitlines()]
     overrides = ["hardware=desk", "mode=quick", "image_size=160", "threads=2", "space=tinynas_kxkx", "neck.out=[8,8,8]"]
     validate, search = next_commands(path, overrides)
@@ -212,16 +211,14 @@ def test_the_next_commands_carry_what_the_table_was_made_with(tmp_path: Path) ->
 
 @pytest.mark.parametrize(
     ("given", "mode", "sides"),
-    [(None, "measure", (640,)), (None, "validate", ()), (160, "quick", (160,)), ([160, 640], "validate", (160, 640))],
+    [(None, "measure", ()), (None, "validate", ()), (160, "quick", (160,)), ([160, 640], "validate", (160, 640))],
 )
 def test_image_sizes_of_the_command(given: Any, mode: str, sides: tuple[int, ...]) -> None:
-    config = asdict(
-        ProfileConfig(hardware="desk", image_size=given, mode=mode, output="x", space={"name": "tinynas_k1kx"})
-    )
-    assert settings_of(config).image_sizes == sides
+    values = {"hardware": "desk", "output": "x", "image_size": given, "mode": mode}
+    assert ProfileSettings(**check_fields(ProfileSettings, values)).image_sizes == sides
     for wrong in (0, 100, [], [320, -1], "large"):
         with pytest.raises(UserError, match="image_size"):
-            settings_of(config | {"image_size": wrong})
+            check_fields(ProfileSettings, values | {"image_size": wrong})
 
 
 def operations_sample() -> Any:

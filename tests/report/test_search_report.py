@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 
 import nas
-from nas.commands.search import files as search_output
-from nas.commands.search.files import decorate_search, published, search_record, shape_of, write_search
-from nas.config.search import settings_of
+from nas.commands import search_files as search_output
+from nas.commands.search import SearchCommand
+from nas.commands.search_files import decorate_search, published, search_record, shape_of, write_search
 from nas.files import read_spec_document
 from nas.frame import Frame
+from nas.options import check_fields
 from nas.report.search_record import network_parts
 from nas.searchers.run import SearchResult, run_search
 from search_spaces import SearchSpace, find_space
@@ -88,12 +89,13 @@ def test_a_search_can_be_repeated_from_best_yaml(
     write_search(found, tmp_path)
     spec, known = read_spec_document(tmp_path / "best.yaml")
     told = known["provenance"]
-    again = settings_of(
+    values = (
         {group: {"name": told[group], **told[f"{group}_{rest}"]}
          for group, rest in (("space", "limits"), ("scorer", "options"), ("searcher", "options"))}
         | {"budget": told["limits"], "workers": 1}
         | {key: told[key] for key in ("neck", "image_size", "hardware", "scope", "seed", "evaluations")}
     )  # fmt: skip
+    again = SearchCommand(**check_fields(SearchCommand, values)).settings
     assert again.identity == found.settings.identity == told["search"]
     assert run_search(again).best.spec == spec
     assert json.loads((tmp_path / "summary.json").read_text())["provenance"] == told

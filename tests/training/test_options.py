@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 
 from nas.augment.pipeline import Augmentation
-from nas.config.compose import compose_config
-from nas.config.evaluate import EvaluateConfig
-from nas.config.predict import PredictConfig
-from nas.config.train import TrainConfig
+from nas.commands.evaluate import EvaluateCommand
+from nas.commands.train import TrainCommand
+from nas.config import compose_config
 from nas.deploy.pipeline import ExportSettings
 from nas.errors import UserError
+from nas.predict import PredictCommand
 from nas.training.options import Phases, ScheduleOptions, TrainerOptions
 
 SENSELESS: dict[str, tuple[Any, ...]] = {
@@ -67,7 +67,7 @@ SENSELESS: dict[str, tuple[Any, ...]] = {
 OTHERS: tuple[tuple[str, type, dict[str, tuple[Any, ...]]], ...] = (
     (
         "evaluate",
-        EvaluateConfig,
+        EvaluateCommand,
         {
             "batch_size": (0, -1),
             "workers": (-1,),
@@ -82,7 +82,7 @@ OTHERS: tuple[tuple[str, type, dict[str, tuple[Any, ...]]], ...] = (
     ),
     (
         "predict",
-        PredictConfig,
+        PredictCommand,
         {
             "batch": (0, -1),
             "iou_threshold": (-3,),
@@ -98,7 +98,7 @@ REQUIRED = {"model": "m", "source": "s"}
 
 @pytest.mark.parametrize(
     ("command", "schema", "key", "value"),
-    [("train", TrainConfig, key, value) for key, values in SENSELESS.items() for value in values]
+    [("train", TrainCommand, key, value) for key, values in SENSELESS.items() for value in values]
     + [
         (name, schema, key, value)
         for name, schema, cases in OTHERS
@@ -137,7 +137,7 @@ def test_senseless_exports_are_refused_before_a_model_is_read(wrong: dict[str, A
 
 def test_predict_without_a_source_says_so() -> None:
     with pytest.raises(UserError, match="source is not given: add source="):
-        compose_config("predict", PredictConfig, {"model": "m"})
+        compose_config("predict", PredictCommand, {"model": "m"})
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from nas.commands.search.files import SHOWN, decorate_search, shape_of, write_search
+from nas.commands.search_files import SHOWN, decorate_search, shape_of, write_search
 from nas.report.search_record import Mark
 from nas.searchers.loop import Progress as Standing
 from nas.searchers.run import SearchResult, SearchSettings, run_search

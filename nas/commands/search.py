@@ -1,0 +1,120 @@
+"""What `python -m nas.search` is told, and the search that it does in a folder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nas.config import config_folder
+from nas.errors import UserError, shown
+from nas.extensions import Kind, is_reference, loaded
+from nas.files import dump_yaml, read_yaml, write_atomic
+from nas.frame import Frame, NeckOptions
+from nas.options import Name, Pixels, check_fields
+from nas.searchers import SearchOptions
+from nas.spec import USUAL_SIDE
+
+if TYPE_CHECKING:
+    from nas.searchers.run import SearchSettings
+
+#: What may be one's own.
+GROUPS: tuple[Kind, ...] = ("space", "scorer", "searcher")
+#: What may differ between a run and its continuation.
+FREE = ("resume", "workers", "progress")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchCommand(SearchOptions):
+    """`budget` has no default: each file of conf/budget adds one named limit, and +budget.mine.latency_ms=2.5 another.
+
+    space: `name` and any of the space's limits; scorer and searcher: `name` and their options (a shipped name,
+    `module:attribute`, or an installed entry point); image_size: side in pixels; resume: the folder of an interrupted run,
+    alone.
+    """
+
+    budget: dict[str, Any] = field(default_factory=dict)
+    space: dict[str, Any]
+    scorer: dict[str, Any]
+    searcher: dict[str, Any]
+    neck: NeckOptions = field(default_factory=NeckOptions)
+    image_size: Pixels = USUAL_SIDE
+    resume: Name | None = None
+    progress: bool = True
+
+    @property
+    def settings(self) -> SearchSettings:
+        """The library's settings; raises UserError in one line for whatever is wrong with them."""
+        from nas.searchers.run import SearchSettings
+        from search_spaces import find_space
+
+        space, scorer, searcher = (named(getattr(self, group), group) for group in GROUPS)
+        return SearchSettings.of(
+            budget=limits_of(self.budget),
+            space=find_space(space[0], **space[1]),
+            scorer=scorer[0],
+            scorer_options=scorer[1],
+            searcher=searcher[0],
+            searcher_options=searcher[1],
+            frame=Frame.of(self.neck, self.image_size),
+            **{name: getattr(self, name) for name in SearchOptions.__dataclass_fields__},
+        )
+
+
+def search_in(command: SearchCommand, folder: Path, given: Sequence[str] = ()) -> None:
+    """Search in `folder`, or go on in that of the run to resume; `given`: the settings of the command line."""
+    from nas.commands.search_screen import search_with_screen
+
+    if command.resume is not None:
+        names = [setting.split("=")[0].lstrip("+~") for setting in given]
+        changed = [name for name in names if name not in FREE]
+        if changed:
+            raise UserError(f"resume={command.resume} goes on with its own settings; take away {', '.join(changed)}")
+        folder = Path(command.resume)
+        command = replace(stored_command(folder), **{name: getattr(command, name) for name in FREE})
+    settings = command.settings
+    kept = {name: value for name, value in asdict(command).items() if name not in FREE}
+    write_atomic(folder / "config.yaml", dump_yaml(kept))
+    search_with_screen(settings, folder, command.progress)
+
+
+def stored_command(folder: Path) -> SearchCommand:
+    """The configuration of an earlier run, for `resume`; raises UserError if the folder holds none."""
+    path = folder / "config.yaml"
+    if not path.is_file():
+        raise UserError(f"nothing to resume in {folder}: there is no config.yaml; give the folder of a search")
+    stored = read_yaml(path)
+    if not isinstance(stored, dict) or set(SearchCommand.__dataclass_fields__) - set(stored) - set(FREE):
+        raise UserError(f"{path} is not the configuration of a search")
+    try:
+        command = SearchCommand(**check_fields(SearchCommand, stored))
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+    for kind in GROUPS:
+        name = named(getattr(command, kind), kind)[0]
+        if is_reference(name):
+            loaded(name, kind, str(path))
+    return command
+
+
+def limits_of(budget: dict[str, Any]) -> dict[str, float]:
+    """{metric: limit} of the budget group, whose entries are named limits; two limits on one metric are refused."""
+    if not budget:
+        names = sorted(path.stem for path in (Path(config_folder()) / "budget").glob("*.yaml"))
+        raise UserError(f"no budget: add +budget=NAME (or '+budget=[NAME,NAME]'); there are {', '.join(names)}")
+    limits: dict[str, float] = {}
+    for name, entry in budget.items():
+        pairs = entry if isinstance(entry, dict) else {name: entry}
+        for metric, limit in pairs.items():
+            if metric in limits:
+                raise UserError(f"two limits on {metric}: {shown(limits[metric])} and {shown(limit)}; keep one")
+            limits[metric] = limit
+    return limits
+
+
+def named(entry: dict[str, Any], group: str) -> tuple[str, dict[str, Any]]:
+    """Name and options of a chosen part; raises UserError without a name."""
+    if not isinstance(entry.get("name"), str):
+        raise UserError(f"{group} needs a name")
+    return entry["name"], {key: value for key, value in entry.items() if key != "name"}

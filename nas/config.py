@@ -1,0 +1,266 @@
+"""Hydra, beside the mains only here: settings composed from conf/ and checked, and the one wrapper of every main."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import re
+import sys
+import types
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+
+from nas.errors import Caution, UserError
+from nas.extensions import Kind, installed, is_reference, use
+from nas.options import check_fields
+
+Settings = TypeVar("Settings")
+#: No number has so many digits; Python stops reading whole ones at 4,300.
+_DIGITS = 400
+
+
+def config_folder() -> str:
+    """The folder of the YAML files: inside the installed package, or beside it in a checkout."""
+    package = Path(__file__).resolve().parents[1]
+    for folder in (package / "conf", package.parent / "conf"):
+        if folder.is_dir():
+            return str(folder)
+    raise UserError("the folder conf/ is missing; reinstall maenas")
+
+
+def compose_config(name: str, schema: type[Settings], options: Mapping[str, Any]) -> Settings:
+    """The settings that the command line would give: conf/`name`.yaml on `schema` with overrides.
+
+    options: values by dotted or nested key ({"data": "bccd", "trainer": {"epochs": 3}}). Raises UserError, in one line,
+    for a key or a type that the command would refuse.
+    """
+    import hydra
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    offer_schema(name, schema)
+    overrides = [f"{key}={json.dumps(value, default=str)}" for key, value in _flat(options)]
+    try:
+        with hydra.initialize_config_dir(config_folder(), version_base="1.3"):
+            try:
+                config = hydra.compose(name, overrides=overrides)
+            except (ValueError, TypeError) as error:  # a group that is set to a number
+                raise UserError(one_line(error)) from None
+        return settings_of(schema, config)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UserError(one_line(error)) from None
+
+
+def settings_of(schema: type[Settings], config: Any) -> Settings:
+    """A composed configuration as an object of its schema.
+
+    Raises UserError for the first setting that the annotations of `schema` refuse, that it lacks, or that it does not
+    have (Hydra lets `+name=value` add anything).
+    """
+    from omegaconf import OmegaConf
+
+    missing = sorted(OmegaConf.missing_keys(config))
+    if missing:
+        raise UserError(f"{missing[0]} is not given: add {missing[0]}=...")
+    values = cast(dict[str, Any], OmegaConf.to_container(config, resolve=True))
+    return schema(**check_fields(schema, values))
+
+
+def offer_schema(name: str, schema: type) -> None:
+    """Let conf/`name`.yaml list a settings dataclass as `<name>_schema`: misspelt keys and wrong types are then errors.
+
+    Where it has a `space`, every shipped one can be chosen by name, with each of its limits as a field.
+    """
+    from hydra.core.config_store import ConfigStore
+
+    store = ConfigStore.instance()
+    store.store(name=f"{name}_schema", node=hydra_schema(schema))
+    if "space" in (item.name for item in dataclasses.fields(cast(Any, schema))):
+        from search_spaces import find_space, space_names
+
+        for space in space_names():
+            store.store(group="space", name=space, node={"name": space, **find_space(space).limits()})
+
+
+@cache
+def hydra_schema(kind: type) -> type:
+    """A settings dataclass in the few types that Hydra knows: words for a Literal, lists for tuples, no ranges.
+
+    A field without a default has to be given. What Hydra cannot say, `check_fields` checks when all is composed.
+    """
+    hints = get_type_hints(kind)
+    members = []
+    for item in dataclasses.fields(cast(Any, kind)):
+        value: Any = "???"
+        if item.default is not dataclasses.MISSING:
+            value = item.default
+        elif item.default_factory is not dataclasses.MISSING:
+            value = item.default_factory()
+        plain = _plain_value(value)
+        members.append((item.name, _plain_type(hints[item.name]), _default(plain)))
+    return dataclasses.make_dataclass(kind.__name__, members)
+
+
+def _default(value: Any) -> Any:
+    return dataclasses.field(default_factory=lambda: value)
+
+
+def _plain_value(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        values = {item.name: _plain_value(getattr(value, item.name)) for item in dataclasses.fields(value)}
+        return hydra_schema(type(value))(**values)
+    if isinstance(value, tuple | list):
+        return [_plain_value(item) for item in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def _plain_type(annotation: Any) -> Any:
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin in (Union, types.UnionType):
+        inner = [_plain_type(part) for part in arguments if part is not types.NoneType]
+        return Union[inner[0], None] if len(inner) == 1 and len(arguments) == 2 else Any
+    if origin in (tuple, list, Sequence):
+        return list[_plain_type(arguments[0])]  # type: ignore[misc]
+    if origin in (dict, Mapping):
+        return dict[str, _plain_type(arguments[1])]  # type: ignore[misc]
+    if dataclasses.is_dataclass(annotation):
+        return hydra_schema(cast(type, annotation))
+    return str if origin is Literal or annotation is Path else annotation
+
+
+def _flat(options: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in options.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def one_line(error: BaseException) -> str:
+    """What is wrong, where, and what there is instead, in one line."""
+    cause = error.__cause__
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    if cause is not None and lines[0].startswith("Error merging"):
+        return one_line(cause)
+    text = lines[0]
+    places = [line.removeprefix("full_key:").strip() for line in lines if line.startswith("full_key:")]
+    if places and places[0] not in text:
+        text = f"{places[0]}: {text}"
+    if text.startswith("Could not override"):
+        text += " There is no such setting; see conf/ for those that exist."
+    if text.startswith("Config group override"):
+        text += "; a group such as data= takes the name of one of its files"
+    options = getattr(error, "options", None)
+    return f"{text}; there are {', '.join(sorted(options))}" if options else text
+
+
+@dataclass(frozen=True)
+class Job:
+    """Where a command runs: its run folder, and the settings of the command line as they were given."""
+
+    folder: Path
+    given: tuple[str, ...]
+
+
+def launch(
+    name: str, schema: type[Settings], run: Callable[[Settings, Job], object], folder: str | None = None
+) -> None:
+    """Compose `folder`/`name`.yaml on `schema` with the command line, call run(settings, job), exit 1 with one line on failure.
+
+    `folder` None is conf/. `schema` is a dataclass; the file lists it first in its defaults as `<name>_schema`, so that a
+    misspelt key, a wrong type or a value outside its annotated range (`nas.options`) is an error before anything runs.
+    In a sweep the jobs after a failed one still run, and every failed one has its line. `use=[module,...]` imports modules
+    of one's own before anything is read; it is for the command line alone, so that no stored configuration holds it.
+    """
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    import hydra
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.errors import HydraException
+    from hydra.types import RunMode
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    tell_cautions()
+    # Hydra creates its run folder at once; a resumed run has one, and a mistyped one must not come into being.
+    OmegaConf.register_new_resolver("run_folder", lambda resume, new: "." if resume else new, replace=True)
+    offer_schema(name, schema)
+    modules, arguments = _used(sys.argv[1:])
+    offer_own(arguments)
+    failures: list[BaseException] = []
+    failed_jobs: list[str] = []
+    process = os.getpid()
+    composing = True
+
+    def task(config: Any) -> None:
+        """Failures are kept here, as Hydra would print lines of its own and tell of a sweep's first failure alone; a job
+        in another process has to raise its."""
+        nonlocal composing
+        composing = False
+        job = HydraConfig.get()
+        try:
+            use(modules)
+            run(settings_of(schema, config), Job(Path(job.runtime.output_dir), tuple(job.overrides.task)))
+        except (UserError, OmegaConfBaseException, OSError) as error:
+            if job.mode == RunMode.RUN:
+                failures.append(error)
+                return
+            print(f"error in job {job.job.num} ({' '.join(job.overrides.task)}): {one_line(error)}", file=sys.stderr)
+            if os.getpid() != process:
+                raise
+            failed_jobs.append(str(job.job.num))
+
+    for argument in arguments:
+        if re.search(rf"\d{{{_DIGITS},}}", argument):
+            sys.exit(f"error: {argument[:40]}... holds a number of hundreds of digits")
+    given, sys.argv = sys.argv, [sys.argv[0], *arguments]
+    try:
+        hydra.main(version_base="1.3", config_path=folder or config_folder(), config_name=name)(task)()
+    except (UserError, HydraException, OmegaConfBaseException, OSError) as error:
+        failures.append(error)
+    except (ValueError, TypeError) as error:  # Hydra's words for a group that is set to a number
+        if not composing:
+            raise
+        failures.append(error)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    finally:
+        sys.argv = given
+    if failed_jobs:
+        sys.exit(f"error: {len(failed_jobs)} of the sweep's jobs failed: {', '.join(failed_jobs)}")
+    if failures:
+        sys.exit(f"error: {one_line(failures[0])}")
+
+
+def _used(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The modules of `use=[...]`, and the other arguments."""
+    uses = [argument for argument in arguments if argument.lstrip("+").startswith("use=")]
+    names = [name.strip(" '\"") for text in uses for name in text.partition("=")[2].strip("[]'\" ").split(",")]
+    return [name for name in names if name], [argument for argument in arguments if argument not in uses]
+
+
+def offer_own(arguments: Sequence[str]) -> None:
+    """Let Hydra choose code of one's own: every `module:attribute` that stands where a group is chosen, and every installed
+    entry point, is an option of its group. Nothing is imported."""
+    from hydra.core.config_store import ConfigStore
+
+    kinds: tuple[Kind, ...] = ("space", "scorer", "searcher")
+    for kind in kinds:
+        values = [value for key, _, value in (text.partition("=") for text in arguments) if key.lstrip("+") == kind]
+        names = {name for value in values for name in re.findall(r"[\w.]+:\w+", value) if is_reference(name)}
+        for name in sorted(names | set(installed(kind))):
+            ConfigStore.instance().store(group=kind, name=name, node={"name": name})
+
+
+def tell_cautions() -> None:
+    """Show reservations about a result as one line, without the place in the source."""
+    plain = warnings.formatwarning
+
+    def shown(message: Any, category: type[Warning], *where: Any, **line: Any) -> str:
+        return f"warning: {message}\n" if issubclass(category, Caution) else plain(message, category, *where, **line)
+
+    warnings.formatwarning = shown
