@@ -20,8 +20,7 @@ from nas.errors import UserError
 from nas.lowering import Operation
 from nas.options import Name, Pixels, Threads
 from nas.report.detector_plots import write_comparison
-from nas.report.detector_table import DIFFERENCES, Entry, Figure
-from nas.report.published import PublishedRow, published_rows
+from nas.report.detector_table import DIFFERENCES, Entry, Figure, PublishedRow, published_rows
 from nas.scorers import score_spec, spec_scorer
 from nas.spec import Backbone, Spec, image_side
 from search_spaces.published import load_published

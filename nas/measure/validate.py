@@ -121,7 +121,7 @@ def write_results(
 ) -> None:
     """Header of the table, CSV and picture."""
     from nas.files import write_atomic
-    from nas.report.scatter import draw_scatter
+    from nas.report.evaluation_plots import save_scatter
 
     kept: dict[str, Any] = {
         key: body[key] for key in ("hardware", "parameters", "kernels", "line", "columns", "rows") if key in body
@@ -131,4 +131,4 @@ def write_results(
     write_table(table_path, replace(header, validation=validation), kept)
     stem = settings.output / f"{header.name}_validation"
     write_atomic(stem.with_suffix(".csv"), "\n".join(lines) + "\n")
-    draw_scatter(stem.with_suffix(".png"), predicted, measured, f"{header.name}: {result}")
+    save_scatter(stem.with_suffix(".png"), predicted, measured, f"{header.name}: {result}")

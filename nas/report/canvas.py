@@ -1,16 +1,25 @@
-"""Matplotlib figures without the global state of pyplot, in the house colours."""
+"""What all reports are drawn with: figures without the global state of pyplot, in the house colours, and HTML pages."""
 
 from __future__ import annotations
 
+import html
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from plotly import graph_objects
 
+_STYLE = """
+body{font:15px/1.5 system-ui,sans-serif;max-width:1100px;margin:2rem auto;padding:0 1rem;color:#1b2a41}
+h1{font-size:1.5rem}h2{font-size:1.1rem;margin-top:2rem}table{border-collapse:collapse;font-size:13px}
+td,th{padding:.25rem .7rem;border-bottom:1px solid #dde3e8;text-align:right}td:first-child,th:first-child{text-align:left}
+.note{color:#5c677d}
+"""
 INK, ACCENT, PALE, WARM = "#1b2a41", "#0b7285", "#c9d6df", "#d9480f"
 
 
@@ -38,3 +47,29 @@ def save_png(figure: Figure, path: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path)
     return path
+
+
+def page(title: str, body: Iterable[str]) -> str:
+    """A whole HTML document around ready fragments; the first figure in it must inline plotly."""
+    return (
+        f"<!doctype html><html lang='en'><head><meta charset='utf-8'><title>{html.escape(title)}</title>"
+        f"<style>{_STYLE}</style></head><body><h1>{html.escape(title)}</h1>{''.join(body)}</body></html>"
+    )
+
+
+def table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """An HTML table of dictionaries that share their keys."""
+    if not rows:
+        return ""
+    head = "".join(f"<th>{html.escape(str(key))}</th>" for key in rows[0])
+    body = "".join("<tr>" + "".join(f"<td>{_cell(value)}</td>" for value in row.values()) + "</tr>" for row in rows)
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def _cell(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else html.escape(str(value))
+
+
+def figure_html(figure: graph_objects.Figure, inline: bool) -> str:
+    """A plotly figure as a fragment; `inline` carries the library itself, once a page."""
+    return str(figure.to_html(full_html=False, include_plotlyjs="inline" if inline else False))

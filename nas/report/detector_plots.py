@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nas.files import write_atomic
-from nas.report.canvas import INK, PALE, canvas, label, save_png
+from nas.report.canvas import INK, PALE, canvas, figure_html, label, page, save_png, table
 from nas.report.detector_table import (
     COLUMNS,
     DIFFERENCES,
@@ -18,7 +18,6 @@ from nas.report.detector_table import (
     shown_columns,
     source_letters,
 )
-from nas.report.html import figure_html, page, table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

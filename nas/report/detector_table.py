@@ -1,4 +1,4 @@
-"""The table of a comparison: what is known of each detector, and where every number comes from."""
+"""The table of a comparison: what is known of each detector, published figures included, and where every number is from."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import csv
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 #: Column -> heading and number of decimals.
 COLUMNS: dict[str, tuple[str, int]] = {
@@ -30,6 +31,15 @@ DIFFERENCES = {
     "flops_difference": ("flops_g", "flops_published_g"),
     "ms_difference": ("predicted_ms", "published_ms"),
 }
+PUBLISHED_FILE = Path(__file__).resolve().parent / "published.csv"
+#: Column of that file -> column of a comparison.
+PUBLISHED_COLUMNS = {
+    "coco_ap": "ap_published",
+    "t4_trt_fp16_ms": "published_ms",
+    "params_m": "params_published_m",
+    "flops_g": "flops_published_g",
+}
+
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 
@@ -130,3 +140,24 @@ def comparison_csv(entries: Sequence[Entry]) -> str:
 def _error(entry: Entry, column: str) -> float | None:
     figure = entry.figures.get(column)
     return None if figure is None else figure.error
+
+
+@dataclass(frozen=True, slots=True)
+class PublishedRow:
+    """One row of published figures, None where nothing was printed."""
+
+    model: str
+    family: str
+    image_size: int
+    figures: dict[str, float]
+    source: str
+
+
+def published_rows() -> tuple[PublishedRow, ...]:
+    """Every published row, in the file's order; a model has one row for each source."""
+    rows = []
+    with PUBLISHED_FILE.open(encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file):
+            figures = {ours: float(row[theirs]) for theirs, ours in PUBLISHED_COLUMNS.items() if row[theirs]}
+            rows.append(PublishedRow(row["model"], row["family"], int(row["image_size"]), figures, row["source"]))
+    return tuple(rows)

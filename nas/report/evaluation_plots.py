@@ -1,4 +1,4 @@
-"""Pictures of an evaluation and of a data set, as PNG."""
+"""Pictures of an evaluation, of a data set and of a latency table's validation, as PNG."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
+
+from nas.report.canvas import canvas, save_png
 
 SHOWN = 40  # classes in one picture; the most frequent are taken
 
@@ -24,7 +23,7 @@ def save_confusion(path: Path, confusion: NDArray, classes: Sequence[str]) -> Pa
         counts, names = counts[np.ix_(kept, kept)], [names[i] for i in kept]
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     side = max(4.5, 0.45 * len(names) + 2)
-    figure, axes = _figure(side, side)
+    figure, ((axes,),) = canvas(1, 1, side, side)
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     axes.set_xticks(range(len(names)), names, rotation=90)
     axes.set_yticks(range(len(names)), names)
@@ -34,14 +33,14 @@ def save_confusion(path: Path, confusion: NDArray, classes: Sequence[str]) -> Pa
         for (row, column), count in np.ndenumerate(counts):
             colour = "white" if shares[row, column] > 0.5 else "black"
             axes.text(column, row, str(count), ha="center", va="center", color=colour, fontsize=8)
-    return _save(figure, path)
+    return save_png(figure, path)
 
 
 def save_precision_recall(
     path: Path, curves: Mapping[str, tuple[NDArray, NDArray]], scores: Mapping[str, float]
 ) -> Path:
     """Precision over recall at IoU 0.5 of each class, and their mean; `scores`: the AP50 in the legend."""
-    figure, axes = _figure(7, 5)
+    figure, ((axes,),) = canvas(1, 1, 7, 5)
     for name, (recall, precision) in list(curves.items())[:SHOWN]:
         label = f"{name} {scores[name]:.3f}" if len(curves) <= 10 else None
         axes.plot(recall, precision, linewidth=1, alpha=0.7, label=label)
@@ -52,30 +51,31 @@ def save_precision_recall(
         axes.legend(fontsize=8)
     axes.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="recall", ylabel="precision at IoU 0.5")
     axes.grid(alpha=0.3)
-    return _save(figure, path)
+    return save_png(figure, path)
 
 
 def save_histogram(path: Path, histograms: Mapping[str, Sequence[int]], classes: Sequence[str]) -> Path:
     """Boxes of each class, a bar a split, the most frequent classes first."""
     totals = np.sum([np.asarray(h) for h in histograms.values()], 0)
     order = np.argsort(-totals, kind="stable")[:SHOWN]
-    figure, axes = _figure(max(5, 0.3 * len(order) + 2), 4)
+    figure, ((axes,),) = canvas(1, 1, max(5, 0.3 * len(order) + 2), 4)
     width = 0.8 / max(len(histograms), 1)
     for number, (split, counts) in enumerate(histograms.items()):
         axes.bar(np.arange(len(order)) + number * width, np.asarray(counts)[order], width, label=split)
     axes.set_xticks(np.arange(len(order)) + 0.4 - width / 2, [classes[c] for c in order], rotation=90)
     axes.set_ylabel("boxes")
     axes.legend()
-    return _save(figure, path)
+    return save_png(figure, path)
 
 
-def _figure(width: float, height: float) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure, figure.add_subplot()
-
-
-def _save(figure: Figure, path: Path) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=120)
-    return path
+def save_scatter(path: Path, predicted: Sequence[float], measured: Sequence[float], title: str) -> Path:
+    """Predicted against measured milliseconds of every network, the diagonal and a band of 10 percent around it."""
+    figure, ((axes,),) = canvas(1, 1, 6, 6)
+    low, high = 0.95 * min([*predicted, *measured]), 1.05 * max([*predicted, *measured])
+    axes.fill_between([low, high], [0.9 * low, 0.9 * high], [1.1 * low, 1.1 * high], color="0.92", label="10 %")
+    axes.plot([low, high], [low, high], color="0.5", linewidth=1)
+    axes.scatter(measured, predicted, s=18)
+    axes.set(xlim=(low, high), ylim=(low, high), xlabel="measured ms", ylabel="predicted ms")
+    axes.set_title(title, fontsize=8, wrap=True)
+    axes.legend(loc="upper left")
+    return save_png(figure, path)

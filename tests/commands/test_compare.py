@@ -14,7 +14,7 @@ from nas.errors import UserError
 from nas.files import save_spec
 from nas.models.baselines import build_baseline
 from nas.models.checkpoint import save_checkpoint
-from nas.report.published import published_rows
+from nas.report.detector_table import published_rows
 from nas.scorers.deepmad import deepmad
 from search_spaces import load_published
 

@@ -10,8 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nas.report.detector_plots import chosen_quality, pareto_front, write_comparison
-from nas.report.detector_table import Entry, Figure, comparison_csv, comparison_markdown
-from nas.report.published import published_rows
+from nas.report.detector_table import Entry, Figure, comparison_csv, comparison_markdown, published_rows
 
 ENTRIES = [
     Entry("a", "one", 640, {"predicted_ms": Figure(2.0, "table", 0.1), "ap_published": Figure(40.0, "paper")}),

@@ -1,0 +1,197 @@
+"""PNG pictures of a search, and its one self-contained interactive page (plotly inlined: it opens offline)."""
+
+from __future__ import annotations
+
+import html
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nas.files import write_atomic
+from nas.report.canvas import ACCENT, INK, PALE, WARM, canvas, figure_html, label, page, save_png, table
+from nas.report.search_record import LABELS, Part, SearchRecord
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from plotly import graph_objects
+
+#: Colour of an operation by what bounds its latency.
+_BOUNDS = {"compute": ACCENT, "memory": WARM, "launch": PALE}
+
+
+def draw_search(record: SearchRecord, folder: Path) -> list[Path]:
+    """Write the pictures of a search into `folder`; returns their paths."""
+    written = [save_png(_course(record), folder / "score.png")]
+    metrics = [metric for metric in LABELS if metric in record.columns]
+    written.append(save_png(_cloud(record, metrics), folder / "cloud.png"))
+    written.append(save_png(_winner(record), folder / "winner.png"))
+    if record.prices:
+        written.append(save_png(_prices(record), folder / "latency.png"))
+    return written
+
+
+def _course(record: SearchRecord) -> Figure:
+    figure, grid = canvas(1, 1, 7, 3.6)
+    axes = grid[0, 0]
+    curve = record.best_curve
+    feasible = record.columns["feasible"] > 0
+    axes.plot(record.columns["evaluation"][feasible], record.columns["score"][feasible], ".", ms=2, color=PALE)
+    if len(curve):
+        last = max(record.columns["evaluation"].max(), curve[-1, 0])
+        axes.step([*curve[:, 0], last], [*curve[:, 1], curve[-1, 1]], where="post", color=ACCENT, lw=1.6)
+    label(axes, f"{record.title}: best {record.scorer} score so far", "evaluations", f"{record.scorer} score")
+    return figure
+
+
+def _cloud(record: SearchRecord, metrics: list[str]) -> Figure:
+    columns = min(3, len(metrics))
+    rows = -(-len(metrics) // columns)
+    figure, grid = canvas(rows, columns, 4.2 * columns, 3.3 * rows)
+    feasible = record.columns["feasible"] > 0
+    for axes, metric in zip(grid.flat, metrics, strict=False):
+        x, y = record.columns[metric], record.columns["score"]
+        axes.plot(x[~feasible], y[~feasible], ".", ms=1.5, color="#e9e2db")
+        axes.plot(x[feasible], y[feasible], ".", ms=2, color=PALE)
+        for mark in record.marks:
+            if metric in mark.metrics:
+                axes.plot(mark.metrics[metric], mark.score, "D", ms=4, color=INK)
+                axes.annotate(mark.name, (mark.metrics[metric], mark.score), fontsize=6, xytext=(3, 3),
+                              textcoords="offset points")  # fmt: skip
+        axes.plot(record.winner[metric], record.winner["score"], "*", ms=11, color=WARM)
+        if metric in record.limits:
+            axes.axvline(record.limits[metric], color=WARM, lw=0.8, ls="--")
+        label(axes, "", LABELS[metric], f"{record.scorer} score")
+    for axes in list(grid.flat)[len(metrics) :]:
+        axes.set_visible(False)
+    return figure
+
+
+def _winner(record: SearchRecord) -> Figure:
+    figure, grid = canvas(1, 1, 8, 0.42 * len(record.parts) + 1.2)
+    axes = grid[0, 0]
+    widest = max(part.out for part in record.parts)
+    for row, part in enumerate(record.parts):
+        for unit in range(part.depth):
+            axes.barh(row, part.out / widest, left=unit * 1.05, height=0.72, color=ACCENT if part.stride == 1 else INK)
+        text = f"{part.shape}  x{part.depth}" + (f"  {part.ms:.3f} ms" if part.ms else "")
+        axes.annotate(text, (part.depth * 1.05 + 0.05, row), va="center", fontsize=7)
+    axes.set_yticks(range(len(record.parts)), [part.name for part in record.parts], fontsize=8)
+    axes.invert_yaxis()
+    axes.set_xticks([])
+    axes.set_xlim(0, max(part.depth for part in record.parts) * 1.05 + 2.2)
+    axes.spines[["top", "right", "bottom"]].set_visible(False)
+    axes.set_title(
+        "the winner: a bar is a unit, its length the width; dark blocks halve the map", loc="left", fontsize=9
+    )
+    return figure
+
+
+def _prices(record: SearchRecord) -> Figure:
+    figure, grid = canvas(1, 1, 9, 3.4)
+    axes = grid[0, 0]
+    for index, row in enumerate(record.prices):
+        axes.bar(index, 1000 * float(row["ms"]), color=_BOUNDS.get(str(row.get("bound")), INK), width=1.0)
+    for bound, colour in _BOUNDS.items():
+        axes.bar([0], [0], color=colour, label=f"{bound}-bound")
+    axes.legend(fontsize=7, frameon=False)
+    label(axes, "the winner's latency, operation by operation", "operation in execution order", "microseconds")
+    return figure
+
+
+def write_search_page(record: SearchRecord, path: Path) -> Path:
+    """Write report.html of a search."""
+    import plotly.graph_objects as go
+
+    layout = {"template": "plotly_white", "margin": {"l": 60, "r": 20, "t": 40, "b": 50}, "height": 420}
+    course = go.Figure(layout=layout | {"title": f"best {record.scorer} score", "xaxis_title": "evaluations"})
+    course.add_scatter(x=record.best_curve[:, 0], y=record.best_curve[:, 1], line_shape="hv", mode="lines+markers")
+    body = [
+        "<h2>Result</h2>",
+        _comparison(record),
+        "".join(f"<p class='note'>{html.escape(note)}</p>" for note in record.notes),
+        "<h2>Course of the search</h2>",
+        figure_html(course, inline=True),
+        "<h2>Score against every cost</h2>",
+        figure_html(_cloud_page(record, layout), inline=False),
+        "<h2>The winner, block by block</h2>",
+        table([_part_row(part) for part in record.parts]),
+    ]
+    if record.prices:
+        body += [
+            "<h2>Its latency, operation by operation</h2>",
+            figure_html(_prices_page(record, layout), inline=False),
+        ]
+        body.append(table([dict(row) for row in record.prices]))
+    if record.near:
+        within = f"<h2>Other shapes within {100 * record.near_share:g} % of the best score</h2>"
+        body += [within, table([dict(row) for row in record.near])]
+    if record.front:
+        body += ["<h2>Pareto front</h2>", table([dict(row) for row in record.front])]
+    body += ["<h2>Provenance</h2>", table([{"": key, "value": value} for key, value in record.provenance.items()])]
+    return write_atomic(path, page(record.title, body))
+
+
+def _comparison(record: SearchRecord) -> str:
+    """The winner and the published networks in one table, score always beside the counts."""
+    keys = ["score", *(key for key in LABELS if key in record.winner)]
+    rows = [{"network": "winner", **{key: float(record.winner[key]) for key in keys}, "inside the budget": "yes"}]
+    for mark in record.marks:
+        values = {"score": mark.score, **mark.metrics}
+        row = {"network": mark.name, **{key: float(values.get(key, float("nan"))) for key in keys}}
+        rows.append(row | {"inside the budget": "yes" if mark.inside else "no"})
+    return table(rows)
+
+
+def _part_row(part: Part) -> dict[str, Any]:
+    return {
+        "part": part.name,
+        "shape": part.shape,
+        "units": part.depth,
+        "stride": part.stride,
+        "ms": part.ms,
+        "GMACs": part.macs / 1e9,
+        "params (M)": part.params / 1e6,
+    }
+
+
+def _cloud_page(record: SearchRecord, layout: dict[str, Any]) -> graph_objects.Figure:
+    """Score against each metric, chosen by a menu; limits drawn, published networks named."""
+    import plotly.graph_objects as go
+
+    metrics = [metric for metric in LABELS if metric in record.columns]
+    figure = go.Figure(layout=layout | {"height": 520, "yaxis_title": f"{record.scorer} score"})
+    feasible = record.columns["feasible"] > 0
+    for index, metric in enumerate(metrics):
+        shown = index == 0
+        x, y = record.columns[metric], record.columns["score"]
+        figure.add_scattergl(x=x[feasible], y=y[feasible], mode="markers", name="inside", visible=shown,
+                             marker={"size": 4, "color": ACCENT, "opacity": 0.35})  # fmt: skip
+        figure.add_scattergl(x=x[~feasible], y=y[~feasible], mode="markers", name="outside", visible=shown,
+                             marker={"size": 3, "color": PALE, "opacity": 0.5})  # fmt: skip
+        known = [mark for mark in record.marks if metric in mark.metrics]
+        figure.add_scatter(x=[m.metrics[metric] for m in known], y=[m.score for m in known], mode="markers+text",
+                           text=[m.name for m in known], textposition="top center", name="published", visible=shown,
+                           marker={"size": 9, "symbol": "diamond", "color": INK})  # fmt: skip
+        figure.add_scatter(x=[record.winner[metric]], y=[record.winner["score"]], mode="markers", name="winner",
+                           visible=shown, marker={"size": 14, "symbol": "star", "color": WARM})  # fmt: skip
+    buttons: list[dict[str, Any]] = []
+    for index, metric in enumerate(metrics):
+        visible = [trace // 4 == index for trace in range(4 * len(metrics))]
+        line = [{"type": "line", "xref": "x", "yref": "paper", "x0": record.limits[metric], "x1": record.limits[metric],
+                 "y0": 0, "y1": 1, "line": {"dash": "dash", "color": WARM}}] if metric in record.limits else []  # fmt: skip
+        changes = {"xaxis.title.text": LABELS[metric], "shapes": line}
+        buttons.append({"label": metric, "method": "update", "args": [{"visible": visible}, changes]})
+    figure.update_layout(updatemenus=[{"buttons": buttons, "x": 1, "y": 1.15, "xanchor": "right"}])
+    if metrics:
+        figure.update_layout(**{key.replace(".", "_"): value for key, value in buttons[0]["args"][1].items()})
+    return figure
+
+
+def _prices_page(record: SearchRecord, layout: dict[str, Any]) -> graph_objects.Figure:
+    import plotly.graph_objects as go
+
+    figure = go.Figure(layout=layout | {"yaxis_title": "microseconds", "xaxis_title": "operation"})
+    for bound, colour in _BOUNDS.items():
+        rows = [(i, row) for i, row in enumerate(record.prices) if row.get("bound") == bound]
+        figure.add_bar(x=[i for i, _ in rows], y=[1000 * float(row["ms"]) for _, row in rows], name=f"{bound}-bound",
+                       marker_color=colour, hovertext=[str(dict(row)) for _, row in rows])  # fmt: skip
+    return figure
