@@ -26,7 +26,7 @@ _DIGITS = 400
 
 def config_folder() -> str:
     """The folder of the YAML files: inside the installed package, or beside it in a checkout."""
-    package = Path(__file__).resolve().parents[1]
+    package = Path(__file__).resolve().parent
     for folder in (package / "conf", package.parent / "conf"):
         if folder.is_dir():
             return str(folder)
