@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from nas.api import build, count, find, latency, load, score
@@ -12,7 +12,7 @@ __version__ = "0.1.0"
 __all__ = ["Detector", "build", "count", "find", "latency", "load", "score"]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     """Public names are imported at first use, so that `import nas` costs nothing and never brings torch."""
     if name == "Detector":
         from nas.detector import Detector

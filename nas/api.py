@@ -82,23 +82,28 @@ def latency(
     return table.total(deployed_operations(source, image_size))
 
 
-def score(source: str | Path | Spec | nn.Module, scorer: str | Callable[..., float] = "mae", **options: Any) -> float:
+def score(
+    source: str | Path | Spec | nn.Module,
+    scorer: str | Callable[..., float] = "mae",
+    image_size: int | None = None,
+    **options: object,
+) -> float:
     """The training-free score of a spec (`level_weights=(0, 0, 1, 1, 16)` for "mae"; others in `nas.scorers`).
 
     scorer: a name, or a function of one's own: of a spec, or of a module if its first parameter is annotated as one or
-    called `module` or `model`; it may name `images` (16 of Gaussian noise), and an option `image_size`.
+    called `module` or `model`; it may name `images` (16 of Gaussian noise), and `image_size` in pixels.
     """
     from nas.scorers import score_spec, spec_scorer
 
     network = _resolve(source)
     if isinstance(network, Backbone | DetectorSpec):
-        return score_spec(network, scorer, **options)
+        return score_spec(network, scorer, image_size, **options)
     chosen = spec_scorer(scorer)
     if chosen.needs == "spec":
         raise UserError(f"scorer {chosen.name} takes a spec, not a torch module")
     from nas.scorers.measuring import score_module
 
-    side = image_side(network, options.pop("image_size", None))
+    side = image_side(network, image_size)
     chosen.check_options(options)
     return score_module(chosen, network, side, options)
 
@@ -106,7 +111,7 @@ def score(source: str | Path | Spec | nn.Module, scorer: str | Callable[..., flo
 def find(
     budget: Mapping[str, float],
     space: str | SearchSpace[Any] | type[SearchSpace[Any]] = "tinynas_k1kx",
-    **options: Any,
+    **options: object,
 ) -> SearchResult:
     """The best architecture within a budget, as `python -m nas.search` finds it: `.best.spec`, `.best.metrics`, `.front`.
 

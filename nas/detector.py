@@ -5,29 +5,34 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
-import torch
+from torch import nn
 
 from nas.deploy import EXPORTED, load_runtime
 from nas.errors import UserError
-from nas.inference.frames import open_frames
-from nas.inference.predictor import Prediction, PredictOptions, Predictor
+from nas.inference.pictures import Source, open_pictures
+from nas.inference.predictor import Network, Prediction, PredictOptions, Predictor
 from nas.models.build import build_model
 from nas.models.checkpoint import require_finite
 from nas.options import check_fields, check_keywords
 from nas.spec import Backbone, Spec, require_side
 
 if TYPE_CHECKING:
+    from nas.deploy.pipeline import ExportReport
+    from nas.deploy.runtime import Runtime
+    from nas.inference.scoring import Evaluation
     from nas.training.hooks import Hook
+    from nas.training.run import TrainingResult
 
 
 class Detector:
     """A detector of any family, as a torch module or as an exported file."""
 
-    def __init__(self, network: Any, source: str = "") -> None:
-        self.network, self.source = network, source
-        self._fused: dict[str, Any] = {}
+    def __init__(self, network: nn.Module | Runtime, source: str = "") -> None:
+        self.network = cast(Network, network)
+        self.source = source
+        self._fused: dict[str, Network] = {}
 
     @classmethod
     def load(
@@ -47,9 +52,9 @@ class Detector:
         return cls(model.eval(), source if isinstance(source, str) else "")
 
     @property
-    def model(self) -> Any:
+    def model(self) -> nn.Module:
         """The torch module; raises UserError for an exported file."""
-        if not isinstance(self.network, torch.nn.Module):
+        if not isinstance(self.network, nn.Module):
             raise UserError(
                 f"{self.source} is an exported file: it can predict and be evaluated, not trained or exported"
             )
@@ -65,7 +70,7 @@ class Detector:
         return self.network.image_size
 
     def predict(
-        self, source: Any, device: str | None = None, image_size: int | None = None, **options: Any
+        self, source: Source, device: str | None = None, image_size: int | None = None, **options: object
     ) -> list[Prediction]:
         """Detections of every picture of a source (path, folder, glob, video, array, tensor, or a list of these).
 
@@ -79,27 +84,27 @@ class Detector:
         return found
 
     def stream(
-        self, source: Any, device: str | None = None, image_size: int | None = None, **options: Any
+        self, source: Source, device: str | None = None, image_size: int | None = None, **options: object
     ) -> Iterator[Prediction]:
         """As `predict`, one prediction after the other: for videos and large folders."""
         settings = PredictOptions(**check_fields(PredictOptions, options, "predict"))
         self.input_side(image_size)
-        return Predictor(self.deployed(device), settings, image_size)(open_frames(source))
+        return Predictor(self.deployed(device), settings, image_size)(open_pictures(source))
 
     def input_side(self, image_size: int | None) -> int:
         """The side to run at, given or its own; raises UserError for one that this network cannot take."""
         side = require_side(self.image_size if image_size is None else image_size)
-        if side != self.image_size and not isinstance(self.network, torch.nn.Module):
+        if side != self.image_size and not isinstance(self.network, nn.Module):
             raise UserError(f"{self.source} was exported for {self.image_size} pixels; export again for {side}")
         return side
 
-    def deployed(self, device: str | None = None) -> Any:
+    def deployed(self, device: str | None = None) -> Network:
         """What predicts on a device: a fused copy of the module, or the exported file's runtime; made once.
 
         Raises UserError for a device that is not there or on which the file does not run.
         """
-        if not isinstance(self.network, torch.nn.Module):
-            if device in (None, self.network.device):
+        if not isinstance(self.network, nn.Module):
+            if device in (None, cast("Runtime", self.network).device):
                 return self.network
             if device not in self._fused:
                 self._fused = {device: load_runtime(self.source, device)}
@@ -108,20 +113,20 @@ class Detector:
         if device not in self._fused:
             try:
                 require_finite(self.model.state_dict(), self.source or "the model")
-                self._fused = {device: copy.deepcopy(self.model).to(device).fuse().eval()}
+                copied: Any = copy.deepcopy(self.model).to(device)
+                self._fused = {device: copied.fuse().eval()}
             except (RuntimeError, AssertionError) as error:
                 raise UserError(f"device {device!r} cannot be used: {str(error).splitlines()[0]}") from None
         return self._fused[device]
 
     def train(
-        self, data: str, folder: str | Path, progress: bool = True, hooks: Sequence[Hook] = (), **options: Any
-    ) -> Any:
+        self, data: str, folder: str | Path, progress: bool = True, hooks: Sequence[Hook] = (), **options: object
+    ) -> TrainingResult:
         """Train, fine-tune or distil as `python -m nas.train data=...` does; this detector then has the best weights.
 
         options: settings of that command, nested by group: trainer={"epochs": 30}, distill={"teacher": "..."},
         image_size=..., seed=...; a group's file by name: trainer="cpu_small", or both: **{"trainer": "cpu_small",
-        "trainer.epochs": 30}. hooks: what watches the training (nas.training.hooks). Returns the TrainingResult (folder,
-        best and last checkpoints, score). Raises UserError for anything unusable.
+        "trainer.epochs": 30}. hooks: what watches the training (nas.training.hooks). Raises UserError for anything unusable.
         """
         from nas.commands.train import TrainCommand, task_of
         from nas.config import compose_config
@@ -137,8 +142,14 @@ class Detector:
         return result
 
     def evaluate(
-        self, data: str, split: str = "val", device: str | None = None, root: str | Path | None = None, **options: Any
-    ) -> Any:
+        self,
+        data: str,
+        split: str = "val",
+        device: str | None = None,
+        root: str | Path | None = None,
+        image_size: int | None = None,
+        **options: object,
+    ) -> Evaluation:
         """AP and the rest of this detector, torch or exported, on a split of a data set of conf/data.
 
         root: the data's folder, where it is not the configured one.
@@ -150,23 +161,22 @@ class Detector:
         from nas.data.sources import load_splits
         from nas.inference.evaluator import evaluate
 
-        image_size = options.pop("image_size", None)
-        options = check_keywords(evaluate, options, "evaluate", given=("model", "data", "image_size"))
+        chosen = check_keywords(evaluate, options, "evaluate", given=("model", "data", "image_size"))
         config = compose_config("train", TrainCommand, {"data": data} | ({"data.root": str(root)} if root else {}))
         side = self.input_side(image_size)
         splits, _ = load_splits(config.data, (split,))
-        return evaluate(self.deployed(device), splits[split], side, **options)
+        return evaluate(self.deployed(device), splits[split], side, **chosen)
 
-    def save(self, path: str | Path, extra: Mapping[str, Any] | None = None) -> Path:
+    def save(self, path: str | Path, extra: Mapping[str, object] | None = None) -> Path:
         """Write a self-contained checkpoint that `Detector.load` reads."""
         from nas.models.checkpoint import save_checkpoint
 
         return save_checkpoint(path, self.model, extra)
 
-    def export(self, path: str | Path, format: str = "onnx", **options: Any) -> Any:
+    def export(self, path: str | Path, format: str = "onnx", **options: object) -> ExportReport:
         """Write the detector for a runtime and check it against torch; options: the fields of ExportSettings.
 
-        Returns the export's report; raises UserError if the file does not give torch's detections.
+        Raises UserError if the file does not give torch's detections.
         """
         from nas.deploy.pipeline import ExportSettings, export_model
 

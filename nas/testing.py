@@ -161,8 +161,16 @@ def _built(spec: Backbone, params: int, what: str, image_size: int) -> None:
 
 
 def _kernels(listed: Iterable[Operation]) -> Counter[Operation]:
-    """Operations without what a trace cannot know."""
-    return Counter(replace(operation, norm=False, bias=False, branch="", scalars=0) for operation in listed)
+    """Operations without what a trace cannot know; chains of pointwise kernels by their elements, however these lie."""
+
+    def bare(operation: Operation) -> Operation:
+        it = replace(operation, norm=False, bias=False, branch="", scalars=0)
+        if it.kind not in ("elementwise", "softmax"):
+            return it
+        read, written = (channels * it.height * it.width for channels in (it.in_channels, it.out_channels))
+        return replace(it, in_channels=read, out_channels=written, height=1, width=1, in_height=1, in_width=1)
+
+    return Counter(map(bare, listed))
 
 
 def _member(it: SearchSpace[Any], spec: Spec, what: str) -> None:

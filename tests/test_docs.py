@@ -100,19 +100,18 @@ def own_modules() -> dict[str, ModuleType]:
 def compose(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """Run a main up to the point where its configuration is composed and has the types of its schema."""
     import hydra
-    from hydra.core.config_store import ConfigStore
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from omegaconf import OmegaConf
 
     from nas.commands.search import SearchCommand
-    from nas.config import config_folder, hydra_schema, offer_own, settings_of
+    from nas.config import config_folder, offer_own, offer_schema, settings_of
 
     composed = []
     for name, module in own_modules().items():
         monkeypatch.setitem(sys.modules, name, module)
 
     def launch(name: str, schema: type, run: Any, folder: str | None = None) -> None:
-        ConfigStore.instance().store(name=f"{name}_schema", node=hydra_schema(schema))
+        offer_schema(name, schema)
         given = [word for word in words[1:] if not word.startswith("-") and word != "job"]
         parsed = OverridesParser.create().parse_overrides(given)
         sweep = [override for override in parsed if override.is_sweep_override()]

@@ -22,7 +22,7 @@ from experiments.evidence import save_result
 from nas.cost.table_file import cpu_name
 from nas.detector import Detector
 from nas.errors import UserError
-from nas.inference.frames import open_frames
+from nas.inference.pictures import open_pictures
 from nas.inference.run import predict_into
 from nas.measure.device import commit
 
@@ -57,7 +57,7 @@ def main(words: list[str]) -> None:
         scratch = Path(folder)
         source = scratch / "source"
         source.mkdir()
-        good = (frame.name for frame in open_frames(given["source"]) if frame.pixels is not None)
+        good = (picture.name for picture in open_pictures(given["source"]) if picture.pixels is not None)
         for name, _ in zip(good, range(given["pictures"]), strict=False):
             shutil.copy(Path(given["source"]) / name, source)
         model = given["model"] or str(scratch / "damo-yolo-s.onnx")

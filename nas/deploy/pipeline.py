@@ -19,7 +19,7 @@ from nas.deploy.onnx_graph import DEFAULT_OPSET, HALF_SCALES_OPSET, Opset, expor
 from nas.deploy.parity import TOLERANCES, Agreement, verify
 from nas.deploy.runtime import Metadata, Runtime
 from nas.errors import UserError
-from nas.inference.frames import open_frames
+from nas.inference.pictures import open_pictures
 from nas.inference.predictor import fit_into
 from nas.inference.running import milliseconds
 from nas.options import Count, ImageSize, Name, OneOf, Seed, Share, check_object
@@ -202,10 +202,10 @@ def _pictures(settings: ExportSettings, side: int) -> list[np.ndarray]:
     if settings.images is None:
         return generated_pictures(settings.check_images, side)
     inputs: list[np.ndarray] = []
-    for frame in islice(open_frames(settings.images, settings.seed), 4 * count):
-        if frame.pixels is not None and len(inputs) < count:
+    for picture in islice(open_pictures(settings.images, settings.seed), 4 * count):
+        if picture.pixels is not None and len(inputs) < count:
             image = np.empty((1, 3, side, side), np.float32)
-            fit_into(frame.pixels, image[0], "stretch")
+            fit_into(picture.pixels, image[0], "stretch")
             inputs.append(image)
     if not inputs:
         raise UserError(f"{settings.images}: none of the files is a readable picture")

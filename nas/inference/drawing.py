@@ -14,7 +14,7 @@ import numpy as np
 
 from nas.data.images import Pixels
 from nas.errors import UserError
-from nas.inference.frames import Frame
+from nas.inference.pictures import Picture
 from nas.inference.predictor import Prediction
 
 #: Endings that OpenCV writes; other pictures become JPEG.
@@ -49,7 +49,7 @@ def draw(pixels: Pixels, prediction: Prediction) -> Pixels:
 
 
 class PictureWriter:
-    """Writes drawn pictures below a folder under their own names, and the frames of each video as one MP4.
+    """Writes drawn pictures below a folder under their own names, and the pictures of each video as one MP4.
 
     Drawing and encoding happen in a thread, in order, while the caller computes the next prediction.
     """
@@ -73,11 +73,11 @@ class PictureWriter:
 
     def write(self, prediction: Prediction) -> bool:
         """Hand over one prediction; False without a picture. Raises UserError if the disk refused an earlier one."""
-        frame = prediction.frame
-        if frame is None or frame.pixels is None:
+        picture = prediction.picture
+        if picture is None or picture.pixels is None:
             return False
         self._settle(AHEAD)
-        self._waiting.append(self._thread.submit(self._write, prediction, frame, frame.pixels))
+        self._waiting.append(self._thread.submit(self._write, prediction, picture, picture.pixels))
         return True
 
     def _settle(self, ahead: int) -> None:
@@ -85,12 +85,12 @@ class PictureWriter:
         while len(self._waiting) > ahead:
             self._waiting.popleft().result()
 
-    def _write(self, prediction: Prediction, frame: Frame, pixels: Pixels) -> None:
+    def _write(self, prediction: Prediction, picture: Picture, pixels: Pixels) -> None:
         drawn = cv2.cvtColor(draw(pixels, prediction), cv2.COLOR_RGB2BGR)
-        if frame.video:
-            self._append(frame.video, frame.rate, drawn)
+        if picture.video:
+            self._append(picture.video, picture.rate, drawn)
             return
-        path = self.folder / frame.name
+        path = self.folder / picture.name
         if path.suffix.lower() not in WRITABLE:
             path = path.with_name(f"{path.name}.jpg")
         ok, data = cv2.imencode(path.suffix.lower(), drawn)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from nas.data.images import BACKGROUND, Pixels
-from nas.inference.frames import Frame, prefetch
+from nas.inference.pictures import Picture, prefetch
 from nas.inference.postprocess import Detections, postprocess
 from nas.inference.running import told_when_full
 from nas.options import Count, Share, check_object
@@ -58,7 +58,7 @@ class PredictOptions:
 class Prediction:
     """Detections of one picture, best first: corners (K, 4) in its own pixels, inside it; scores (K,); labels (K,).
 
-    A picture that could not be read has an `error` and no detections. `frame` holds the pixels.
+    A picture that could not be read has an `error` and no detections. `picture` holds the pixels.
     """
 
     name: str
@@ -69,7 +69,7 @@ class Prediction:
     width: int = 0
     height: int = 0
     error: str = ""
-    frame: Frame | None = field(default=None, repr=False, compare=False)
+    picture: Picture | None = field(default=None, repr=False, compare=False)
 
     @property
     def names(self) -> list[str]:
@@ -90,7 +90,7 @@ class Fit(NamedTuple):
 
 
 class Predictor:
-    """A network and its options; call it with frames."""
+    """A network and its options; call it with pictures."""
 
     def __init__(self, network: Any, options: PredictOptions | None = None, image_size: int | None = None) -> None:
         self.network, self.options = network, options or PredictOptions()
@@ -100,19 +100,20 @@ class Predictor:
         if isinstance(network, torch.nn.Module):
             self.device = next((str(p.device) for p in network.parameters()), "cpu")
 
-    def __call__(self, frames: Iterable[Frame]) -> Iterator[Prediction]:
-        """Predictions in the order of the frames, computed batch by batch."""
-        ahead = prefetch(frames, 2 * self.options.batch)
+    def __call__(self, pictures: Iterable[Picture]) -> Iterator[Prediction]:
+        """Predictions in the order of the pictures, computed batch by batch."""
+        ahead = prefetch(pictures, 2 * self.options.batch)
         while batch := list(islice(ahead, self.options.batch)):
             yield from self.predict_batch(batch)
 
     @told_when_full("batch, image_size or max_candidates")
-    def predict_batch(self, frames: Sequence[Frame]) -> list[Prediction]:
-        """Predictions of a few frames in one run of the network; the unreadable ones take no part."""
-        readable = [frame.pixels for frame in frames if frame.pixels is not None]
+    def predict_batch(self, pictures: Sequence[Picture]) -> list[Prediction]:
+        """Predictions of a few pictures in one run of the network; the unreadable ones take no part."""
+        readable = [picture.pixels for picture in pictures if picture.pixels is not None]
         found = iter(self._detect(readable) if readable else [])
         return [
-            self._failed(frame) if frame.pixels is None else self._prediction(frame, *next(found)) for frame in frames
+            self._failed(picture) if picture.pixels is None else self._prediction(picture, *next(found))
+            for picture in pictures
         ]
 
     def _detect(self, pictures: Sequence[Pixels]) -> list[tuple[Detections, Fit]]:
@@ -134,19 +135,27 @@ class Predictor:
             )
         return list(zip(detections, fits, strict=True))
 
-    def _prediction(self, frame: Frame, found: Detections, fit: Fit) -> Prediction:
-        assert frame.pixels is not None
-        height, width = frame.pixels.shape[:2]
+    def _prediction(self, picture: Picture, found: Detections, fit: Fit) -> Prediction:
+        assert picture.pixels is not None
+        height, width = picture.pixels.shape[:2]
         boxes = found.boxes.numpy().astype(np.float32)
         boxes[:, 0::2] = ((boxes[:, 0::2] - fit.left) / fit.x_scale).clip(0, width)
         boxes[:, 1::2] = ((boxes[:, 1::2] - fit.top) / fit.y_scale).clip(0, height)
         labels = found.labels.numpy()
-        return Prediction(frame.name, boxes, found.scores.numpy(), labels, self.classes, width, height, frame=frame)
+        return Prediction(
+            picture.name, boxes, found.scores.numpy(), labels, self.classes, width, height, picture=picture
+        )
 
-    def _failed(self, frame: Frame) -> Prediction:
+    def _failed(self, picture: Picture) -> Prediction:
         empty = np.zeros(0, np.float32)
         return Prediction(
-            frame.name, empty.reshape(0, 4), empty, empty.astype(np.int64), self.classes, error=frame.error, frame=frame
+            picture.name,
+            empty.reshape(0, 4),
+            empty,
+            empty.astype(np.int64),
+            self.classes,
+            error=picture.error,
+            picture=picture,
         )
 
 

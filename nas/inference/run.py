@@ -49,7 +49,7 @@ class ResultIds:
     def image(self, name: str) -> Any:
         """The id of a picture; None if the annotation file does not list it, UserError if it lists several such names."""
         if self.images is None:
-            if re.search(r"#\d{6,}$", name):  # a frame, as nas.inference.frames names it
+            if re.search(r"#\d{6,}$", name):  # a frame, as nas.inference.pictures names it
                 return name
             stem = Path(name).with_suffix("").as_posix()
             return int(stem) if stem.isdecimal() else stem

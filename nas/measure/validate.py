@@ -73,7 +73,9 @@ def validate_table(
     if header.runtime != runtime.name:
         raise UserError(f"{table_path} was measured with {header.runtime}, not {runtime.name}")
     table = LatencyTable.load(table_path)
-    used = {digest(item.spec) for item in MeasurementStore(settings.output, runtime, settings.changed_space).measurements}
+    used = {
+        digest(item.spec) for item in MeasurementStore(settings.output, runtime, settings.changed_space).measurements
+    }
     settings = replace(settings, image_size=settings.image_size or header.image_sizes)
     pool = settings.random_detectors(POOL * settings.validation_networks, settings.seed + SEED_STEP)
     unseen = [spec for group in pool for spec in group if digest(spec) not in used]

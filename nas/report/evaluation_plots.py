@@ -13,7 +13,7 @@ from nas.report.canvas import canvas, save_png
 SHOWN = 40  # classes in one picture; the most frequent are taken
 
 
-def save_confusion(path: Path, confusion: NDArray, classes: Sequence[str]) -> Path:
+def save_confusion(path: Path, confusion: NDArray[np.int64], classes: Sequence[str]) -> Path:
     """The confusion matrix (C + 1, C + 1), background last, as shares of each row with the counts written in."""
     counts = np.asarray(confusion)
     names = [*classes, "background"]
@@ -37,7 +37,7 @@ def save_confusion(path: Path, confusion: NDArray, classes: Sequence[str]) -> Pa
 
 
 def save_precision_recall(
-    path: Path, curves: Mapping[str, tuple[NDArray, NDArray]], scores: Mapping[str, float]
+    path: Path, curves: Mapping[str, tuple[NDArray[np.float64], NDArray[np.float64]]], scores: Mapping[str, float]
 ) -> Path:
     """Precision over recall at IoU 0.5 of each class, and their mean; `scores`: the AP50 in the legend."""
     figure, ((axes,),) = canvas(1, 1, 7, 5)

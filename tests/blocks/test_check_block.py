@@ -24,7 +24,7 @@ BUILT_IN: tuple[Block, ...] = (
     GELAN(64, 32, 16, 16, 2),
     GELAN(64, 32, 16, 16, 1, 2, "adown"),
     C3k2(64, 48, 16, 2, 2),
-    C2PSA(256, 1),
+    C2PSA(256, 2),
     Shuffle(32, 2, 2),
     Shuffle(64),
 )

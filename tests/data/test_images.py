@@ -11,7 +11,7 @@ from PIL import Image
 
 from nas.data.images import BACKGROUND, read_image, to_rgb
 from nas.errors import UserError
-from nas.inference.frames import open_frames
+from nas.inference.pictures import open_pictures
 
 
 @pytest.fixture()
@@ -48,11 +48,11 @@ def test_pillow_images_are_read_as_their_files(picture, tmp_path):
     Image.fromarray(np.full((4, 6), 30000, np.uint16)).save(tmp_path / "deep.png")
     for name in ("turned.png", "deep.png"):
         path = tmp_path / name
-        (frame,) = open_frames(Image.open(path))
-        assert np.array_equal(frame.pixels, read_image(path)), name
+        (picture,) = open_pictures(Image.open(path))
+        assert np.array_equal(picture.pixels, read_image(path)), name
     assert read_image(tmp_path / "deep.png").max() == 30000 >> 8
     with pytest.raises(UserError, match="image: damaged or unusual"):
-        open_frames(Image.new("F", (4, 4)))
+        open_pictures(Image.new("F", (4, 4)))
 
 
 def test_modes_become_rgb(picture, tmp_path):

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from nas.errors import UserError
-from nas.inference.frames import open_frames, prefetch
+from nas.inference.pictures import open_pictures, prefetch
 from nas.inference.predictor import PredictOptions, Predictor, fit_into
 
 
@@ -42,7 +42,7 @@ def picture(width: int, height: int, box: tuple[int, int, int, int]) -> np.ndarr
 @pytest.mark.parametrize(("width", "height"), [(64, 64), (256, 128), (96, 320), (32, 16)])
 def test_boxes_come_back_in_the_pictures_pixels(width, height, resize):
     box = (width // 4, height // 4, width // 2, 3 * height // 4)
-    (found,) = Predictor(Echo(), PredictOptions(resize=resize))(open_frames(picture(width, height, box)))
+    (found,) = Predictor(Echo(), PredictOptions(resize=resize))(open_pictures(picture(width, height, box)))
     pixel = max(width, height) / 64
     assert np.abs(found.boxes[0] - box).max() <= 1.01 * pixel
     assert found.names == ["red"] and (found.width, found.height) == (width, height)
@@ -81,7 +81,7 @@ def test_every_kind_of_source(tmp_path):
     }
     for source, names in sources.values():
         for batch in (1, 2):
-            found = list(Predictor(Echo(), PredictOptions(batch=batch))(open_frames(source)))
+            found = list(Predictor(Echo(), PredictOptions(batch=batch))(open_pictures(source)))
             assert [one.name for one in found] == names
             assert all(np.allclose(one.boxes, [box], atol=1) for one in found)
 
@@ -94,13 +94,13 @@ def test_video_frames_are_rgb(tmp_path):
     for left in (8, 16, 24):
         writer.write(cv2.cvtColor(picture(64, 64, (left, 16, left + 24, 48)), cv2.COLOR_RGB2BGR))
     writer.release()
-    found = list(Predictor(Echo())(open_frames(path)))
+    found = list(Predictor(Echo())(open_pictures(path)))
     assert [one.name for one in found] == [f"clip.avi#{index:06d}" for index in range(3)]
     assert [round(float(one.boxes[0, 0])) for one in found] == pytest.approx([8, 16, 24], abs=2)
-    assert found[0].frame.rate == 10
+    assert found[0].picture.rate == 10
     (tmp_path / "broken.mp4").write_bytes(b"no video")
-    (frame,) = open_frames(tmp_path / "broken.mp4")
-    assert "not a readable video" in frame.error
+    (broken,) = open_pictures(tmp_path / "broken.mp4")
+    assert "not a readable video" in broken.error
 
 
 def test_sources_that_cannot_be_are_refused(tmp_path):
@@ -114,7 +114,7 @@ def test_sources_that_cannot_be_are_refused(tmp_path):
         (torch.zeros(5, 5), "must be"),
     ):
         with pytest.raises(UserError, match=words):
-            open_frames(source)
+            open_pictures(source)
 
 
 def test_options_are_checked():
@@ -140,9 +140,9 @@ def test_prefetch_hands_on_errors_and_stops():
 def test_a_seed_draws_the_order_of_the_files(tmp_path):
     for index in range(20):
         Image.new("L", (4, 4), index).save(tmp_path / f"{index:02d}.png")
-    names = [frame.name for frame in open_frames(tmp_path)]
-    drawn = [[frame.name for frame in open_frames(tmp_path, seed)] for seed in (0, 0, 1)]
+    names = [picture.name for picture in open_pictures(tmp_path)]
+    drawn = [[picture.name for picture in open_pictures(tmp_path, seed)] for seed in (0, 0, 1)]
     assert drawn[0] == drawn[1] != drawn[2] and sorted(drawn[0]) == names == sorted(drawn[2])
     assert drawn[0] != names and set(drawn[0][:5]) != set(names[:5])
     listed = [f"{tmp_path}/{name}" for name in names]
-    assert [frame.name for frame in open_frames(listed, 0)] == drawn[0]
+    assert [picture.name for picture in open_pictures(listed, 0)] == drawn[0]

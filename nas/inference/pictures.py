@@ -8,7 +8,7 @@ import queue
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import cv2
 import numpy as np
@@ -17,13 +17,16 @@ from PIL import Image
 from nas.data.images import Pixels, pillow_to_rgb, read_image, to_rgb
 from nas.errors import UserError
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 VIDEO_SUFFIXES = frozenset({".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg"})
 
 
-class Frame(NamedTuple):
+class Picture(NamedTuple):
     """One picture, or why there is none: `pixels` (H, W, 3) uint8 RGB; `name` is its path below the source.
 
-    Frames of a video share its `video` and its `rate` (pictures a second).
+    Those of a video share its `video` and its `rate` (pictures a second).
     """
 
     name: str
@@ -33,7 +36,11 @@ class Frame(NamedTuple):
     rate: float = 0.0
 
 
-def open_frames(source: Any, seed: int | None = None) -> Iterator[Frame]:
+#: What pictures come from: paths, arrays (H, W, 3), tensors (3, H, W) or batches of them, PIL images, and lists of these.
+Source: TypeAlias = "str | Path | np.ndarray | Tensor | Image.Image | Sequence[Source]"
+
+
+def open_pictures(source: Source, seed: int | None = None) -> Iterator[Picture]:
     """The pictures of a source, in order; a broken one of several comes with its error instead of its pixels.
 
     source: the path of an image or a video, a folder (with its sub-folders), a glob, an array (H, W, 3), a tensor
@@ -43,25 +50,25 @@ def open_frames(source: Any, seed: int | None = None) -> Iterator[Frame]:
     """
     if isinstance(source, str | Path):
         root, files = _files(str(source))
-        return (frame for file in _drawn(files, seed) for frame in _read(file, root))
+        return (picture for file in _drawn(files, seed) for picture in _read(file, root))
     if isinstance(source, Sequence):
         if not source:
             raise UserError("the source is an empty list")
-        parts = [open_frames(item, seed) for item in _drawn(source, seed)]
+        parts = [open_pictures(item, seed) for item in _drawn(source, seed)]
         return (
-            frame._replace(name=f"image_{index:05d}") if frame.name == "image_00000" else frame
+            picture._replace(name=f"image_{index:05d}") if picture.name == "image_00000" else picture
             for index, part in enumerate(parts)
-            for frame in part
+            for picture in part
         )
-    return iter([Frame(f"image_{i:05d}", pixels) for i, pixels in enumerate(_in_memory(source))])
+    return iter([Picture(f"image_{i:05d}", pixels) for i, pixels in enumerate(_in_memory(source))])
 
 
-def prefetch(frames: Iterable[Frame], depth: int = 4) -> Iterator[Frame]:
-    """The same frames, read ahead by a thread while the caller computes."""
-    waiting: queue.Queue[Frame | BaseException | None] = queue.Queue(depth)
+def prefetch(pictures: Iterable[Picture], depth: int = 4) -> Iterator[Picture]:
+    """The same pictures, read ahead by a thread while the caller computes."""
+    waiting: queue.Queue[Picture | BaseException | None] = queue.Queue(depth)
     stop = threading.Event()
 
-    def put(item: Frame | BaseException | None) -> bool:
+    def put(item: Picture | BaseException | None) -> bool:
         while not stop.is_set():
             try:
                 waiting.put(item, timeout=0.1)
@@ -72,8 +79,8 @@ def prefetch(frames: Iterable[Frame], depth: int = 4) -> Iterator[Frame]:
 
     def read() -> None:
         try:
-            for frame in frames:
-                if not put(frame):
+            for picture in pictures:
+                if not put(picture):
                     return
             put(None)
         except BaseException as error:
@@ -114,18 +121,18 @@ def _files(source: str) -> tuple[Path, list[Path]]:
     raise UserError(f"{source}: no such file, folder or glob")
 
 
-def _read(path: Path, root: Path) -> Iterator[Frame]:
+def _read(path: Path, root: Path) -> Iterator[Picture]:
     name = path.relative_to(root).as_posix()
     if path.suffix.lower() in VIDEO_SUFFIXES:
         yield from _video(path, name)
         return
     try:
-        yield Frame(name, read_image(path))
+        yield Picture(name, read_image(path))
     except UserError as error:
-        yield Frame(name, error=str(error))
+        yield Picture(name, error=str(error))
 
 
-def _video(path: Path, name: str) -> Iterator[Frame]:
+def _video(path: Path, name: str) -> Iterator[Picture]:
     capture = cv2.VideoCapture(str(path))
     rate = capture.get(cv2.CAP_PROP_FPS) or 25.0
     count = 0
@@ -134,12 +141,12 @@ def _video(path: Path, name: str) -> Iterator[Frame]:
             ok, pixels = capture.read()
             if not ok:
                 break
-            yield Frame(f"{name}#{count:06d}", cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB), video=name, rate=rate)  # type: ignore[arg-type]
+            yield Picture(f"{name}#{count:06d}", cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB), video=name, rate=rate)  # type: ignore[arg-type]
             count += 1
     finally:
         capture.release()
     if count == 0:
-        yield Frame(name, error=f"{path}: not a readable video")
+        yield Picture(name, error=f"{path}: not a readable video")
 
 
 def _in_memory(source: Any) -> list[Pixels]:
