@@ -24,7 +24,7 @@ from nas.augment.affine import (
 from nas.augment.mosaic import Tile, mosaic_tiles, moved_boxes, whole_tile
 from nas.augment.sada import apply_sada
 from nas.data.dataset import DetectionData
-from nas.data.images import ImageSource
+from nas.data.images import BACKGROUND, ImageSource
 from nas.data.sampler import Draw, companions
 from nas.options import CountOrNone, Rule, Share, check_object
 
@@ -40,7 +40,6 @@ def jitter_colour(image: NDArray, rng: np.random.Generator, hue: float, saturati
     return cv2.cvtColor(cv2.LUT(hsv, table), cv2.COLOR_HSV2RGB)
 
 
-FILL = 114
 #: From the smallest to the largest factor of a random scale.
 Zoom = Annotated[
     tuple[float, float], Rule("from 0.01 to 100, lowest first", lambda pair: 0.01 <= pair[0] <= pair[1] <= 100)
@@ -158,7 +157,7 @@ class Augmenter:
         else:
             tiles, side = [whole_tile(draw.record, self._records[draw.record], size)], size
         affine, factor = random_affine(rng, side, size, recipe.rotation, recipe.scale, recipe.shear, recipe.translation)
-        image = np.full((size, size, 4), FILL, np.uint8)  # OpenCV warps four channels twice as fast as three
+        image = np.full((size, size, 4), BACKGROUND, np.uint8)  # OpenCV warps four channels twice as fast as three
         parts = [self._draw_tile(image, tile, affine, factor) for tile in tiles]
         boxes = np.concatenate([part for part, _ in parts])
         labels = np.concatenate([part for _, part in parts])
@@ -198,7 +197,7 @@ class Augmenter:
             place = translation(*place[:2, 2]) @ translation(side, 0) @ scaling(-fit, fit)
         other = np.zeros_like(sample.image)
         grey = round(min(side, size))
-        other[:grey, :grey] = FILL
+        other[:grey, :grey] = BACKGROUND
         pixels = self._source.read(index, size)
         height, width = pixels.shape[:2]
         paste(other, pixels, place @ scaling(record.width / width, record.height / height), (0, 0, width, height))

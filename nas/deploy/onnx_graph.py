@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import onnx
 import torch
 from annotated_types import Ge, Le
-from onnx import TensorProto, helper
+from onnx import ModelProto, TensorProto, helper
 from torch import nn
 
 from nas.deploy.runtime import KEY, Metadata
@@ -31,7 +31,7 @@ WEIGHTED = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 VIEWS = frozenset({"Reshape", "Transpose", "Squeeze", "Unsqueeze", "Concat", "Identity"})
 
 
-def export_onnx(model: nn.Module, image_size: int, opset: int = DEFAULT_OPSET, batch: int | None = None) -> Any:
+def export_onnx(model: nn.Module, image_size: int, opset: int = DEFAULT_OPSET, batch: int | None = None) -> ModelProto:
     """The ONNX graph of a fused detector: `images` (B, 3, S, S) -> `scores` (B, N, C), `boxes` (B, N, 4).
 
     B is symbolic unless `batch` fixes it. Raises UserError for an opset below 18 or one that this torch cannot write.
@@ -73,12 +73,12 @@ def quietly() -> Iterator[None]:
         logging.disable(before)
 
 
-def set_metadata(graph: Any, metadata: Metadata) -> None:
+def set_metadata(graph: ModelProto, metadata: Metadata) -> None:
     """Put what the file says of itself into its properties."""
     helper.set_model_props(graph, {KEY: metadata.to_json()})
 
 
-def decoding_nodes(graph: Any) -> list[str]:
+def decoding_nodes(graph: ModelProto) -> list[str]:
     """Names of the nodes behind the last layers with weights: box coordinates do not bear low precision."""
     matrices = {item.name for item in graph.graph.initializer if len(item.dims) > 1}
     # Weights of a quantised graph come through a node of their own.
@@ -111,14 +111,14 @@ def layer_of(node: Any) -> str:
     return ""
 
 
-def write(graph: Any, path: str | Path) -> Path:
+def write(graph: ModelProto, path: str | Path) -> Path:
     """Write a graph as one file, atomically; raises UserError if the disk refuses."""
     from nas.files import write_atomic
 
     return write_atomic(path, graph.SerializeToString())
 
 
-def append_nms(graph: Any, score_threshold: float, iou_threshold: float, max_detections: int) -> Any:
+def append_nms(graph: ModelProto, score_threshold: float, iou_threshold: float, max_detections: int) -> ModelProto:
     """The graph with class-aware NMS behind it, of standard operators.
 
     Outputs `scores` (B, K), `boxes` (B, K, 4), `labels` (B, K) int64, best first, K = `max_detections`; missing rows
@@ -195,7 +195,7 @@ def append_nms(graph: Any, score_threshold: float, iou_threshold: float, max_det
     return inner
 
 
-def _rename(graph: Any, names: dict[str, str]) -> None:
+def _rename(graph: ModelProto, names: dict[str, str]) -> None:
     for node in graph.graph.node:
         for field in (node.input, node.output):
             for index, name in enumerate(field):

@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from nas.deploy.runtime import KEY, Metadata, Runtime, read_metadata
 from nas.errors import UserError
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
 
 
 def import_openvino() -> Any:
@@ -22,7 +25,7 @@ def import_openvino() -> Any:
     return openvino
 
 
-def export_openvino(graph: Any, path: str | Path, metadata: Metadata) -> Path:
+def export_openvino(graph: ModelProto, path: str | Path, metadata: Metadata) -> Path:
     """Write `path` (.xml) and its .bin from an ONNX graph; "fp16" stores the weights in half precision.
 
     Both files replace older ones only when complete. Raises UserError where OpenVINO is missing or refuses the graph.
@@ -43,7 +46,7 @@ def export_openvino(graph: Any, path: str | Path, metadata: Metadata) -> Path:
     return path
 
 
-def convert(graph: Any) -> Any:
+def convert(graph: ModelProto) -> Any:
     """OpenVINO's model of an ONNX graph, not yet compiled; raises UserError where OpenVINO is missing or refuses it."""
     openvino = import_openvino()
     try:

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 
 import numpy as np
 import torch
+from onnx import ModelProto
 
 from nas.deploy import FORMATS, load_runtime
 from nas.deploy.onnx_graph import DEFAULT_OPSET, HALF_SCALES_OPSET, Opset, export_onnx, set_metadata, write
@@ -133,7 +134,7 @@ def deployed_graph(
     settings: ExportSettings,
     pictures: Sequence[np.ndarray] = (),
     say: Callable[[str], None] = lambda text: None,
-) -> Any:
+) -> ModelProto:
     """The graph that a runtime is given for a fused detector: what is deployed, and what latency tables time.
 
     TensorRT takes its types from the graph, so that its 16-bit and 8-bit graphs are halved up to the decoding; its batch
@@ -155,7 +156,7 @@ def deployed_graph(
     return graph
 
 
-def _write(graph: Any, path: Path, metadata: Metadata, settings: ExportSettings) -> None:
+def _write(graph: ModelProto, path: Path, metadata: Metadata, settings: ExportSettings) -> None:
     if settings.format == "openvino":
         from nas.deploy.openvino import export_openvino
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper, numpy_helper
+from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from nas.deploy.onnx_graph import decoding_nodes, layer_of, quietly
 from nas.errors import UserError
@@ -20,7 +20,7 @@ from nas.errors import UserError
 KEPT_INPUTS = {"Resize": frozenset({1, 2})}
 
 
-def to_half(graph: Any) -> Any:
+def to_half(graph: ModelProto) -> ModelProto:
     """The graph with 16-bit weights and maps up to the last weighted layers, casts at the two borders."""
     result = copy.deepcopy(graph)
     body = result.graph
@@ -70,7 +70,7 @@ def to_half(graph: Any) -> Any:
     return result
 
 
-def _value_kinds(graph: Any) -> dict[str, int]:
+def _value_kinds(graph: ModelProto) -> dict[str, int]:
     """Element type of every value between nodes."""
     inferred = onnx.shape_inference.infer_shapes(graph).graph
     values = [*inferred.value_info, *inferred.output]
@@ -97,12 +97,12 @@ QUANTISED = ("Conv", "Gemm", "MatMul", "MaxPool", "Concat", "Resize", "Relu", "A
 
 
 def quantise(
-    graph: Any,
+    graph: ModelProto,
     images: Sequence[np.ndarray],
     keep_float: Sequence[str] = (),
     method: str = "minmax",
     for_tensorrt: bool = False,
-) -> Any:
+) -> ModelProto:
     """The graph with 8-bit weights (per channel) and activations, as QDQ nodes that every runtime reads.
 
     images: calibration inputs (1, 3, S, S), float 0..255. keep_float: layers, or beginnings of their names ("head",
@@ -147,7 +147,7 @@ def quantise(
         return onnx.load(str(target))
 
 
-def float_nodes(graph: Any, keep_float: Sequence[str]) -> list[str]:
+def float_nodes(graph: ModelProto, keep_float: Sequence[str]) -> list[str]:
     """Names of the nodes whose layers are, or lie below, the named ones; raises UserError for a name without layers."""
     layers = {node.name: layer_of(node) for node in graph.graph.node}
     found: list[str] = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import struct
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -13,6 +13,9 @@ import torch
 from nas.deploy.runtime import Metadata, Runtime, read_metadata
 from nas.errors import UserError
 from nas.files import write_atomic
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
 
 #: An engine file is this mark, the length of the metadata, the metadata, the plan.
 MAGIC = b"MAENASTRT1"
@@ -34,7 +37,7 @@ def import_tensorrt() -> Any:
     return tensorrt
 
 
-def build_plan(graph: Any, side: int, batches: tuple[int, int, int]) -> bytes:
+def build_plan(graph: ModelProto, side: int, batches: tuple[int, int, int]) -> bytes:
     """A plan for this machine's GPU from the ONNX graph of a detector whose batch is free.
 
     The network is strongly typed: every layer computes in the type that the graph gives it, which TensorRT 10 offers and
@@ -60,7 +63,7 @@ def build_plan(graph: Any, side: int, batches: tuple[int, int, int]) -> bytes:
     return bytes(plan)
 
 
-def export_tensorrt(graph: Any, path: str | Path, metadata: Metadata, max_batch: int = 1) -> Path:
+def export_tensorrt(graph: ModelProto, path: str | Path, metadata: Metadata, max_batch: int = 1) -> Path:
     """Build an engine from an ONNX graph, quick at one image, and write it with its metadata; errors as `build_plan`."""
     header = metadata.to_json().encode()
     plan = build_plan(graph, metadata.image_size, (1, 1, max_batch))

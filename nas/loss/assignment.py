@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
@@ -56,11 +57,32 @@ def pad_targets(boxes: Sequence[Tensor], labels: Sequence[Tensor]) -> Targets:
     return Targets(padded, classes, mask)
 
 
-def background(batch: int, priors: int, device: torch.device) -> Assignment:
-    """The assignment of a batch without any object."""
-    return Assignment(
-        torch.full((batch, priors), -1, dtype=torch.long, device=device), torch.zeros(batch, priors, device=device)
-    )
+class Assigner(ABC):
+    """A way to choose; a family is a frozen, slotted dataclass that derives from it."""
+
+    __slots__ = ()
+
+    @torch.no_grad()
+    def __call__(
+        self, probabilities: Tensor, boxes: Tensor, points: Tensor, strides: Tensor, targets: Targets
+    ) -> Assignment:
+        """Assign priors (N, 2) with scores (B, N, C) after the sigmoid and decoded boxes (B, N, 4) to `targets`."""
+        if targets.boxes.shape[1] and boxes.shape[1]:
+            return self.assign(probabilities, boxes, points, strides, targets)
+        shape, device = boxes.shape[:2], boxes.device
+        return Assignment(torch.full(shape, -1, dtype=torch.long, device=device), torch.zeros(shape, device=device))
+
+    @abstractmethod
+    def assign(
+        self, probabilities: Tensor, boxes: Tensor, points: Tensor, strides: Tensor, targets: Targets
+    ) -> Assignment:
+        """The assignment of a batch that has priors and objects."""
+
+
+def _with_overlap(positive: Tensor, index: Tensor, iou: Tensor) -> Assignment:
+    """Positive priors learn the object at `index` (B, N), with their IoU (B, N, G) with it as quality."""
+    quality = iou.gather(2, index[..., None]).squeeze(-1)
+    return Assignment(torch.where(positive, index, -1), torch.where(positive, quality, 0.0))
 
 
 def class_scores(values: Tensor, labels: Tensor) -> Tensor:
@@ -79,7 +101,7 @@ PENALTY = 1e8
 
 
 @dataclass(frozen=True, slots=True)
-class OTA:
+class OTA(Assigner):
     """Dynamic-k assigner; the defaults are AlignedOTA as the official code computes it.
 
     soft: the class cost compares with the IoU instead of 1 (the alignment); power: exponent of the focal factor
@@ -96,14 +118,9 @@ class OTA:
     radius: float = 2.5
     candidates: int = 10
 
-    @torch.no_grad()
-    def __call__(
+    def assign(
         self, probabilities: Tensor, boxes: Tensor, points: Tensor, strides: Tensor, targets: Targets
     ) -> Assignment:
-        """Assign (B, N, C) scores after the sigmoid and (B, N, 4) decoded boxes to `targets`."""
-        batch, priors = boxes.shape[:2]
-        if targets.boxes.shape[1] == 0 or priors == 0:
-            return background(batch, priors, boxes.device)
         in_box = inside(points, targets.boxes)
         centre = (targets.boxes[..., :2] + targets.boxes[..., 2:]) / 2
         near = (points[None, :, None] - centre[:, None]).abs().amax(-1) < self.radius * strides[None, :, None]
@@ -112,7 +129,7 @@ class OTA:
         iou = pairwise_iou(boxes, targets.boxes).mul_(valid)
         cost = self._cost(probabilities, iou, targets.labels)
         cost.add_((~(in_box & near)).to(cost.dtype), alpha=PENALTY).masked_fill_(~valid, torch.inf)
-        return _select(cost, iou, valid, min(self.candidates, priors))
+        return self._select(cost, iou, valid)
 
     def _cost(self, p: Tensor, iou: Tensor, labels: Tensor) -> Tensor:
         """Class and IoU cost (B, N, G): only the object's own class differs from the all-background row sum."""
@@ -126,6 +143,17 @@ class OTA:
         box_cost = -torch.log(iou + 1e-7) if self.iou_cost == "log" else -iou
         return class_cost.mul_(self.class_weight).add_(box_cost, alpha=self.iou_weight)
 
+    def _select(self, cost: Tensor, iou: Tensor, valid: Tensor) -> Assignment:
+        """The k cheapest priors of each object; a prior wanted by several goes to the cheapest of all objects."""
+        candidates = min(self.candidates, cost.shape[1])
+        count = iou.topk(candidates, dim=1).values.sum(1).int().clamp_(min=1)
+        order = cost.topk(candidates, dim=1, largest=False).indices
+        wanted = torch.arange(candidates, device=cost.device)[None, :, None] < count[:, None]
+        chosen = torch.zeros_like(valid).scatter_(1, order, wanted) & valid
+        claims = chosen.sum(-1)
+        index = chosen.int().argmax(-1)
+        return _with_overlap(claims > 0, torch.where(claims > 1, cost.argmin(-1), index), iou)
+
 
 def sim_ota() -> OTA:
     """SimOTA of YOLOX (arXiv 2107.08430) without objectness: plain cross-entropy to a hard label."""
@@ -138,22 +166,8 @@ def _focal(value: Tensor, factor: Tensor, power: float) -> Tensor:
     return value * (factor.square() if power == 2 else factor.pow(power))
 
 
-def _select(cost: Tensor, iou: Tensor, valid: Tensor, candidates: int) -> Assignment:
-    """The k cheapest priors of each object; a prior wanted by several goes to the cheapest of all objects."""
-    count = iou.topk(candidates, dim=1).values.sum(1).int().clamp_(min=1)
-    order = cost.topk(candidates, dim=1, largest=False).indices
-    wanted = torch.arange(candidates, device=cost.device)[None, :, None] < count[:, None]
-    chosen = torch.zeros_like(valid).scatter_(1, order, wanted) & valid
-    claims = chosen.sum(-1)
-    index = chosen.int().argmax(-1)
-    index = torch.where(claims > 1, cost.argmin(-1), index)
-    positive = claims > 0
-    quality = iou.gather(2, index[..., None]).squeeze(-1)
-    return Assignment(torch.where(positive, index, -1), torch.where(positive, quality, 0.0))
-
-
 @dataclass(frozen=True, slots=True)
-class ATSS:
+class ATSS(Assigner):
     """The `topk` nearest priors of every level whose anchor overlaps at least the mean plus deviation of them all.
 
     Every prior carries a square anchor of side scale * stride; the quality is the IoU of the decoded box.
@@ -162,14 +176,9 @@ class ATSS:
     topk: int = 9
     scale: float = 8.0
 
-    @torch.no_grad()
-    def __call__(
+    def assign(
         self, probabilities: Tensor, boxes: Tensor, points: Tensor, strides: Tensor, targets: Targets
     ) -> Assignment:
-        """Assign priors to `targets`; scores and decoded boxes serve the quality alone."""
-        batch, priors = boxes.shape[:2]
-        if targets.boxes.shape[1] == 0 or priors == 0:
-            return background(batch, priors, boxes.device)
         half = strides[:, None] * self.scale / 2
         anchor_iou = pairwise_iou(torch.cat([points - half, points + half], 1)[None], targets.boxes)
         centre = (targets.boxes[..., :2] + targets.boxes[..., 2:]) / 2
@@ -185,13 +194,11 @@ class ATSS:
         spread = ((anchor_iou - mean).square() * candidate).sum(1, keepdim=True) / (count - 1).clamp_(min=1)
         chosen = candidate & (anchor_iou >= mean + spread.sqrt()) & inside(points, targets.boxes)
         index = torch.where(chosen, anchor_iou, -1.0).argmax(-1)
-        positive = chosen.any(-1)
-        quality = pairwise_iou(boxes, targets.boxes).gather(2, index[..., None]).squeeze(-1)
-        return Assignment(torch.where(positive, index, -1), torch.where(positive, quality, 0.0))
+        return _with_overlap(chosen.any(-1), index, pairwise_iou(boxes, targets.boxes))
 
 
 @dataclass(frozen=True, slots=True)
-class TAL:
+class TAL(Assigner):
     """The `topk` priors with the highest score^alpha * CIoU^beta inside each object.
 
     keep: after conflicts only the best `keep` priors of an object stay (1 gives YOLO26's one-to-one branch).
@@ -206,24 +213,19 @@ class TAL:
     keep: int | None = None
     floor: float = 1e-9
 
-    @torch.no_grad()
-    def __call__(
+    def assign(
         self, probabilities: Tensor, boxes: Tensor, points: Tensor, strides: Tensor, targets: Targets
     ) -> Assignment:
-        """Assign (B, N, C) scores after the sigmoid and (B, N, 4) decoded boxes to `targets`."""
-        batch, priors = boxes.shape[:2]
-        if targets.boxes.shape[1] == 0 or priors == 0:
-            return background(batch, priors, boxes.device)
         candidate = inside(points, targets.boxes) & targets.mask[:, None]
         iou = _overlaps(boxes, targets.boxes, candidate)
         own = class_scores(probabilities, targets.labels)
         metric = torch.where(candidate, own.pow(self.alpha) * iou.pow(self.beta), 0.0)
-        chosen = _top(metric, min(self.topk, priors)) & candidate
+        chosen = _top(metric, min(self.topk, boxes.shape[1])) & candidate
         claims = chosen.sum(-1)
         index = torch.where(claims > 1, iou.argmax(-1), chosen.int().argmax(-1))
         chosen = torch.zeros_like(chosen).scatter_(2, index[..., None], (claims > 0)[..., None])
         if self.keep is not None:
-            chosen &= _top(metric * chosen, min(self.keep, priors))
+            chosen &= _top(metric * chosen, min(self.keep, boxes.shape[1]))
         best_metric = (metric * chosen).amax(1, keepdim=True)
         best_iou = (iou * chosen).amax(1, keepdim=True)
         scale = (best_metric + self.floor).clamp(min=torch.finfo(metric.dtype).tiny)

@@ -11,7 +11,7 @@ import torch
 from annotated_types import Ge, Lt
 from torch import Tensor
 
-from nas.loss.assignment import ATSS, OTA, TAL, Assignment, Targets, sim_ota
+from nas.loss.assignment import ATSS, OTA, TAL, Assigner, Assignment, Targets, sim_ota
 from nas.loss.distributed import mean_over_processes, world_size
 from nas.loss.terms import (
     OverlapKind,
@@ -27,7 +27,7 @@ from nas.options import NotNegative, OneOf, check_object
 
 #: Assigners by name, with their published constants. `align_ota_report` follows equation 2 of the DAMO-YOLO report,
 #: `tal_report` the normalisation of the TOOD paper.
-ASSIGNERS: dict[str, Callable[[], OTA | TAL | ATSS]] = {
+ASSIGNERS: dict[str, Callable[[], Assigner]] = {
     "align_ota": OTA,
     "align_ota_report": partial(OTA, power=1.0, iou_cost="linear"),
     "sim_ota": sim_ota,
@@ -87,8 +87,7 @@ class DetectionLoss:
 
     def __post_init__(self) -> None:
         check_object(self.options, "trainer.loss")
-        assigner = ASSIGNERS[self.options.assigner]()
-        self.main_assigner = self.auxiliary_assigner = assigner
+        self.main_assigner = self.auxiliary_assigner = ASSIGNERS[self.options.assigner]()
         if self.options.end_to_end:
             self.main_assigner = TAL(topk=7, keep=1)
 
@@ -112,16 +111,14 @@ class DetectionLoss:
                 losses |= {f"aux_{name}": value for name, value in extra.items()}
         return losses
 
-    def assign(self, raw: RawPrediction, targets: Targets, assigner: OTA | TAL | ATSS | None = None) -> Assignment:
+    def assign(self, raw: RawPrediction, targets: Targets, assigner: Assigner | None = None) -> Assignment:
         """Which prior learns which object, from detached scores and boxes."""
         scores = at_least_float32(raw.class_logits.detach()).sigmoid()
         boxes = at_least_float32(raw.boxes.detach())
         points, strides = raw.points.to(boxes.dtype), raw.strides.to(boxes.dtype)
         return (assigner or self.main_assigner)(scores, boxes, points, strides, targets)
 
-    def _branch(
-        self, raw: RawPrediction, targets: Targets, assigner: OTA | TAL | ATSS, scale: float
-    ) -> dict[str, Tensor]:
+    def _branch(self, raw: RawPrediction, targets: Targets, assigner: Assigner, scale: float) -> dict[str, Tensor]:
         options = self.options
         assignment = self.assign(raw, targets, assigner)
         positive, matched = assignment.positive, assignment.matched

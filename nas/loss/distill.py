@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +13,6 @@ from nas.errors import UserError
 from nas.loss.distributed import mean_over_processes
 from nas.models.base import at_least_float32
 
-DistillKind = Literal["cwd", "mgd", "mimic"]
 KINDS = ("cwd", "mgd", "mimic")
 
 
