@@ -6,7 +6,7 @@ How members are drawn and changed says `search_spaces.genes`; the named spaces a
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from itertools import accumulate
 from typing import Annotated, Literal
@@ -16,7 +16,7 @@ from annotated_types import Ge, Le, MinLen
 from nas.blocks.residual import LAYERS_PER_UNIT
 from nas.errors import UserError
 from nas.options import DISTINCT, ENDLESS, LOWEST_FIRST, CountOrNone, Pixels, Width
-from nas.spec import Activation, Backbone, Block, Plain, Residual, ResidualKind, SppKind
+from nas.spec import Activation, Backbone, Block, Plain, Residual, ResidualKind, SppKind, Stem
 from search_spaces.base import (
     Cost,
     Depths,
@@ -30,12 +30,7 @@ from search_spaces.base import (
     differing_fields,
     parameters,
     round_to,
-    stem_of,
-    with_blocks,
 )
-
-residual_of = lru_cache(maxsize=1 << 18)(Residual)
-"""The interned residual block of given fields (kind, out, bottleneck, depth, stride, kernel, shortcut)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,8 +129,8 @@ class ResidualChains(SearchSpace[Backbone]):
         return LAYERS_PER_UNIT[self.kind]
 
     def block(self, index: int, out: int, bottleneck: int, depth: int, kernel: int) -> Residual:
-        """The interned block at position `index` with these free fields."""
-        return residual_of(self.kind, out, bottleneck, depth, self.strides[index], kernel, self.shortcut)
+        """The block at position `index` with these free fields."""
+        return Residual(self.kind, out, bottleneck, depth, self.strides[index], kernel, self.shortcut)
 
     # ------------------------------------------------------------------ members
 
@@ -211,7 +206,7 @@ class ResidualChains(SearchSpace[Backbone]):
         tail = (Plain(self.closing),) if self.closing else ()
         low, high = self.stem_channels
         before = min(max(self.start_stem, low), high, self._highest[0])
-        stem, blocks = stem_of(self.stem_kind, before, 3, 2), []
+        stem, blocks = Stem(self.stem_kind, before), []
         for i, (out, mid) in enumerate(self.start):
             low, high = self.width_interval(i, before, None)
             before = min(max(out, low), high)
@@ -256,7 +251,8 @@ class ResidualChains(SearchSpace[Backbone]):
 
     def _build(self, stem: int, blocks: tuple[Block, ...]) -> Backbone:
         template = self.frame
-        return with_blocks(template, stem_of(self.stem_kind, stem, 3, 2), blocks + template.blocks[len(self.strides) :])
+        tail = template.blocks[len(self.strides) :]
+        return replace(template, stem=Stem(self.stem_kind, stem), blocks=blocks + tail)
 
     def searched(self, spec: Backbone) -> tuple[Residual, ...]:
         """The blocks of a member that the space varies: all but a closing convolution."""

@@ -4,18 +4,18 @@ After TinyNAS (MAE-NAS, arXiv 2111.13336) with three differences: every block ca
 to the limits instead of drawing again; and a change of width leaves the next block's bottleneck alone.
 
 A row holds the stem's width, then (out, bottleneck, kernel, depth) of every block: the values themselves. The limits
-are asked of the space once and kept as look-up tables; `decode` and `encode` are the way to and from specs.
+are asked of the space once and kept as look-up tables; `spec` and `encode` are the way to and from specs.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
 
 from nas.spec import Backbone
-from search_spaces.base import stem_of, with_blocks
 from search_spaces.chain import ResidualChains
 from search_spaces.streams import Stream, Words, row_hashes
 
@@ -63,15 +63,15 @@ class GeneCodec:
             rows.append(row)
         return np.array(rows, dtype=np.int64).reshape(len(rows), self.width)
 
-    def decode(self, row: Genes) -> Backbone:
+    def spec(self, individual: Genes) -> Backbone:
         template = self.space.initial()
-        values = [int(value) for value in row]
+        values = [int(value) for value in individual]
         blocks = []
         for index in range(self.blocks):
             out, mid, kernel, depth = values[1 + FIELDS * index : 1 + FIELDS * (index + 1)]
             blocks.append(self.space.block(index, out, mid, depth, kernel))
-        stem = stem_of(template.stem.kind, values[0], template.stem.kernel, template.stem.stride)
-        return with_blocks(template, stem, (*blocks, *template.blocks[self.blocks :]))
+        stem = replace(template.stem, out=values[0])
+        return replace(template, stem=stem, blocks=(*blocks, *template.blocks[self.blocks :]))
 
     def initial(self) -> Genes:
         return self.encode([self.space.initial()])

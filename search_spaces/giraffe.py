@@ -8,7 +8,6 @@ the compute. Score these detectors with `mae_neck`, which sees the neck.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
 from itertools import accumulate
 from random import Random
 from typing import Annotated
@@ -23,12 +22,8 @@ from search_spaces.base import Cost, Depth, Mode, Range, SearchSpace, Step, draw
 from search_spaces.tinynas import SPACES as TINYNAS
 from search_spaces.tinynas import TinyNASSpace
 
-neck_of = lru_cache(maxsize=1 << 18)(NeckSpec)
-"""The interned neck of given fields."""
-
 Widths = tuple[int, int, int]
 Ratios = tuple[float, float, float]
-_set = object.__setattr__
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,11 +99,13 @@ class GiraffeSpace(SearchSpace[DetectorSpec]):
         what = int(rng.random() * 3)
         backbone = self.backbone.mutate(spec.backbone, rng, mode) if what != 1 else spec.backbone
         neck = self._moved_neck(spec.neck, rng, mode) if what != 0 else spec.neck
-        return _with_parts(spec, backbone, neck)
+        return replace(spec, backbone=backbone, neck=neck)
 
     def crossover(self, a: DetectorSpec, b: DetectorSpec, rng: Random) -> DetectorSpec:
         """A crossing of the backbones with either neck."""
-        return _with_parts(a, self.backbone.crossover(a.backbone, b.backbone, rng), draw((a.neck, b.neck), rng))
+        return replace(
+            a, backbone=self.backbone.crossover(a.backbone, b.backbone, rng), neck=draw((a.neck, b.neck), rng)
+        )
 
     def violations(self, spec: DetectorSpec) -> list[str]:
         if not isinstance(spec, DetectorSpec):
@@ -144,7 +141,7 @@ class GiraffeSpace(SearchSpace[DetectorSpec]):
     def _neck(self, out: Widths, depth: int, ratios: Ratios) -> NeckSpec:
         frame = self.frame
         kinds = (frame.activation, frame.depthwise, frame.fusion, frame.extra_down, frame.extra_up)
-        return neck_of(out, depth, ratios, *kinds)
+        return NeckSpec(out, depth, ratios, *kinds)
 
     def _detector(self, backbone: Backbone, out: Widths, depth: int, ratios: Ratios) -> DetectorSpec:
         return DetectorSpec(backbone, self._neck(out, depth, ratios), self.frame.head, self.frame.image_size)
@@ -168,16 +165,6 @@ class GiraffeSpace(SearchSpace[DetectorSpec]):
         else:
             ratios = (*ratios[:level], draw(self.hidden_ratios, rng), *ratios[level + 1 :])  # type: ignore[assignment]
         return self._neck(out, depth, ratios)
-
-
-def _with_parts(template: DetectorSpec, backbone: Backbone, neck: NeckSpec) -> DetectorSpec:
-    """A copy of a detector with other valid parts, without validating them again."""
-    spec = object.__new__(DetectorSpec)
-    _set(spec, "backbone", backbone)
-    _set(spec, "neck", neck)
-    _set(spec, "head", template.head)
-    _set(spec, "image_size", template.image_size)
-    return spec
 
 
 #: GiraffeDet's proportions: at most two thin units per block under a neck of up to eight.

@@ -7,7 +7,7 @@ family only says which choices there are and how a block is made of them; the mo
 from __future__ import annotations
 
 from abc import abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from itertools import product
 from random import Random
@@ -19,7 +19,7 @@ from nas.blocks.operation import halved
 from nas.errors import UserError
 from nas.lowering import block_operations
 from nas.options import Pixels, Width
-from nas.spec import Activation, Backbone, Block, SppKind
+from nas.spec import Activation, Backbone, Block, SppKind, Stem
 from search_spaces.base import (
     Cost,
     Factors,
@@ -32,8 +32,6 @@ from search_spaces.base import (
     draw,
     parameters,
     round_to,
-    stem_of,
-    with_blocks,
 )
 
 Choice = tuple[Any, ...]
@@ -214,7 +212,7 @@ class StageSpace(SearchSpace[Backbone]):
         rows = enumerate(zip(widths, choices, strict=True))
         blocks = tuple(self._made(stage, out, choice) for stage, (out, choice) in rows)
         blocks += self.closing(widths[-1], closing_depth)
-        return with_blocks(self._frame, stem_of("conv", stem, 3, 2), blocks)
+        return replace(self._frame, stem=Stem("conv", stem), blocks=blocks)
 
     @cached_property
     def _frame(self) -> Backbone:
@@ -228,7 +226,7 @@ class StageSpace(SearchSpace[Backbone]):
         rows = enumerate(zip(widths, self._first_choices, strict=True))
         blocks = tuple(self.block(stage, out, choice) for stage, (out, choice) in rows)
         blocks += self.closing(widths[-1], self.closing_depths()[0])
-        return Backbone(stem_of("conv", stem, 3, 2), blocks, self.out_blocks, self.spp, self.activation)
+        return Backbone(Stem("conv", stem), blocks, self.out_blocks, self.spp, self.activation)
 
     @cached_property
     def _first_choices(self) -> list[Choice]:

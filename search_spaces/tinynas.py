@@ -41,15 +41,15 @@ class TinyNASSpace(ResidualChains):
         return self.children([a], [b], _key(rng))[0]
 
     def samples(self, keys: Words) -> list[Backbone]:
-        return [self.genes.decode(row) for row in self.genes.sample(keys)]
+        return [self.genes.spec(row) for row in self.genes.sample(keys)]
 
     def mutants(self, parents: Sequence[Backbone], keys: Words, mode: Mode = "coarse") -> list[Backbone]:
         genes = self.genes
-        return [genes.decode(row) for row in genes.mutate(genes.encode(parents), keys, mode == "minor")]
+        return [genes.spec(row) for row in genes.mutate(genes.encode(parents), keys, mode == "minor")]
 
     def children(self, first: Sequence[Backbone], second: Sequence[Backbone], keys: Words) -> list[Backbone]:
         genes = self.genes
-        return [genes.decode(row) for row in genes.crossover(genes.encode(first), genes.encode(second), keys)]
+        return [genes.spec(row) for row in genes.crossover(genes.encode(first), genes.encode(second), keys)]
 
 
 def _key(rng: Random) -> Words:

@@ -86,7 +86,7 @@ class LatencyTable:
         content = path.read_bytes()
         digest = hashlib.sha256(content).hexdigest()[:16]
         if content.lstrip()[:8].startswith((b"{Regular", b"{Depthwi")):
-            from nas.cost.official import OfficialTable
+            from nas.cost.official_table import OfficialTable
 
             official = OfficialTable.read(path, batch)
             return cls(official.header, official, digest)
@@ -136,7 +136,3 @@ class LatencyTable:
         listed = list(operations)
         rows = tuple(map(PricedOperation, listed, self.price_many(listed)))
         return Latency(self.offset_ms + sum(row.price.ms for row in rows), self.offset_ms, rows, self.header)
-
-    def explain(self, operations: Iterable[Operation]) -> tuple[PricedOperation, ...]:
-        """Every operation with its price, in order."""
-        return self.total(operations).explain()

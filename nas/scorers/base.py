@@ -6,17 +6,14 @@ import importlib
 import inspect
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Le
 
 from nas.errors import UserError, shown
 from nas.extensions import reference_to
 from nas.options import check_keywords, unknown
-
-if TYPE_CHECKING:
-    from nas.scorers.formula import Formula
 
 Needs = Literal["spec", "module", "module and images"]
 Weights = Sequence[Annotated[float, Ge(-1e6), Le(1e6)]]
@@ -52,17 +49,6 @@ class Scorer:
             return self.path
         module, _, attribute = self.path.partition(":")
         return getattr(importlib.import_module(module), attribute)
-
-    def formula(self, options: Mapping[str, Any]) -> Formula | None:
-        """The formula with these options; None without one, or where an option is none of the formula's."""
-        if not self.closed_form:
-            return None
-        usual = {name: item.default for name, item in inspect.signature(self.function).parameters.items()}
-        given = {key: value for key, value in options.items() if value is not None and value != usual[key]}
-        made = getattr(importlib.import_module(self.function.__module__), self.closed_form)
-        if given.keys() - {item.name for item in fields(made) if isinstance(made, type)}:
-            return None
-        return made(**given) if isinstance(made, type) else made
 
     @property
     def takes(self) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ neck's outputs. Sums with an input (residual blocks of the neck) are left out, a
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import ClassVar
@@ -28,7 +28,7 @@ from nas.errors import UserError
 from nas.lowering import Operation, backbone_operations
 from nas.lowering.neck import FusionNode, branch_widths, hidden_width, neck_graph
 from nas.scorers.base import Weights
-from nas.scorers.formula import Array, Formula, Linear, weighted
+from nas.scorers.formula import LevelSum, Linear
 from nas.spec import Backbone, DetectorSpec, NeckSpec, Spec, image_side
 
 #: DAMO-YOLO's level weights, from the stem (level 0) to stride 32 (level 4).
@@ -44,7 +44,7 @@ def log_gain(operations: Sequence[Operation]) -> float:
 
 
 @dataclass(frozen=True)
-class Entropy(Formula):
+class Entropy(LevelSum):
     """sum over levels of w_s (ln C_s + gains up to the end of s)."""
 
     sums_units: ClassVar[bool] = True
@@ -53,11 +53,6 @@ class Entropy(Formula):
 
     def gain(self, operations: Sequence[Operation]) -> float:
         return log_gain(operations)
-
-    def combine(
-        self, gains: Array, channels: Array, sides: Array, depths: Array, metrics: Mapping[str, Array]
-    ) -> Array:
-        return weighted(gains + np.log(channels), self.level_weights)
 
     def linear(self) -> Linear:
         weights = np.asarray(self.level_weights, dtype=np.float64)

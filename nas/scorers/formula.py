@@ -6,10 +6,12 @@ each level's end, of the widths and map sides there, of the depths and of the co
 
 from __future__ import annotations
 
+import importlib
+import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +19,7 @@ from numpy.typing import NDArray
 from nas.blocks.operation import halved
 from nas.errors import UserError
 from nas.lowering import Operation, backbone_operations
+from nas.scorers.base import Scorer, Weights
 from nas.spec import Backbone, Residual, Spec, backbone_of, image_side
 
 Array = NDArray[np.float64]
@@ -73,6 +76,30 @@ class Formula(ABC):
         """The score from what `level_ends` tells of a backbone."""
         depths = np.array([counted_depths(backbone)], dtype=np.float64)
         return float(self.combine(gains[None], channels[None], sides, depths, {})[0])
+
+
+@dataclass(frozen=True)
+class LevelSum(Formula):
+    """sum over levels of w_s (ln C_s + gains up to the end of s)."""
+
+    level_weights: Weights = DETECTOR_LEVELS
+
+    def combine(
+        self, gains: Array, channels: Array, sides: Array, depths: Array, metrics: Mapping[str, Array]
+    ) -> Array:
+        return weighted(gains + np.log(channels), self.level_weights)
+
+
+def formula_of(scorer: Scorer, options: Mapping[str, Any]) -> Formula | None:
+    """The formula of a scorer with these options; None without one, or where an option is none of the formula's."""
+    if not scorer.closed_form:
+        return None
+    usual = {name: item.default for name, item in inspect.signature(scorer.function).parameters.items()}
+    given = {key: value for key, value in options.items() if value is not None and value != usual[key]}
+    made = getattr(importlib.import_module(scorer.function.__module__), scorer.closed_form)
+    if not isinstance(made, type):
+        return None if given else made
+    return None if given.keys() - {item.name for item in fields(made)} else made(**given)
 
 
 def level_ends(backbone: Backbone, formula: Formula, side: int) -> tuple[Array, Array, Array]:

@@ -15,32 +15,23 @@ a table charges unequal prices, milliseconds take the place of MACs. It is a sum
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-
-import numpy as np
 
 from nas.blocks.operation import main_convolutions
 from nas.lowering import Operation
 from nas.options import Pixels
 from nas.scorers.base import Weights
-from nas.scorers.formula import DETECTOR_LEVELS, Array, Formula, weighted
+from nas.scorers.formula import DETECTOR_LEVELS, LevelSum
 from nas.spec import Spec
 
 
 @dataclass(frozen=True)
-class LevelBalance(Formula):
+class LevelBalance(LevelSum):
     """sum over levels of w_s (ln C_s + sum of ln MACs, in millions, of stem and blocks up to the end of s)."""
-
-    level_weights: Weights = DETECTOR_LEVELS
 
     def gain(self, operations: Sequence[Operation]) -> float:
         return math.log(math.fsum(op.macs for op in main_convolutions(operations)) / 1e6)
-
-    def combine(
-        self, gains: Array, channels: Array, sides: Array, depths: Array, metrics: Mapping[str, Array]
-    ) -> Array:
-        return weighted(gains + np.log(channels), self.level_weights)
 
 
 def level_balance(spec: Spec, level_weights: Weights = DETECTOR_LEVELS, image_size: Pixels | None = None) -> float:

@@ -38,7 +38,7 @@ import numpy as np
 from nas.blocks.operation import main_convolutions
 from nas.lowering import Operation
 from nas.scorers.base import Weights
-from nas.scorers.formula import DETECTOR_LEVELS, Array, Formula, weighted
+from nas.scorers.formula import DETECTOR_LEVELS, Array, Formula, LevelSum, weighted
 from nas.spec import Spec
 
 
@@ -58,19 +58,12 @@ def variance_shares(operations: Sequence[Operation]) -> list[tuple[float, list[O
 
 
 @dataclass(frozen=True)
-class ResidualEntropy(Formula):
+class ResidualEntropy(LevelSum):
     """sum over levels of w_s (ln C_s + attenuated gains up to the end of s)."""
-
-    level_weights: Weights = DETECTOR_LEVELS
 
     def gain(self, operations: Sequence[Operation]) -> float:
         shares = variance_shares(operations)
         return 0.5 * math.fsum(share * math.log(op.fan_in) for share, unit in shares for op in unit)
-
-    def combine(
-        self, gains: Array, channels: Array, sides: Array, depths: Array, metrics: Mapping[str, Array]
-    ) -> Array:
-        return weighted(gains + np.log(channels), self.level_weights)
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from nas.frame import Frame
 from nas.options import check_keywords
 from nas.scorers import spec_scorer
 from nas.scorers.base import OWN
+from nas.scorers.formula import formula_of
 from nas.searchers.base import Problem, Searcher
 from nas.searchers.evolution import Evolution, Nsga2, RandomSearch
 from nas.searchers.exact.proof import prove, search_exactly
@@ -118,7 +119,7 @@ def make_problem(
     chosen = spec_scorer(scorer)
     chosen.check_options(dict(options))
     fast = isinstance(space, TinyNASSpace) and MEMORY not in budget.metrics and chosen.source != OWN
-    formula = chosen.formula(options) if fast else None
+    formula = formula_of(chosen, options) if fast else None
     if isinstance(space, TinyNASSpace) and formula is not None and formula.sums_units:
         return GeneProblem(space, Objective(formula, table, frame, image_size), budget)
     objective = Objective(None, table, frame, image_size)

@@ -165,7 +165,7 @@ def search_with_optuna(
 
     def evaluate(trial: Trial) -> Result:
         genes = suggest(trial, codec)
-        evaluation = problem.evaluate(problem.encode([codec.decode(genes[0])]))
+        evaluation = problem.evaluate(problem.encode([codec.spec(genes[0])]))
         outside = float(excess(problem, evaluation)[0])
         constrain(trial, outside)
         score = float(np.nan_to_num(evaluation.score[0], nan=_UNSCORED, neginf=_UNSCORED))
@@ -190,7 +190,7 @@ def search_with_optuna(
     outside = np.array([trial.user_attrs["excess"] for trial in trials])
     history = History(("score", *problem.metrics, "excess"))
     history.extend(np.column_stack([scores, metrics, outside]))
-    individuals = problem.encode([codec.decode(row) for row in genes])
+    individuals = problem.encode([codec.spec(row) for row in genes])
     born = np.arange(len(trials))
     archive.add(Proposals(individuals, born, np.full(len(trials), -1)), Evaluation(scores, metrics), outside)
     seconds = time.monotonic() - start

@@ -34,6 +34,13 @@ def nondominated(points: Points) -> npt.NDArray[np.bool_]:
     return keep
 
 
+def best_first(score: Points, costs: Points) -> Rows:
+    """Rows that no other beats in score (n,) and every cost (n, d): the best score first, of equal ones the cheapest."""
+    points = np.column_stack([-score, costs])
+    keep = np.flatnonzero(nondominated(points))
+    return keep[np.lexsort(points[keep].T[::-1])]
+
+
 def _nondominated_sorted(ranked: Points, chunk: int = 256) -> npt.NDArray[np.bool_]:
     """`nondominated` for lexicographically sorted rows: only an earlier row can dominate or equal a later one."""
     keep = np.zeros(len(ranked), dtype=bool)

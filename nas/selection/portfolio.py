@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Le
+from search_spaces.scaling import fit_to_cost
 
 from nas.blocks.operation import CONVOLUTIONS
 from nas.cost.budget import Budget
@@ -25,7 +26,6 @@ from nas.searchers.run import SearchSettings, run_search
 from nas.spec import Backbone, DetectorSpec, Spec, backbone_of, digest
 from search_spaces import SearchSpace, find_space
 from search_spaces.drawings import hand_drawn
-from search_spaces.scaling import fit_to_cost
 
 #: (space, score) whose winners and near-optimal networks are proposed, the most promising first.
 SEARCHED = (

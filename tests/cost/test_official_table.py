@@ -10,7 +10,7 @@ import pytest
 
 from nas.blocks.operation import Operation
 from nas.cost.latency import LatencyTable
-from nas.cost.official import OfficialTable, Query
+from nas.cost.official_table import OfficialTable, Query
 from nas.errors import UserError
 
 

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from nas.cost.count import count_spec
 from nas.errors import SpecError, UserError
-from nas.spec import Backbone, Plain
+from nas.spec import Backbone, Plain, Stem
 from search_spaces import find_space, space_names
-from search_spaces.base import round_to, stem_of, with_blocks
+from search_spaces.base import round_to
 from search_spaces.streams import candidate_keys
 from search_spaces.tinynas import SPACES, TinyNASSpace
 
@@ -54,7 +54,7 @@ def brute_force(space: TinyNASSpace) -> set[Backbone]:
             if first.out > 24 or first.depth > 2 or stem > 16:
                 continue
             for second in rows[1]:
-                spec = with_blocks(space.frame, stem_of("focus", stem, 3, 2), (first, second))
+                spec = replace(space.frame, stem=Stem("focus", stem), blocks=(first, second))
                 if space.contains(spec):
                     found.add(spec)
     return found
@@ -94,8 +94,6 @@ def test_moves_stay_in_the_space(name: str, seed: int, mode: str) -> None:
         assert space.violations(b) == []
     for child in (space.mutate(a, rng, mode), space.crossover(a, b, rng), space.crossover(b, a, rng)):  # type: ignore[arg-type]
         assert space.violations(child) == []
-        rebuilt = Backbone(*(getattr(child, field) for field in Backbone.__dataclass_fields__))
-        assert rebuilt == child and hash(rebuilt) == hash(child)  # the fast construction skips no field
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -124,14 +122,13 @@ def test_minor_moves_touch_one_width_by_small_steps() -> None:
         child = space.mutate(spec, rng, "minor")
         pairs = list(zip(spec.blocks, child.blocks, strict=True))
         assert all(old.depth == new.depth and abs(old.out - new.out) <= 16 for old, new in pairs)  # type: ignore[union-attr]
-        assert sum(old is not new for old, new in pairs) + (spec.stem is not child.stem) <= 1
+        assert sum(old != new for old, new in pairs) + (spec.stem != child.stem) <= 1
 
 
-def test_equal_blocks_are_one_object_and_moves_repeat_with_the_seed() -> None:
+def test_moves_repeat_with_the_seed() -> None:
     space = SPACES["tinynas_k1kx"]
     a, b = space.sample(Random(5)), space.sample(Random(5))
-    assert a == b and all(x is y for x, y in zip(a.blocks, b.blocks, strict=True)) and a.stem is b.stem
-    assert space.mutate(a, Random(7)) == space.mutate(b, Random(7))
+    assert a == b and space.mutate(a, Random(7)) == space.mutate(b, Random(7))
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -51,7 +51,7 @@ class Optimum:
 
     def __init__(self, problem: GeneProblem, parts: Parts, bins: int, effort: Effort, start: Integers) -> None:
         self.problem, self.parts, self.effort = problem, parts, effort
-        self.nothing = np.zeros((0, problem.codec.width), dtype=np.int64)
+        self.nothing = np.zeros((0, problem.width), dtype=np.int64)
         self.best: Integers | None = None
         self.score, self.upper = -np.inf, np.inf
         self.found, self.alone = self.nothing, list[Relaxation]()

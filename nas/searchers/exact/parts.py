@@ -15,7 +15,7 @@ from nas.scorers.formula import Formula, Linear, weighted
 from nas.searchers.exact.effort import Effort, Halt
 from nas.searchers.problem.objective import GAIN, Array, additive
 from nas.searchers.problem.vectorized import GeneProblem
-from search_spaces.tinynas import TinyNASSpace
+from search_spaces.chain import ResidualChains
 
 Integers = npt.NDArray[np.int64]
 
@@ -81,7 +81,7 @@ def chain_of(problem: GeneProblem, effort: Effort | None = None) -> Parts:
     Raises UserError for a score or a limit that is not a sum over blocks, and for a space with too many blocks; Halt
     from the effort that counts the work.
     """
-    space, blocks = problem.space, problem.codec.blocks
+    space, blocks = problem.space, problem.blocks
     _check_size(space)
     limits = dict(problem.budget.limits)
     fixed = space.layers_of(space.initial()) - space.unit_layers * blocks
@@ -175,8 +175,8 @@ def _behind(
     channels = np.stack([chosen.get(i + 1, fixed) for i in problem.template.out_blocks], axis=1)
     vectors = problem.closing(channels, effort)
     score = price.behind(vectors)
-    if len(problem.template.blocks) > problem.codec.blocks:
-        tail = problem.tail_vectors(chosen[problem.codec.blocks])
+    if len(problem.template.blocks) > problem.blocks:
+        tail = problem.tail_vectors(chosen[problem.blocks])
         vectors = vectors + tail
         score = score + price.score(tail, fixed, len(problem.levels) - 1)
     return price.costs(vectors), score
@@ -220,18 +220,18 @@ def _block_options(price: _Pricing, index: int, ins: Integers, outs: Integers, e
     return Options(before[keep], after[keep], choice[keep], choice[keep, 2], costs[keep], score[keep], starts)
 
 
-def _inputs(space: TinyNASSpace, index: int, ins: Integers, out: int) -> list[int]:
+def _inputs(space: ResidualChains, index: int, ins: Integers, out: int) -> list[int]:
     """Numbers of the input widths from which block `index` may go to `out`."""
     intervals = [space.width_interval(index, width, None) for width in ins.tolist()]
     return [number for number, (low, high) in enumerate(intervals) if low <= out <= high]
 
 
-def _depths(space: TinyNASSpace, index: int) -> range:
+def _depths(space: ResidualChains, index: int) -> range:
     most = space.max_layers // space.unit_layers - len(space.strides) + 1
     return range(1, min(space.depths[index], most) + 1)
 
 
-def _check_size(space: TinyNASSpace) -> None:
+def _check_size(space: ResidualChains) -> None:
     """Raise UserError if a position of the space holds more blocks than can be priced."""
     before = len(space.stem_widths())
     for index in range(len(space.strides)):

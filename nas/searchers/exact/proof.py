@@ -15,7 +15,7 @@ from nas.searchers.evolution import Evolution
 from nas.searchers.exact.search import STEPS, ExactResult, exact_search
 from nas.searchers.history import History
 from nas.searchers.loop import Progress, SearchOutcome, interruptible, run_loop
-from nas.searchers.pareto import nondominated
+from nas.searchers.pareto import best_first
 from nas.searchers.problem.specs import MEMORY, ScorerScore, SpecProblem
 from nas.searchers.problem.vectorized import GeneProblem
 from search_spaces.tinynas import TinyNASSpace
@@ -161,6 +161,5 @@ def _rows(names: tuple[str, ...], candidates: list[Candidate]) -> np.ndarray:
 
 def _front(problem: GeneProblem, candidates: list[Candidate]) -> list[Candidate]:
     """Those that no other beats in score and every budgeted metric, the best first."""
-    points = np.array([[-c.score, *(c.metrics[name] for name in problem.budget.metrics)] for c in candidates])
-    keep = np.flatnonzero(nondominated(points))
-    return [candidates[row] for row in sorted(keep, key=lambda row: tuple(points[row]))]
+    costs = np.array([[c.metrics[name] for name in problem.budget.metrics] for c in candidates])
+    return [candidates[row] for row in best_first(np.array([c.score for c in candidates]), costs)]

@@ -21,7 +21,7 @@ from nas.searchers.exact.effort import Effort, Halt
 from nas.searchers.exact.labels import LabelSearch, TooManyLabels
 from nas.searchers.exact.optimum import Optimum
 from nas.searchers.exact.parts import Integers, chain_of
-from nas.searchers.pareto import nondominated
+from nas.searchers.pareto import best_first
 from nas.searchers.problem.vectorized import GeneProblem
 from nas.spec import digest
 
@@ -132,7 +132,7 @@ class _Beside:
         rows = search.genes(stages, chosen)
         if self._near_rows is not None:
             rows = np.concatenate([self._near_rows, rows])
-        self._near_rows = rows[_different(rows, problem.codec.blocks, 4 * count)]
+        self._near_rows = rows[_different(rows, problem.blocks, 4 * count)]
         self.near = [c for c in _candidates(problem, self._near_rows) if problem.budget.admits(c.metrics)][:count]
         self.share = min(wide, share)
 
@@ -162,7 +162,7 @@ def exact_search(
     try:
         effort.tell("pricing every block")
         parts = chain_of(problem, effort)
-        nothing = np.zeros((0, problem.codec.width), dtype=np.int64)
+        nothing = np.zeros((0, problem.width), dtype=np.int64)
         optimum = Optimum(problem, parts, bins, effort, nothing if start is None else start)
         effort.tell("proving the optimum")
         optimum.solve()
@@ -233,6 +233,4 @@ def _front(problem: GeneProblem, rows: Integers) -> list[Candidate]:
     columns = [problem.metrics.index(metric) for metric in problem.budget.metrics]
     costs = evaluation.metrics[:, columns]
     inside = (costs <= np.array([limit for _, limit in problem.budget.limits])).all(axis=1)
-    keep = np.flatnonzero(inside)[nondominated(np.column_stack([-evaluation.score, costs])[inside])]
-    keep = keep[np.argsort(-evaluation.score[keep], kind="stable")]
-    return _candidates(problem, rows[keep])
+    return _candidates(problem, rows[inside][best_first(evaluation.score[inside], costs[inside])])

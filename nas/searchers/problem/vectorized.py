@@ -16,10 +16,9 @@ from nas.searchers.base import Evaluation
 from nas.searchers.exact.effort import Effort
 from nas.searchers.problem.block_tables import BlockTable, Point
 from nas.searchers.problem.objective import METRICS, WIDTH, Array, Objective
-from nas.spec import Backbone
-from search_spaces.genes import DEPTH, FIELDS, KERNEL, MID, OUT, Genes
+from search_spaces.chain import ResidualChains
+from search_spaces.genes import DEPTH, FIELDS, KERNEL, MID, OUT, GeneCodec, Genes
 from search_spaces.streams import Words, row_hashes
-from search_spaces.tinynas import TinyNASSpace
 
 #: What it costs to lower and price one neck and head (1.5 ms).
 _CLOSING_STEPS = 30_000
@@ -32,8 +31,8 @@ def index_of(values: Sequence[int]) -> npt.NDArray[np.int64]:
     return table
 
 
-class GeneProblem:
-    """Draws, moves and evaluations of gene rows; equal to `Objective.evaluate` of the decoded specs.
+class GeneProblem(GeneCodec):
+    """Evaluations of gene rows, which are drawn and changed as `GeneCodec` says; equal to `Objective.evaluate` of the specs.
 
     Raises UserError if the budget limits a metric that the objective does not give.
     """
@@ -41,37 +40,19 @@ class GeneProblem:
     generous: bool = True
     metrics: tuple[str, ...] = METRICS
 
-    def __init__(self, space: TinyNASSpace, objective: Objective, budget: Budget) -> None:
+    def __init__(self, space: ResidualChains, objective: Objective, budget: Budget) -> None:
         for metric in budget.metrics:
             if metric not in METRICS:
                 raise UserError(f"this search gives no {metric}; it gives {', '.join(METRICS)}")
-        self.space, self.objective, self.budget = space, objective, budget
-        self.codec = space.genes
+        super().__init__(space)
+        self.objective, self.budget = objective, budget
         self.template = space.initial()
         self._lay_out()
 
-    # ------------------------------------------------------------------ moves
-
-    def initial(self) -> Genes:
-        return self.codec.initial()
-
-    def sample(self, keys: Words) -> Genes:
-        return self.codec.sample(keys)
-
-    def mutate(self, parents: Genes, keys: Words, minor: bool) -> Genes:
-        return self.codec.mutate(parents, keys, minor)
-
-    def crossover(self, first: Genes, second: Genes, keys: Words) -> Genes:
-        return self.codec.crossover(first, second, keys)
+    # ------------------------------------------------------------------ individuals
 
     def identities(self, individuals: Genes) -> Words:
         return row_hashes(individuals)
-
-    def spec(self, individual: Genes) -> Backbone:
-        return self.codec.decode(individual)
-
-    def encode(self, specs: Sequence[Backbone]) -> Genes:
-        return self.codec.encode(specs)
 
     def pack(self, individuals: Genes) -> Genes:
         return individuals
@@ -86,7 +67,7 @@ class GeneProblem:
 
     def evaluate(self, individuals: Genes, stop: Callable[[], bool] = lambda: False) -> Evaluation:
         """Score and METRICS of gene rows (n, genes)."""
-        rows, blocks = individuals, self.codec.blocks
+        rows, blocks = individuals, self.blocks
         parts = np.empty((len(rows), 1 + len(self.template.blocks), WIDTH))
         widths = np.empty((len(rows), parts.shape[1]), dtype=np.int64)
         depths = rows[:, DEPTH::FIELDS][:, uncounted(self.space.kind) :]
@@ -132,7 +113,7 @@ class GeneProblem:
 
     def tail_vectors(self, widths: npt.NDArray[np.int64]) -> Array:
         """(n, WIDTH) vectors of the closing convolution behind last blocks of these widths."""
-        return self._tails[self.out_index[self.codec.blocks - 1][widths]]
+        return self._tails[self.out_index[self.blocks - 1][widths]]
 
     def _closing_of(self, key: int) -> Array:
         vector = self._closings.get(key)
@@ -157,7 +138,7 @@ class GeneProblem:
         self.tables: list[dict[int, BlockTable]] = []
         self.in_index, self.mid_index, self.out_index = [], [], []
         before: tuple[int, ...] = stems
-        for index in range(self.codec.blocks):
+        for index in range(self.blocks):
             outs = space.widths(index)
             mids = sorted({mid for out in outs for mid in space.bottlenecks(out)})
             last = index + 1 == len(template.blocks)
@@ -177,7 +158,7 @@ class GeneProblem:
             sides.append(min(size))
             maps.append(size)
             before = outs
-        if len(template.blocks) > self.codec.blocks:
+        if len(template.blocks) > self.blocks:
             tail = template.blocks[-1]
             self._tails = np.stack(
                 [
@@ -193,9 +174,9 @@ class GeneProblem:
         self._closings: dict[int, Array] = {}
 
     def _stem(self, width: int) -> Array:
-        row = self.codec.initial()[0]
+        row = self.initial()[0]
         row[0] = width
-        return self.objective.stem(self.codec.decode(row).stem, self.template.activation)
+        return self.objective.stem(self.spec(row).stem, self.template.activation)
 
     def _cost(self, index: int, kernel: int, size: tuple[int, int], spp: str, points: Sequence[Point]) -> Array:
         blocks = [(self.space.block(index, out, mid, depth, kernel), width) for width, mid, out, depth in points]

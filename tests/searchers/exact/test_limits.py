@@ -128,7 +128,7 @@ def test_near_networks_that_take_too_long_leave_the_proof(monkeypatch: pytest.Mo
 
 def test_a_limit_of_steps_ends_with_what_is_known() -> None:
     problem = problem_of(0, {"latency_ms": 2.0}, Frame())
-    start = problem.codec.encode([problem.space.smallest()])
+    start = problem.encode([problem.space.smallest()])
     early = exact_search(problem, steps=5000, start=start)
     assert early.unproven.startswith("the limit of 5,000 steps (searcher option steps) ended it while pricing")
     assert early.best is not None and early.best.spec == problem.space.smallest() and early.upper == np.inf

@@ -13,6 +13,7 @@ from nas.errors import UserError
 from nas.frame import Frame
 from nas.scorers import find_scorer
 from nas.scorers.entropy import Entropy
+from nas.scorers.formula import formula_of
 from nas.searchers.problem.objective import METRICS, Objective, additive
 from nas.searchers.problem.vectorized import GeneProblem
 from search_spaces import find_space
@@ -86,7 +87,7 @@ def test_gene_tables_equal_the_objective(name: str, table: LatencyTable) -> None
 def test_formulas_equal_the_scorers(scorer: str, options: dict, table: LatencyTable) -> None:
     for name in ("tinynas_k1kx", "tinynas_k1kxk1"):
         space, frame = SPACES[name], Frame()
-        formula = find_scorer(scorer).formula(options)
+        formula = formula_of(find_scorer(scorer), options)
         problem = GeneProblem(space, Objective(formula, table, frame), BUDGET)
         genes = problem.sample(candidate_keys(0, 0, 5))
         for row, score in zip(genes, problem.evaluate(genes).score, strict=True):
