@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from contextlib import AbstractContextManager, nullcontext
+from typing import Generic, TypeVar
 
 import numpy as np
 import torch
@@ -12,6 +13,8 @@ from torch import Tensor, nn
 
 from nas.data.dataset import DetectionData
 from nas.data.loader import build_loader
+
+Model = TypeVar("Model", bound=nn.Module)
 
 #: A trained module, and entry by entry the floats of the average and of the module, then the integers of both.
 _Pairs = tuple[nn.Module, list[Tensor], list[Tensor], list[Tensor], list[Tensor]]
@@ -22,13 +25,13 @@ def ema_momentum(update: int, decay: float = 0.9998, ramp: float = 2000.0) -> fl
     return decay * (1 - math.exp(-update / ramp))
 
 
-class Ema:
+class Ema(Generic[Model]):
     """The average of every floating entry of a state, BatchNorm statistics included; integers are copied.
 
     `model` is a copy of the trained model that holds the average and is ready to evaluate.
     """
 
-    def __init__(self, model: nn.Module, decay: float = 0.9998, ramp: float = 2000.0) -> None:
+    def __init__(self, model: Model, decay: float = 0.9998, ramp: float = 2000.0) -> None:
         self.model = model.eval().requires_grad_(False)
         self.decay, self.ramp, self.updates = decay, ramp, 0
         self._pairs: _Pairs | None = None
@@ -71,7 +74,7 @@ class NormStatistics:
         )
 
     @torch.no_grad()
-    def __call__(self, detector: nn.Module, context: AbstractContextManager | None = None) -> nn.Module:
+    def __call__(self, detector: Model, context: AbstractContextManager | None = None) -> Model:
         measured = copy.deepcopy(detector).eval()
         device = next(measured.parameters()).device
         norms = [module for module in measured.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
+from nas.models.base import DetectorModule
 from nas.training.state import Position, TrainingParts
 
 
@@ -74,7 +75,7 @@ class Validation:
     numbers: Mapping[str, float]
     images: Mapping[str, NDArray[np.uint8]] = field(default_factory=dict)
     curves: Mapping[str, tuple[NDArray, NDArray]] = field(default_factory=dict)
-    detector: nn.Module | None = None
+    detector: DetectorModule | None = None
 
 
 class Hook:

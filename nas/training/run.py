@@ -23,6 +23,7 @@ from nas.inference.running import told_when_full
 from nas.loss.detection import DetectionLoss
 from nas.loss.distill import Distiller
 from nas.loss.distributed import share_batch_norm
+from nas.models.base import DetectorModule
 from nas.options import check_object
 from nas.spec import DetectorSpec, digest
 from nas.training.cores import computing_threads
@@ -31,7 +32,7 @@ from nas.training.hooks import Hook
 from nas.training.log import LogFiles, Screen, TensorBoard
 from nas.training.optimizer import Schedule, make_optimizer
 from nas.training.options import DistillOptions, Phases, TrainerOptions
-from nas.training.setup import TrainingNetwork, load_teacher, make_fabric, neck_channels, prepare_detector
+from nas.training.setup import Source, TrainingNetwork, load_teacher, make_fabric, neck_channels, prepare_detector
 from nas.training.state import Position, TrainingParts, read_state
 from nas.training.trainer import Trainer, Training
 from nas.training.validation import Validator
@@ -54,7 +55,7 @@ class TrainingResult:
 class TrainingTask:
     """What to train on what; `model` as in `prepare_detector`, val None trains without validation."""
 
-    model: Any
+    model: Source
     train: DetectionData
     val: DetectionData | None = None
     options: TrainerOptions = field(default_factory=TrainerOptions)
@@ -134,7 +135,7 @@ def _train(
     layout = torch.channels_last if options.channels_last else torch.contiguous_format
     network.to(device=fabric.device, memory_format=layout)  # type: ignore[call-overload]
     if teacher is not None:
-        teacher.to(device=fabric.device, memory_format=layout)
+        teacher.to(device=fabric.device, memory_format=layout)  # type: ignore[call-overload]
     ema = Ema(copy.deepcopy(network.detector), options.ema.decay, options.ema.ramp)
     network = fabric.strategy.precision.convert_module(network)  # type: ignore[assignment]
     if fabric.world_size > 1 and options.sync_batch_norm:
@@ -197,7 +198,7 @@ def _train(
     )
 
 
-def _network(task: TrainingTask, detector: Any, teacher: Any | None) -> TrainingNetwork:
+def _network(task: TrainingTask, detector: DetectorModule, teacher: DetectorModule | None) -> TrainingNetwork:
     distiller = None
     if teacher is not None:
         widths = neck_channels(detector), neck_channels(teacher)
@@ -221,7 +222,7 @@ def _schedule(task: TrainingTask, phases: Phases, steps_per_epoch: int) -> Sched
     )
 
 
-def _fingerprint(task: TrainingTask, detector: Any) -> dict[str, Any]:
+def _fingerprint(task: TrainingTask, detector: DetectorModule) -> dict[str, Any]:
     options = task.options
     return {
         "seed": task.seed,

@@ -9,7 +9,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from lightning_fabric import Fabric
@@ -21,12 +21,15 @@ from torch.nn.parallel import DistributedDataParallel
 from nas.errors import UserError
 from nas.loss.distill import Distiller
 from nas.loss.distributed import leave_processes
-from nas.models.base import RawPrediction, class_names, numbered
+from nas.models.base import DetectorModule, RawPrediction, class_names, numbered
 from nas.models.baselines import BASELINES, build_baseline
 from nas.models.build import build_model
 from nas.models.checkpoint import Origin, load_checkpoint
 from nas.models.detector import DetectionModel, build_detector
-from nas.spec import require_side
+from nas.spec import Spec, require_side
+
+#: What a training starts from: a module, a name, a spec, a spec file, or a checkpoint.
+Source = nn.Module | Spec | str | Path
 
 
 class WholeDouble(DoublePrecision):
@@ -88,7 +91,7 @@ def _buffers(sync: bool) -> dict[str, Any]:
     return {"forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers": sync}
 
 
-def prepare_detector(source: Any, classes: Sequence[str], image_size: int | None) -> Any:
+def prepare_detector(source: Source, classes: Sequence[str], image_size: int | None) -> DetectorModule:
     """The detector to train, with the data's classes and the image size to train at.
 
     source: a module, a name, a spec, a spec file, or a checkpoint. A checkpoint of other classes keeps all weights
@@ -97,27 +100,27 @@ def prepare_detector(source: Any, classes: Sequence[str], image_size: int | None
     """
     classes = tuple(classes)
     if isinstance(source, nn.Module):
-        detector: Any = source
+        detector = cast(DetectorModule, source)
         if detector.num_classes != len(classes):
             raise UserError(
                 f"the model has {detector.num_classes} classes, the data {len(classes)}: build it with these"
             )
         require_training_form(detector)
         detector.classes = classes
-    elif str(source).endswith(".safetensors"):
+    elif isinstance(source, str | Path) and str(source).endswith(".safetensors"):
         detector = adapt_classes(load_checkpoint(source), classes)
     else:
-        detector = build_model(source, classes=classes)
+        detector = cast(DetectorModule, build_model(source, classes=classes))
         if not hasattr(detector, "predict_raw"):
             raise UserError(f"{source} is a backbone: to train it as a detector give it a neck and a head")
     if image_size is not None:
         detector.image_size = require_side(image_size)
-        if hasattr(detector, "spec"):
+        if isinstance(detector, DetectionModel):
             detector.spec = replace(detector.spec, image_size=image_size)
     return detector
 
 
-def require_training_form(detector: Any) -> None:
+def require_training_form(detector: DetectorModule) -> None:
     """UserError for a detector whose branches were merged or whose BatchNorms were folded: it would train wrongly."""
     if not isinstance(detector, DetectionModel) and getattr(detector, "name", None) not in BASELINES:
         return  # a module of somebody else: nothing is known of its form
@@ -131,7 +134,7 @@ def require_training_form(detector: Any) -> None:
         )
 
 
-def adapt_classes(detector: Any, classes: Sequence[str]) -> Any:
+def adapt_classes(detector: DetectorModule, classes: Sequence[str]) -> DetectorModule:
     """The detector for other classes: itself if they are the same or its own are mere numbers, else a new one with
     all other weights.
 
@@ -159,12 +162,12 @@ def adapt_classes(detector: Any, classes: Sequence[str]) -> Any:
     return fresh
 
 
-def _source(detector: Any) -> str:
+def _source(detector: DetectorModule) -> str:
     origin = getattr(detector, "origin", None)
     return origin.source if origin is not None else "the model"
 
 
-def _rebuild(detector: Any, classes: Sequence[str]) -> Any:
+def _rebuild(detector: DetectorModule, classes: Sequence[str]) -> DetectorModule:
     if isinstance(detector, DetectionModel):
         return build_detector(detector.spec, classes=classes)
     return build_baseline(detector.name, len(classes), detector.image_size, list(classes))
@@ -176,7 +179,9 @@ class TrainingNetwork(nn.Module):
     Modules named in `freeze` keep weights and BatchNorm statistics.
     """
 
-    def __init__(self, detector: Any, distiller: Distiller | None = None, freeze: Sequence[str] = ()) -> None:
+    def __init__(
+        self, detector: DetectorModule, distiller: Distiller | None = None, freeze: Sequence[str] = ()
+    ) -> None:
         super().__init__()
         self.detector, self.distiller = detector, distiller
         self._frozen: list[str] = list(freeze)
@@ -207,7 +212,7 @@ class TrainingNetwork(nn.Module):
 
 
 @torch.no_grad()
-def neck_channels(detector: Any, image_size: int = 64) -> list[int]:
+def neck_channels(detector: DetectorModule, image_size: int = 64) -> list[int]:
     """Widths of the three neck maps."""
     training = detector.training
     parameter = next(detector.parameters())
@@ -216,7 +221,7 @@ def neck_channels(detector: Any, image_size: int = 64) -> list[int]:
     return [x.shape[1] for x in maps]
 
 
-def load_teacher(path: str | Path, student: Any) -> Any:
+def load_teacher(path: str | Path, student: DetectorModule) -> DetectorModule:
     """A frozen detector in eval mode whose neck has the student's strides."""
     if not str(path).endswith(".safetensors"):
         raise UserError(f"distill.teacher must be a checkpoint (.safetensors), got {path}")

@@ -15,6 +15,7 @@ from lightning_fabric.plugins import Precision
 from nas.data.loader import Loader
 from nas.errors import UserError
 from nas.files import write_atomic
+from nas.models.base import DetectorModule
 from nas.training.ema import Ema
 from nas.training.setup import TrainingNetwork
 
@@ -46,7 +47,7 @@ class TrainingParts:
     """
 
     network: TrainingNetwork
-    ema: Ema
+    ema: Ema[DetectorModule]
     optimizer: torch.optim.Optimizer
     loader: Loader
     precision: Precision

@@ -10,13 +10,14 @@ from typing import Any
 
 import torch
 from lightning_fabric import Fabric
-from torch import Tensor, nn
+from torch import Tensor
 
 from nas.data.loader import Batch
 from nas.loss.assignment import pad_targets
 from nas.loss.detection import DetectionLoss
 from nas.loss.distill import check_not_zero, distill_weight
 from nas.loss.distributed import world_size
+from nas.models.base import DetectorModule
 from nas.models.checkpoint import save_checkpoint
 from nas.training.guards import Interrupt, LossGuard
 from nas.training.hooks import Hook, Speed, Step, TrainingView, Validation
@@ -41,8 +42,8 @@ class Training:
     schedule: Schedule
     options: TrainerOptions
     distill: DistillOptions
-    teacher: Any | None
-    validate: Callable[[nn.Module], Validation] | None
+    teacher: DetectorModule | None
+    validate: Callable[[DetectorModule], Validation] | None
     folder: Path
     fingerprint: Mapping[str, Any]
     until: int | None = None
@@ -238,7 +239,7 @@ class Trainer:
         self._agree(False)
         self._save_if_old()
 
-    def _validated(self, validate: Callable[[nn.Module], Validation], interrupt: Interrupt) -> Validation:
+    def _validated(self, validate: Callable[[DetectorModule], Validation], interrupt: Interrupt) -> Validation:
         """Score the averaged weights; a validation that is interrupted is repeated on resuming."""
         if world_size() > 1:
             self._save()
@@ -267,7 +268,7 @@ class Trainer:
             self.position.stale += 1
 
     def _write_model(
-        self, name: str, numbers: Mapping[str, float], epoch: int, detector: nn.Module | None = None
+        self, name: str, numbers: Mapping[str, float], epoch: int, detector: DetectorModule | None = None
     ) -> None:
         if self.fabric.is_global_zero:
             extra = {"epoch": epoch, "step": self.position.step, "validation": dict(numbers)}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from typing import Any
 
 import cv2
 import numpy as np
@@ -17,6 +16,7 @@ from nas.data.images import decode
 from nas.data.loader import Loader, build_loader
 from nas.inference.evaluator import detect
 from nas.inference.scoring import Found, score_detections
+from nas.models.base import DetectorModule
 from nas.training.ema import NormStatistics
 from nas.training.hooks import Validation
 
@@ -44,7 +44,7 @@ class Validator:
         if fabric.is_global_zero:  # the others never score: their copies of the pictures would only fill the memory
             self.loader = build_loader(data, min(batch_size, len(data)), image_size, train=False, cache="auto")
 
-    def __call__(self, detector: Any) -> Validation:
+    def __call__(self, detector: DetectorModule) -> Validation:
         assert self.loader is not None, "only the first process validates"
         if self.statistics is not None:
             detector = self.statistics(detector, self.fabric.autocast())
@@ -65,7 +65,7 @@ class Validator:
 class _Deployed:
     """A fused copy of a detector that runs on the training's device, in its precision and memory format."""
 
-    def __init__(self, detector: Any, fabric: Fabric) -> None:
+    def __init__(self, detector: DetectorModule, fabric: Fabric) -> None:
         self.classes, self.end_to_end = detector.classes, getattr(detector, "end_to_end", False)
         self._model, self._fabric = copy.deepcopy(detector).fuse(), fabric
 
