@@ -13,6 +13,7 @@ from nas.deploy import EXPORTED, load_runtime
 from nas.errors import UserError
 from nas.inference.pictures import Source, open_pictures
 from nas.inference.predictor import Network, Prediction, PredictOptions, Predictor
+from nas.models.base import DetectorModule
 from nas.models.build import build_model
 from nas.models.checkpoint import require_finite
 from nas.options import check_fields, check_keywords
@@ -52,13 +53,13 @@ class Detector:
         return cls(model.eval(), source if isinstance(source, str) else "")
 
     @property
-    def model(self) -> nn.Module:
+    def model(self) -> DetectorModule:
         """The torch module; raises UserError for an exported file."""
         if not isinstance(self.network, nn.Module):
             raise UserError(
                 f"{self.source} is an exported file: it can predict and be evaluated, not trained or exported"
             )
-        return self.network
+        return cast(DetectorModule, self.network)
 
     @property
     def classes(self) -> tuple[str, ...]:
