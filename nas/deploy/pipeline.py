@@ -9,11 +9,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import numpy as np
 import torch
 from onnx import ModelProto
+from torch import nn
 
 from nas.deploy import FORMATS, load_runtime
 from nas.deploy.onnx_graph import DEFAULT_OPSET, HALF_SCALES_OPSET, Opset, export_onnx, set_metadata, write
@@ -23,6 +24,7 @@ from nas.errors import UserError
 from nas.inference.pictures import open_pictures
 from nas.inference.predictor import fit_into
 from nas.inference.running import milliseconds
+from nas.models.base import DetectorModule
 from nas.options import Count, ImageSize, Name, OneOf, Seed, Share, check_object
 
 PRECISIONS = ("fp32", "fp16", "int8")
@@ -81,28 +83,29 @@ class ExportReport:
 
 
 def export_model(
-    model: Any, path: str | Path, settings: ExportSettings, progress: Callable[[str], None] | None = None
+    model: nn.Module, path: str | Path, settings: ExportSettings, progress: Callable[[str], None] | None = None
 ) -> ExportReport:
     """Write `model` (left as it is) for a runtime and prove it: the file appears only if it agrees with torch.
 
     The ending of `path` is that of the format. Raises UserError for settings that do not go together, a runtime that is
     not installed, or a file whose scores, boxes or labels differ from torch's.
     """
+    detector = cast(DetectorModule, model)
+    end_to_end = bool(getattr(model, "end_to_end", False))
     say = progress or (lambda text: None)
     path = Path(path).with_suffix(FORMATS[settings.format])
-    end_to_end = bool(getattr(model, "end_to_end", False))
     if end_to_end and settings.format == "onnx_nms":
         raise UserError("this detector is end-to-end and needs no NMS: export it as format=onnx")
     if settings.format == "tensorrt":
         from nas.deploy.tensorrt import import_tensorrt
 
         import_tensorrt()
-    side = settings.image_size or model.image_size
+    side = settings.image_size or detector.image_size
     pictures = _pictures(settings, side)
     say("fusing and tracing")
-    fused = copy.deepcopy(model).cpu().float().fuse().eval()
+    fused = copy.deepcopy(detector).cpu().float().fuse().eval()
     graph = deployed_graph(fused, side, settings, pictures, say)
-    metadata = Metadata(tuple(model.classes), side, end_to_end, settings.format == "onnx_nms", settings.precision)
+    metadata = Metadata(tuple(detector.classes), side, end_to_end, settings.format == "onnx_nms", settings.precision)
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".export-") as folder:
         made = Path(folder) / path.name
@@ -129,7 +132,7 @@ def export_model(
 
 
 def deployed_graph(
-    fused: Any,
+    fused: nn.Module,
     side: int,
     settings: ExportSettings,
     pictures: Sequence[np.ndarray] = (),
@@ -175,7 +178,7 @@ def _write(graph: ModelProto, path: Path, metadata: Metadata, settings: ExportSe
 
 
 def _agreement(
-    fused: Any, runtime: Runtime, pictures: Sequence[np.ndarray], settings: ExportSettings, end_to_end: bool
+    fused: nn.Module, runtime: Runtime, pictures: Sequence[np.ndarray], settings: ExportSettings, end_to_end: bool
 ) -> Agreement:
     size = settings.batch or CHECK_BATCH
     pictures = [pictures[index % len(pictures)] for index in range(-(-len(pictures) // size) * size)]

@@ -89,7 +89,7 @@ def detect(
     return found, {name: 1000 * value / max(len(found), 1) for name, value in seconds.items()}
 
 
-def class_lookup(model: Any, data: DetectionData, classes: Sequence[str] | None = None) -> NDArray[np.int64]:
+def class_lookup(model: Model, data: DetectionData, classes: Sequence[str] | None = None) -> NDArray[np.int64]:
     """The data's label of each model output (C,), -1 for a class that the data does not have.
 
     UserError if the data has a class that the model cannot find.

@@ -92,7 +92,7 @@ class Fit(NamedTuple):
 class Predictor:
     """A network and its options; call it with pictures."""
 
-    def __init__(self, network: Any, options: PredictOptions | None = None, image_size: int | None = None) -> None:
+    def __init__(self, network: Network, options: PredictOptions | None = None, image_size: int | None = None) -> None:
         self.network, self.options = network, options or PredictOptions()
         self.classes = tuple(network.classes)
         self.side = image_size or network.image_size
