@@ -3,25 +3,15 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
 from nas.config import Job, launch
-from nas.deploy.pipeline import ExportReport, ExportSettings, export_model
+from nas.deploy.pipeline import ExportCommand, ExportReport, export_model
 from nas.detector import Detector
 from nas.files import write_atomic
-from nas.options import Name
-
-
-@dataclass(frozen=True, kw_only=True)
-class ExportCommand(ExportSettings):
-    """model: a checkpoint, or a name or spec (random weights); output: the file, by default beside the report."""
-
-    model: Name
-    output: Path | None = None
 
 
 def run(command: ExportCommand, job: Job) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import fields
 
 from rich.console import Console
 from rich.table import Table
@@ -12,25 +12,7 @@ from nas.config import Job, launch
 from nas.deploy import EXPORTED
 from nas.detector import Detector
 from nas.inference.predictor import Prediction, PredictOptions
-from nas.inference.run import PredictionRun, predict_into
-from nas.options import CountOrNone, ImageSize, Name
-
-
-@dataclass(frozen=True, kw_only=True)
-class PredictCommand(PredictOptions):
-    """model: checkpoint, exported file (.onnx, .xml, .engine), name or spec; source: file, folder, glob or video.
-
-    annotations: a COCO file whose image and category ids the results take, matched by name; rows: lines of the table.
-    """
-
-    model: Name
-    source: Name
-    image_size: ImageSize | None = None
-    device: Name | None = None
-    pictures: bool = True
-    results: bool = True
-    annotations: Name | None = None
-    rows: CountOrNone = 40
+from nas.inference.run import PredictCommand, PredictionRun, predict_into
 
 
 def run(command: PredictCommand, job: Job) -> None:

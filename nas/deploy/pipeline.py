@@ -64,6 +64,16 @@ class ExportSettings:
             raise UserError("keep_float counts for precision=int8 alone")
 
 
+@dataclass(frozen=True, kw_only=True)
+class ExportCommand(ExportSettings):
+    """What `python -m nas.export` is told.
+
+    model: a checkpoint, or a name or spec (random weights); output: the file, by default beside the report."""
+
+    model: Name
+    output: Path | None = None
+
+
 @dataclass(frozen=True)
 class ExportReport:
     """The finished file and how it compares: megabytes, median milliseconds of one image, differences to torch."""

@@ -13,7 +13,7 @@ from nas.commands.train import TrainCommand
 from nas.config import compose_config
 from nas.deploy.pipeline import ExportSettings
 from nas.errors import UserError
-from nas.predict import PredictCommand
+from nas.inference.run import PredictCommand
 from nas.training.options import Phases, ScheduleOptions, TrainerOptions
 
 SENSELESS: dict[str, tuple[Any, ...]] = {
