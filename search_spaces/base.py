@@ -7,14 +7,14 @@ scores, budgets or searchers. All randomness comes from the `random.Random` that
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from random import Random
 from typing import Annotated, Any, Generic, Literal, TypeVar
 
 from annotated_types import Ge, Le, MinLen
 
-from nas.errors import SpecError
+from nas.errors import SpecError, UserError
 from nas.frame import Frame
 from nas.lowering import Operation
 from nas.options import DISTINCT, LOWEST_FIRST, Kernel, Rule, Width, check_fields
@@ -43,6 +43,13 @@ Factors = Annotated[tuple[Factor, ...], MinLen(1), DISTINCT]
 Kernels = Annotated[tuple[Kernel, ...], MinLen(1), DISTINCT]
 Move = Annotated[int, Ge(-100), Le(100), Rule("not 0", bool)]
 Moves = Annotated[tuple[Move, ...], MinLen(1), DISTINCT]
+
+
+def require_on_grid(what: str, ranges: Iterable[tuple[tuple[int, int], int]]) -> None:
+    """Raise UserError unless both ends of every ((lowest, highest), step) are multiples of its step."""
+    for (low, high), step in ranges:
+        if low % step or high % step or not step <= low <= high:
+            raise UserError(f"{what} range [{low}, {high}] must be multiples of {step}")
 
 
 def differing_fields(spec: Backbone, frame: Backbone) -> list[str]:

@@ -29,6 +29,7 @@ from search_spaces.base import (
     Step,
     differing_fields,
     parameters,
+    require_on_grid,
     round_to,
 )
 
@@ -79,9 +80,8 @@ class ResidualChains(SearchSpace[Backbone]):
         for field, value in (("channels", self.channels), ("depths", self.depths), ("start", self.start)):
             if len(value) != n:
                 raise UserError(f"space {self.name}: {field} needs {n} entries, one per block, got {len(value)}")
-        for low, high in (*self.channels, self.stem_channels):
-            if low % self.step or high % self.step or not self.step <= low <= high:
-                raise UserError(f"space {self.name}: channel range [{low}, {high}] must be multiples of {self.step}")
+        ranges = (*self.channels, self.stem_channels)
+        require_on_grid(f"space {self.name}: channel", ((limits, self.step) for limits in ranges))
         if min(self.depths) < 1 or self.layers_of(self.initial()) > self.max_layers:
             least = self.layers_of(self.initial())
             raise UserError(f"space {self.name}: depths must be >= 1 and max_layers >= {least}, got {self.max_layers}")

@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import TypeVar
 
 from nas.errors import UserError
-from nas.spec import C2PSA, Backbone, Block, DetectorSpec, Residual, Stem, attention_heads, backbone_of
+from nas.spec import Backbone, Block, DetectorSpec, Residual, Stem, attention_heads, backbone_of
 from search_spaces.published import load_published
 
 STRIDES = (2, 2, 2, 1, 2)
@@ -59,8 +59,7 @@ def hand_drawn() -> dict[str, Backbone]:
     """Every backbone of this module by name, unscaled: published chains, drawings, then the other families."""
     found = {name: backbone_of_text(text) for name, text in (PUBLISHED | DRAWN).items()}
     for name, published in FAMILIES.items():
-        spec = load_published(published)
-        found[name] = backbone_of(spec)
+        found[name] = backbone_of(load_published(published))
     return found
 
 
@@ -111,8 +110,7 @@ def scaled(spec: AnySpec, factor: float) -> AnySpec:
         return replace(spec, backbone=scaled(spec.backbone, factor), neck=neck)
     blocks = spec.blocks
     for index, block in enumerate(blocks):
-        if not isinstance(block, C2PSA):
-            blocks = _resized(blocks, index, {name: width(getattr(block, name)) for name in _widths(block)}, STEP)
+        blocks = _resized(blocks, index, {name: width(getattr(block, name)) for name in _widths(block)}, STEP)
     return replace(spec, stem=replace(spec.stem, out=min(WIDEST_STEM, width(spec.stem.out))), blocks=blocks)
 
 
@@ -160,13 +158,13 @@ def neighbours(spec: AnySpec) -> Iterator[AnySpec]:
 
 def _widths(block: Block) -> list[str]:
     """Fields of a block that can be changed for themselves: an attention block has its input's width."""
-    return [] if isinstance(block, C2PSA) else [name for name in WIDTHS if hasattr(block, name)]
+    return [] if block.keeps_width else [name for name in WIDTHS if hasattr(block, name)]
 
 
 def _resized(blocks: tuple[Block, ...], index: int, widths: dict[str, int], step: int) -> tuple[Block, ...]:
     """The blocks with other widths at `index`; attention blocks behind it take its output, moved by `step` to fit."""
     behind = index + 1
-    while behind < len(blocks) and isinstance(blocks[behind], C2PSA):
+    while behind < len(blocks) and blocks[behind].keeps_width:
         behind += 1
     if "out" in widths and behind > index + 1:
         out = widths["out"]

@@ -18,7 +18,7 @@ from nas.errors import UserError
 from nas.frame import Frame, HiddenRatio
 from nas.options import DISTINCT, LOWEST_FIRST, Width
 from nas.spec import Backbone, DetectorSpec, NeckSpec
-from search_spaces.base import Cost, Depth, Mode, Range, SearchSpace, Step, draw, parameters, round_to
+from search_spaces.base import Cost, Depth, Mode, Range, SearchSpace, Step, draw, parameters, require_on_grid, round_to
 from search_spaces.tinynas import SPACES as TINYNAS
 from search_spaces.tinynas import TinyNASSpace
 
@@ -45,9 +45,7 @@ class GiraffeSpace(SearchSpace[DetectorSpec]):
     frame: Frame = field(default_factory=Frame)
 
     def __post_init__(self) -> None:
-        for low, high in self.neck_channels:
-            if low % self.step or high % self.step or not self.step <= low <= high:
-                raise UserError(f"space {self.name}: neck range [{low}, {high}] must be multiples of {self.step}")
+        require_on_grid(f"space {self.name}: neck", ((limits, self.step) for limits in self.neck_channels))
         self.check(self.initial())
 
     def in_frame(self, frame: Frame) -> GiraffeSpace:

@@ -31,6 +31,7 @@ from search_spaces.base import (
     differing_fields,
     draw,
     parameters,
+    require_on_grid,
     round_to,
 )
 
@@ -64,9 +65,7 @@ class StageSpace(SearchSpace[Backbone]):
         if len(self.steps) != count or len(self.start) != count:
             raise UserError(f"space {self.name}: channels, steps and start need one entry per stage")
         limits = [(self.stem_channels, self.step), *zip(self.channels, self.steps, strict=True)]
-        for (low, high), step in limits:
-            if low % step or high % step or not step <= low <= high:
-                raise UserError(f"space {self.name}: channel range [{low}, {high}] must be multiples of {step}")
+        require_on_grid(f"space {self.name}: channel", limits)
         if any(not options for stage in range(count) for options in self.options(stage)):
             raise UserError(f"space {self.name}: every choice needs at least one option")
         if any(low > high for low, high in zip(self._lowest, self._highest, strict=True)):

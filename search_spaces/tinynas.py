@@ -101,6 +101,15 @@ _K1DWSEK1: dict[str, Any] = {
 #: The official classification problems cap only the first depth; 20 units stand for "no cap" (published nets reach 15).
 _UNBOUND = 20
 _NO_CAP = 2 + 3 * (3 + 4 * _UNBOUND)
+#: The light classification problems on 224 pixels.
+_LIGHT_224: dict[str, Any] = {
+    **(_K1DWSEK1 | _BARE | _CONV_STEM),
+    "strides": (2, 2, 2, 2, 1),
+    "depths": (3, *(_UNBOUND,) * 4),
+    "max_layers": _NO_CAP,
+    "out_blocks": (1, 2, 5),
+    "image_size": 224,
+}
 
 _ALL = (
     TinyNASSpace(
@@ -202,14 +211,9 @@ _ALL = (
     ),
     TinyNASSpace(
         name="official_29m_224",
-        **(_K1DWSEK1 | _BARE | _CONV_STEM),
-        strides=(2, 2, 2, 2, 1),
-        depths=(3, *(_UNBOUND,) * 4),
-        max_layers=_NO_CAP,
+        **_LIGHT_224,
         start=((72, 432), (128, 768), (192, 1152), (288, 1728), (448, 2688)),
         closing=1792,
-        out_blocks=(1, 2, 5),
-        image_size=224,
     ),
     TinyNASSpace(
         name="official_29m_288",
@@ -224,25 +228,15 @@ _ALL = (
     ),
     TinyNASSpace(
         name="official_50m",
-        **(_K1DWSEK1 | _BARE | _CONV_STEM),
-        strides=(2, 2, 2, 2, 1),
-        depths=(3, *(_UNBOUND,) * 4),
-        max_layers=_NO_CAP,
+        **_LIGHT_224,
         start=((88, 528), (144, 864), (216, 1296), (328, 1968), (512, 3072)),
         closing=2048,
-        out_blocks=(1, 2, 5),
-        image_size=224,
     ),
     TinyNASSpace(
         name="official_89m",
-        **(_K1DWSEK1 | _BARE | _CONV_STEM),
-        strides=(2, 2, 2, 2, 1),
-        depths=(3, *(_UNBOUND,) * 4),
-        max_layers=_NO_CAP,
+        **_LIGHT_224,
         start=((144, 864), (216, 1296), (328, 1968), (488, 2928), (728, 4368)),
         closing=2560,
-        out_blocks=(1, 2, 5),
-        image_size=224,
     ),
 )
 

@@ -78,6 +78,10 @@ class Block(ABC):
     carries_pyramid: ClassVar[bool] = True
     #: Whether DAMO-YOLO's SPP stands inside, at `spp_index`; the module is then called with `spp` too. Else behind it.
     spp_inside: ClassVar[bool] = False
+    #: Whether it has the width of its input, so that it cannot be scaled for itself.
+    keeps_width: ClassVar[bool] = False
+    #: Whether a wider block of the family may lack its shortcuts: what they cost is no part of the least cost.
+    shortcuts_may_go: ClassVar[bool] = False
     #: Official name of a backbone's list of stages, and whether it begins with the nano family's start values, where
     #: all blocks agree.
     list_name: ClassVar[str] = "block_list"

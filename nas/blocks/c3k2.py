@@ -82,6 +82,7 @@ class C2PSA(Block):
 
     module: ClassVar[str] = "nas.models.baselines.blocks:C2PSABlock"
     carries_pyramid: ClassVar[bool] = False
+    keeps_width: ClassVar[bool] = True
 
     out: int
     depth: int = 1

@@ -47,6 +47,7 @@ class Residual(Block):
 
     module: ClassVar[str] = "nas.models.stages:ResidualStage"
     spp_inside: ClassVar[bool] = True
+    shortcuts_may_go: ClassVar[bool] = True
 
     kind: ResidualKind
     out: int

@@ -21,7 +21,7 @@ from nas.lowering import Operation, backbone_operations
 from nas.lowering.network import neck_and_head_operations, out_sizes
 from nas.searchers.base import Candidate
 from nas.searchers.loop import SearchOutcome
-from nas.spec import Backbone, DetectorSpec, Residual, Spec, backbone_of
+from nas.spec import DetectorSpec, Spec, backbone_of
 from search_spaces import SearchSpace
 
 Cost = Callable[[Sequence[Operation]], float]
@@ -65,11 +65,11 @@ def _cost(metric: str, table: LatencyTable | None) -> Cost:
 
 def _needed(spec: Spec, frame: Frame | None, image_size: int) -> list[Operation]:
     """The operations of a network without what a wider member may lack: shortcuts and their sums."""
-    backbone = spec if isinstance(spec, Backbone) else spec.backbone
+    backbone = backbone_of(spec)
     groups = backbone_operations(backbone, image_size)
     found = list(groups[0])
     for block, group in zip(backbone.blocks, groups[1:], strict=True):
-        if isinstance(block, Residual):
+        if block.shortcuts_may_go:
             found += [replace(op, fused_add=False) for op in group if op.role != "skip"]
         else:
             found += group

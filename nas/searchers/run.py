@@ -10,18 +10,20 @@ from pathlib import Path
 from typing import Any
 
 from nas.cost.budget import Budget
-from nas.cost.count import peak_memory_mb
+from nas.cost.count import count_spec, peak_memory_mb
 from nas.cost.latency import LatencyTable
 from nas.errors import UserError
 from nas.frame import Frame
+from nas.lowering import operations
 from nas.options import Pixels, check_fields, check_value, unknown
 from nas.scorers import find_scorer, score_spec
 from nas.searchers import SearchOptions
 from nas.searchers.base import Candidate
+from nas.searchers.catalog import check_searcher, make_problem, search_with, searcher_name
 from nas.searchers.limits import least_cost, limit_notes
 from nas.searchers.loop import Progress, SearchOutcome
 from nas.spec import DetectorSpec, Spec, digest, image_side, require_side
-from search_spaces import SearchSpace, find_space
+from search_spaces import SearchSpace, find_space, load_published
 
 
 @dataclass(frozen=True)
@@ -55,17 +57,14 @@ class SearchSettings(SearchOptions):
 
     def checked(self) -> SearchSettings:
         """Itself, with the space in its frame; raises UserError for a value that cannot be used."""
-        from nas.searchers.catalog import check_searcher
-
         frame = asdict(self.frame)
         check_value("image_size", frame.pop("image_size"), Pixels)
         check_fields(Frame, frame, "neck")
         check_fields(type(self), {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "frame"})
         first = self.space.initial()
         image_side(first, self.frame.image_size) if self.scope == "backbone" else require_side(self.frame.image_size)
-        if isinstance(first, DetectorSpec):
-            if self.scope != "detector":
-                raise UserError(f"space {self.space.name} holds whole detectors: it has no scope=backbone")
+        if isinstance(first, DetectorSpec) and self.scope != "detector":
+            raise UserError(f"space {self.space.name} holds whole detectors: it has no scope=backbone")
         check_searcher(self.searcher, self.searcher_options)
         return replace(self, space=self.space.in_frame(self.frame))
 
@@ -77,8 +76,6 @@ class SearchSettings(SearchOptions):
     @property
     def searcher_name(self) -> str:
         """The searcher's name in results."""
-        from nas.searchers.catalog import searcher_name
-
         return searcher_name(self.searcher)
 
     @property
@@ -142,8 +139,6 @@ def run_search(
 
     state: a file to resume from, kept up to date; see `nas.searchers.loop.run_loop`.
     """
-    from nas.searchers.catalog import make_problem, search_with
-
     table = LatencyTable.load(settings.hardware)
     check_possible(settings, table)
     problem = make_problem(
@@ -217,8 +212,6 @@ def _remedy(settings: SearchSettings) -> str:
 
 def published_marks(settings: SearchSettings, table: LatencyTable) -> list[tuple[str, float, dict[str, float]]]:
     """Name, score and costs of published networks of the same kind at the searched image size, to set beside the winner."""
-    from search_spaces import load_published
-
     names = ("damo-yolo-t", "damo-yolo-s") if settings.scope == "detector" else ("tinynas_l20_k1kx", "tinynas_l25_k1kx")
     options = {"image_size": settings.frame.image_size, **settings.scorer_options}
     rows = []
@@ -233,9 +226,6 @@ def published_marks(settings: SearchSettings, table: LatencyTable) -> list[tuple
 
 def costs(spec: Spec, settings: SearchSettings, table: LatencyTable) -> dict[str, float]:
     """Metrics of any network by the settings' table, at the image size that is searched."""
-    from nas.cost.count import count_spec
-    from nas.lowering import operations
-
     side = settings.frame.image_size
     total = table.total(operations(spec, "folded", side))
     return count_spec(spec, "merged", side).metrics() | {
