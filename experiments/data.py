@@ -18,7 +18,7 @@ def data_config(name: str) -> Any:
     """conf/data/NAME.yaml as its schema, with the environment variables resolved."""
     from omegaconf import OmegaConf
 
-    from nas.data.options import DataConfig
+    from nas.data.sources import DataConfig
 
     merged = OmegaConf.merge(
         OmegaConf.structured(DataConfig), OmegaConf.create(read_yaml(f"{config_folder()}/data/{name}.yaml"))

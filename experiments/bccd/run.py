@@ -20,8 +20,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from nas.data.options import DataConfig
-from nas.data.sources import data_root
+from nas.data.sources import DataConfig, data_root
 from nas.measure.device import cpu_facts
 
 HERE = Path(__file__).resolve().parent

@@ -26,8 +26,7 @@ from nas.augment.pipeline import Augmentation
 from nas.data.actions import convert_splits
 from nas.data.dataset import DetectionData
 from nas.data.loader import build_loader
-from nas.data.options import DataConfig
-from nas.data.sources import load_splits
+from nas.data.sources import DataConfig, load_splits
 
 HERE = Path(__file__).resolve().parent
 

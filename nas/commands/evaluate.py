@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from annotated_types import Ge, Le
 
-from nas.data.options import DataConfig
+from nas.data.sources import DataConfig
 from nas.files import write_atomic
 from nas.options import Count, CountOrNone, ImageSize, Name, OneOf, Share, check_object
 

@@ -12,8 +12,7 @@ from typing import Annotated, Any
 
 from nas.augment.pipeline import Augmentation
 from nas.config import compose_config
-from nas.data.options import DataConfig
-from nas.data.sources import load_splits
+from nas.data.sources import DataConfig, load_splits
 from nas.errors import UserError
 from nas.files import dump_yaml, read_yaml, write_atomic
 from nas.inference.evaluator import evaluate

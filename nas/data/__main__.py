@@ -17,7 +17,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from nas.config import Job, launch
-from nas.data.options import DataCommand
+from nas.data.actions import DataCommand
 
 
 def main() -> None:

@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Annotated
 
 from nas.data.coco import write_coco
 from nas.data.dataset import DetectionData
 from nas.data.fetch import fetch_data
-from nas.data.options import DataCommand
 from nas.data.report import require_sound
-from nas.data.sources import load_splits
+from nas.data.sources import DataConfig, load_splits
 from nas.data.yolo import write_yolo
 from nas.errors import UserError
 from nas.files import dump_yaml, write_atomic
+from nas.options import Name, OneOf
+
+
+@dataclass
+class DataCommand:
+    """action: check, convert or fetch; `to` and `output` belong to convert, `output` also to fetch."""
+
+    data: DataConfig = field(default_factory=DataConfig)
+    action: Annotated[str, OneOf("check", "convert", "fetch")] = "check"
+    to: Annotated[str, OneOf("coco", "yolo")] = "yolo"
+    output: Name | None = None
 
 
 def run_data_action(command: DataCommand, output: Path | None) -> list[str]:

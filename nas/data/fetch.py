@@ -29,7 +29,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from nas.data.coco import write_coco
 from nas.data.dataset import DetectionData, Record
-from nas.data.options import DataConfig
+from nas.data.sources import DataConfig
 from nas.errors import UserError
 from nas.files import write_atomic
 

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import json
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, zip_longest
 from pathlib import Path
+from random import Random
 from statistics import median
 from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Le, MinLen
 
+from nas.blocks.operation import Operation
 from nas.cost.latency import LatencyTable
-from nas.cost.measured_table import MeasuredRows, Row, read_rows
+from nas.cost.measured_table import Kernels, MeasuredRows, Row, read_rows
 from nas.cost.table_file import Header, map_sizes, write_table
 from nas.errors import UserError
 from nas.files import dump_yaml, read_yaml, write_atomic
@@ -24,12 +26,14 @@ from nas.lowering import operations
 from nas.measure import open_runtime
 from nas.measure.fit import FEWEST, build_table
 from nas.measure.measurement import Measurement, Runtime
-from nas.measure.plan import POOL, informative_order, random_detectors
 from nas.options import ImageSize, Seed, Threads, check_object
 from nas.spec import USUAL_SIDE, DetectorSpec, digest, from_dict, to_dict
 from search_spaces import changed_limits, find_space
+from search_spaces.base import SearchSpace
 
 Progress = Callable[[str], None]
+#: Random networks among which the informative ones are chosen.
+POOL = 160
 #: Share of the time limit that fitting and writing may need.
 RESERVE = 0.03
 QUICK_NETWORKS = 12
@@ -98,6 +102,40 @@ class ProfileSettings:
         return [
             random_detectors(space.in_frame(frame), frame, share, seed + place) for place, frame in enumerate(frames)
         ]
+
+
+def random_detectors(space: SearchSpace[Any], frame: Frame, count: int, seed: int) -> list[DetectorSpec]:
+    """Distinct random detectors of a space; raises UserError if it holds too few."""
+    rng = Random(seed)
+    found: dict[str, DetectorSpec] = {}
+    for _ in range(20 * count):
+        spec = frame.detector(space.sample(rng))
+        found.setdefault(digest(spec), spec)
+        if len(found) == count:
+            return list(found.values())
+    raise UserError(f"the space gives only {len(found)} different networks, {count} are needed")
+
+
+def kernels_of(spec: DetectorSpec, kernels: Kernels) -> set[Operation]:
+    """The distinct kernels that a runtime runs for a detector."""
+    return {part for operation in operations(spec, "folded") for part in kernels.of(operation)}
+
+
+def informative_order(pool: list[DetectorSpec], kernels: Kernels) -> list[DetectorSpec]:
+    """The pool, each next network the one whose unseen kernels are most common in the space.
+
+    Stopping anywhere leaves the best table for the time spent.
+    """
+    contents = [kernels_of(spec, kernels) for spec in pool]
+    frequency = Counter(kernel for content in contents for kernel in content)
+    left, seen = set(range(len(pool))), set[Operation]()
+    order: list[DetectorSpec] = []
+    while left:
+        best = max(left, key=lambda index: (sum(frequency[k] for k in contents[index] - seen), -index))
+        left.remove(best)
+        seen |= contents[best]
+        order.append(pool[best])
+    return order
 
 
 def measure_table(settings: ProfileSettings, progress: Progress = print, runtime: Runtime | None = None) -> Path:

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from nas.commands.evaluate import EvaluateCommand, evaluate_into
-from nas.data.options import DataConfig, Split
 from nas.data.shapes import CLASSES, draw_shapes
+from nas.data.sources import DataConfig, Split
 from nas.detector import Detector
 from nas.errors import UserError
 

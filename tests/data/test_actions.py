@@ -12,11 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nas.data.actions import convert_splits, run_data_action
+from nas.data.actions import DataCommand, convert_splits, run_data_action
 from nas.data.fetch import fetch_data, unpack
-from nas.data.options import DataCommand, DataConfig, Download, Split
 from nas.data.shapes import CLASSES, draw_picture, draw_shapes
-from nas.data.sources import load_splits
+from nas.data.sources import DataConfig, Download, Split, load_splits
 from nas.errors import UserError
 
 

@@ -14,10 +14,9 @@ import pytest
 from PIL import Image
 
 from experiments.data import data_config
-from nas.data.actions import run_data_action
+from nas.data.actions import DataCommand, run_data_action
 from nas.data.fetch import annotated_names, load_annotated, place_annotated
-from nas.data.options import DataCommand, DataConfig, Download
-from nas.data.sources import load_splits
+from nas.data.sources import DataConfig, Download, load_splits
 from nas.errors import UserError
 
 SPLITS = ("train", "val", "test")

@@ -14,8 +14,7 @@ import pytest
 from nas.data.actions import convert_splits
 from nas.data.coco import read_coco, write_coco
 from nas.data.dataset import relabel
-from nas.data.options import DataConfig, Split
-from nas.data.sources import load_splits
+from nas.data.sources import DataConfig, Split, load_splits
 from nas.data.yolo import read_yolo, yolo_classes
 from nas.errors import UserError
 

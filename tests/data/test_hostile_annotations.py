@@ -18,8 +18,7 @@ from PIL import Image
 
 from nas.data.coco import read_coco, write_coco
 from nas.data.dataset import Problem
-from nas.data.options import DataConfig, Split
-from nas.data.sources import load_splits
+from nas.data.sources import DataConfig, Split, load_splits
 from nas.data.yolo import yolo_classes
 from nas.errors import UserError
 from nas.inference.run import ResultIds

@@ -13,9 +13,8 @@ from PIL import Image
 
 from nas.data.dataset import DetectionData, Record
 from nas.data.images import decode
-from nas.data.options import DataConfig, Split
 from nas.data.report import inspect_data, repair_data, require_sound
-from nas.data.sources import load_splits
+from nas.data.sources import DataConfig, Split, load_splits
 from nas.errors import UserError
 
 

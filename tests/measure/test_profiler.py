@@ -21,8 +21,7 @@ from nas.lowering import operations
 from nas.measure import open_runtime
 from nas.measure.fit import fit_line
 from nas.measure.measurement import Measurement, merge_rows, spread, time_repeated, typical
-from nas.measure.plan import informative_order, kernels_of, random_detectors
-from nas.measure.profiler import ProfileSettings, measure_table
+from nas.measure.profiler import ProfileSettings, informative_order, kernels_of, measure_table, random_detectors
 from nas.measure.validate import Validation, validate_table
 from nas.options import check_fields
 from nas.profile import next_commands
