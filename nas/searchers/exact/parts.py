@@ -13,7 +13,7 @@ import numpy.typing as npt
 from nas.errors import UserError
 from nas.scorers.formula import Formula, Linear, weighted
 from nas.searchers.exact.effort import Effort, Halt
-from nas.searchers.problem.objective import GAIN, Array, additive
+from nas.searchers.problem.objective import GAIN, WIDTH, Array, additive
 from nas.searchers.problem.vectorized import GeneProblem
 from search_spaces.chain import ResidualChains
 
@@ -75,9 +75,11 @@ def rising(group: Integers, rank: Integers) -> npt.NDArray[np.bool_]:
     return np.concatenate([np.ones(1, dtype=bool), total[1:] > best[:-1]])
 
 
-def chain_of(problem: GeneProblem, effort: Effort | None = None) -> Parts:
+def chain_of(problem: GeneProblem, effort: Effort | None = None, closed: bool = True) -> Parts:
     """The chain of a problem, every block priced.
 
+    closed: with what stands behind the last block; without it the chain costs less than any network, but needs to tell
+    far fewer states apart.
     Raises UserError for a score or a limit that is not a sum over blocks, and for a space with too many blocks; Halt
     from the effort that counts the work.
     """
@@ -89,14 +91,14 @@ def chain_of(problem: GeneProblem, effort: Effort | None = None) -> Parts:
     outs = [space.widths(index) for index in range(blocks)]
     widths = [np.array(values, dtype=np.int64) for values in (problem.stem_widths, *outs)]
     taps = {blocks}
-    if problem.objective.frame is not None:
+    if closed and problem.objective.frame is not None:
         taps |= {index + 1 for index in problem.template.out_blocks if index < blocks}
     carries = [int(np.prod([len(widths[t]) for t in taps if t < p])) for p in range(len(widths))]
     most_bins(widths, carries, units)  # before anything is priced
     price, effort = _Pricing(problem, limits), effort or Effort()
     options = [_stem_options(price)]
     options += [_block_options(price, index, widths[index], widths[index + 1], effort) for index in range(blocks)]
-    costs, score = _behind(price, sorted(taps), widths, carries[-1], effort)
+    costs, score = (_behind if closed else _open_end)(price, sorted(taps), widths, carries[-1], effort)
     return Parts(
         widths,
         options,
@@ -180,6 +182,18 @@ def _behind(
         vectors = vectors + tail
         score = score + price.score(tail, fixed, len(problem.levels) - 1)
     return price.costs(vectors), score
+
+
+def _open_end(
+    price: _Pricing, taps: list[int], widths: list[Integers], carries: int, effort: Effort
+) -> tuple[Array, Array]:
+    """Costs (none) and score by the width after the last block, as if nothing stood behind it."""
+    problem = price.problem
+    score = np.zeros(len(widths[-1]))
+    if len(problem.template.blocks) > problem.blocks:
+        fixed = np.full(len(widths[-1]), problem.template.blocks[-1].out)
+        score = price.score(problem.tail_vectors(widths[-1]), fixed, len(problem.levels) - 1)
+    return np.zeros((len(score), len(price.costs(np.zeros((1, WIDTH)))[0])), dtype=np.float64), score
 
 
 def _stem_options(price: _Pricing) -> Options:

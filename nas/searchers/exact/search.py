@@ -18,9 +18,9 @@ from nas.errors import InternalError
 from nas.options import Share
 from nas.searchers.base import Candidate, Certificate
 from nas.searchers.exact.effort import Effort, Halt
-from nas.searchers.exact.labels import LabelSearch, TooManyLabels
-from nas.searchers.exact.optimum import Optimum
-from nas.searchers.exact.parts import Integers, chain_of
+from nas.searchers.exact.labels import LabelSearch, Relaxation, TooManyLabels
+from nas.searchers.exact.optimum import DELTA, Optimum
+from nas.searchers.exact.parts import Integers, chain_of, linear_score
 from nas.searchers.pareto import best_first
 from nas.searchers.problem.vectorized import GeneProblem
 from nas.spec import digest
@@ -31,6 +31,8 @@ STEPS = 2_000_000_000
 #: doublings while too few are found, narrower ones in halvings if labels are too many.
 _NEAR_SHARE = 0.01
 _HALVINGS = 7
+#: Bins of the bound that is told where nothing better is known.
+_OPEN_BINS = 128
 #: Labels, and steps (a quarter of a minute), that this may take.
 _NEAR_LABELS, _NEAR_STEPS = 500_000, 300_000_000
 
@@ -176,7 +178,8 @@ def exact_search(
     if optimum is None:
         known = [] if start is None else _candidates(problem, start[:1])
         best = known[0] if known and problem.budget.admits(known[0].metrics) else None
-        return ExactResult(best, known, [], None, np.inf, reason, 0, 0.0, interrupted)
+        upper = np.inf if interrupted or effort.spent else _open_bound(problem, effort)
+        return ExactResult(best, known, [], None, upper, reason, 0, 0.0, interrupted)
     if optimum.best is None:
         return ExactResult(None, [], [], None, optimum.upper, "" if optimum.proven else reason, 0, 0.0, interrupted)
     best = _candidates(problem, optimum.best[None])[0]
@@ -192,6 +195,24 @@ def exact_search(
         best, front, beside.near, certificate, upper, "" if certificate else reason, beside.open_levels,
         beside.share, interrupted,
     )  # fmt: skip
+
+
+def _open_bound(problem: GeneProblem, effort: Effort) -> float:
+    """A bound on every score where the states of the whole chain are too many: the neck and head behind it cost nothing.
+
+    Infinite for counts, whose score grows with them, and where even that takes too much.
+    """
+    try:
+        effort.tell("a bound without what stands behind the backbone")
+        parts = chain_of(problem, effort, closed=False)
+        if linear_score(problem.objective.formula, len(set(problem.levels))).metric:
+            return np.inf
+        count = len(parts.limits)
+        alone = np.eye(count) if count else [np.zeros(0)]
+        upper = min(Relaxation(parts, weights, _OPEN_BINS, effort).upper() for weights in alone)
+        return upper + len(parts.options) * DELTA * max(abs(upper), 1.0)  # as much as sums in another order can differ
+    except Halt:
+        return np.inf
 
 
 def _above(optimum: Optimum) -> float:

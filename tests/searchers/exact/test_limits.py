@@ -173,12 +173,20 @@ def test_ctrl_c_while_proving_keeps_what_is_found(searcher: str) -> None:
     assert stages.index("pricing every block") < stages.index("proving the optimum") < stages.index("front")
 
 
-def test_a_space_of_too_many_states_ends_at_once() -> None:
+def test_a_space_of_too_many_states_ends_with_a_bound() -> None:
     problem = make_problem(find_space("tinynas_k1dwk1"), Budget.of({"latency_ms": 3.0}), "mae", {}, TABLE, Frame(), 640)
     assert isinstance(problem, GeneProblem)
     start = problem.encode([problem.space.smallest()])
     result = exact_search(problem, start=start)
     assert result.best is not None and "states with up to 17 units each do not fit into memory" in result.unproven
+    assert 2234.0 < result.upper < 2500  # evolution finds 2234.06
+
+
+@pytest.mark.parametrize("seed", [0, 1, 3])
+def test_the_bound_without_neck_is_one(seed: int) -> None:
+    problem = problem_of(seed, {"latency_ms": 2.0, "params_m": 8.0})
+    proven = exact_search(problem, levels=2, near=0)
+    assert proven.certificate is not None and proven.upper <= exact._open_bound(problem, Effort()) < 2 * proven.upper
 
 
 # ------------------------------------------------------------------ the whole default problem
