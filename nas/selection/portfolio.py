@@ -12,12 +12,11 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Le
-from search_spaces.scaling import fit_to_cost
 
 from nas.blocks.operation import CONVOLUTIONS
 from nas.cost.budget import Budget
+from nas.cost.count import peak_memory_mb
 from nas.cost.latency import LatencyTable
-from nas.cost.memory import peak_memory_mb
 from nas.errors import UserError
 from nas.frame import Frame
 from nas.lowering import backbone_operations
@@ -25,7 +24,7 @@ from nas.searchers.problem.objective import Objective
 from nas.searchers.run import SearchSettings, run_search
 from nas.spec import Backbone, DetectorSpec, Spec, backbone_of, digest
 from search_spaces import SearchSpace, find_space
-from search_spaces.drawings import hand_drawn
+from search_spaces.drawings import fit_to_cost, hand_drawn
 
 #: (space, score) whose winners and near-optimal networks are proposed, the most promising first.
 SEARCHED = (

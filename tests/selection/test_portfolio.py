@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from search_spaces.scaling import scaled
 
 import nas
 from nas.cost.budget import Budget
@@ -13,7 +12,7 @@ from nas.errors import UserError
 from nas.frame import Frame
 from nas.selection import portfolio
 from nas.selection.portfolio import Proposal, level_profile, unlike
-from search_spaces.drawings import hand_drawn
+from search_spaces.drawings import hand_drawn, scaled
 
 FRAME = Frame(out=(64, 128, 256), depth=2, hidden_ratio=(0.5, 0.5, 0.5), num_classes=6, image_size=640)
 PROPOSAL = Proposal(Budget.of({"latency_ms": 3.0}), "t4_tensorrt_fp16", FRAME, candidates=7, evaluations=300)
