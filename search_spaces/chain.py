@@ -16,7 +16,7 @@ from annotated_types import Ge, Le, MinLen
 from nas.blocks.residual import LAYERS_PER_UNIT
 from nas.errors import UserError
 from nas.options import DISTINCT, ENDLESS, LOWEST_FIRST, CountOrNone, Pixels, Width
-from nas.spec import Activation, Backbone, Block, Plain, Residual, ResidualKind, SppKind, Stem
+from nas.spec import Activation, Backbone, Plain, Residual, ResidualKind, SppKind, Stem
 from search_spaces.base import (
     Cost,
     Depths,
@@ -143,7 +143,8 @@ class ResidualChains(SearchSpace[Backbone]):
         for i in range(len(self.strides)):
             out = self.widths(i)[0]
             blocks.append(self.block(i, out, self.bottlenecks(out)[0], 1, min(self._kernels[i])))
-        return self._build(self.stem_widths()[0], tuple(blocks))
+        stem, tail = Stem(self.stem_kind, self.stem_widths()[0]), self.frame.blocks[len(self.strides) :]
+        return replace(self.frame, stem=stem, blocks=(*blocks, *tail))
 
     def reached(self, spec: Backbone) -> list[str]:
         blocks = self.searched(spec)
@@ -248,11 +249,6 @@ class ResidualChains(SearchSpace[Backbone]):
             return f"at one of the ratios {', '.join(f'{ratio:g}' for ratio in self.ratios)}"
         low, high = self.bottleneck
         return f"a multiple of {self.step} from {low:g} to {high:g} times the width"
-
-    def _build(self, stem: int, blocks: tuple[Block, ...]) -> Backbone:
-        template = self.frame
-        tail = template.blocks[len(self.strides) :]
-        return replace(template, stem=Stem(self.stem_kind, stem), blocks=blocks + tail)
 
     def searched(self, spec: Backbone) -> tuple[Residual, ...]:
         """The blocks of a member that the space varies: all but a closing convolution."""

@@ -12,19 +12,7 @@ from dataclasses import dataclass, replace
 
 from nas.blocks.operation import Operation
 from nas.cost.kernel_model import KernelModel
-from nas.cost.table_file import (
-    Bound,
-    Header,
-    How,
-    Price,
-    Pricer,
-    find_table,
-    read_table,
-    require_covered,
-    warn_elsewhere,
-)
-
-__all__ = ["Bound", "How", "Latency", "LatencyTable", "Price", "PricedOperation", "Pricer"]
+from nas.cost.table_file import Header, Price, Pricer, find_table, read_table, require_covered, warn_elsewhere
 
 
 @dataclass(frozen=True, slots=True)

@@ -175,7 +175,7 @@ def _behind(
         rest = rest // len(widths[tap])
     fixed = np.full(len(rest), problem.template.blocks[-1].out)
     channels = np.stack([chosen.get(i + 1, fixed) for i in problem.template.out_blocks], axis=1)
-    vectors = problem.closing(channels, effort)
+    vectors = problem.closing(channels, effort.spend)
     score = price.behind(vectors)
     if len(problem.template.blocks) > problem.blocks:
         tail = problem.tail_vectors(chosen[problem.blocks])

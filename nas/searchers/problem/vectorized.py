@@ -13,7 +13,6 @@ from nas.cost.budget import Budget
 from nas.errors import UserError
 from nas.scorers.formula import uncounted
 from nas.searchers.base import Evaluation
-from nas.searchers.exact.effort import Effort
 from nas.searchers.problem.block_tables import BlockTable, Point
 from nas.searchers.problem.objective import METRICS, WIDTH, Array, Objective
 from search_spaces.chain import ResidualChains
@@ -94,16 +93,19 @@ class GeneProblem(GeneCodec):
         score, metrics = self.objective.combine(parts, widths, depths, self.levels, self.sides, closing)
         return Evaluation(score, metrics)
 
-    def closing(self, channels: npt.NDArray[np.int64], effort: Effort | None = None) -> Array:
-        """(n, WIDTH) vectors of neck and head for widths C3, C4, C5 (n, 3); raises Halt from the effort, if given."""
+    def closing(self, channels: npt.NDArray[np.int64], spend: Callable[[int, str], None] | None = None) -> Array:
+        """(n, WIDTH) vectors of neck and head for widths C3, C4, C5 (n, 3).
+
+        spend: told the steps of each that is new and how far it has come, before it is priced.
+        """
         if self.objective.frame is None:
             return np.broadcast_to(self.objective.closing((), ()), (len(channels), WIDTH))
         keys = channels @ np.array([1 << 40, 1 << 20, 1], dtype=np.int64)
         found, places = np.unique(keys, return_inverse=True)
         vectors = np.empty((len(found), WIDTH))
         for row, key in enumerate(found.tolist()):
-            if effort is not None and key not in self._closings:
-                effort.spend(_CLOSING_STEPS, f"neck and head {row:,} of {len(found):,}")
+            if spend is not None and key not in self._closings:
+                spend(_CLOSING_STEPS, f"neck and head {row:,} of {len(found):,}")
             vectors[row] = self._closing_of(key)
         return vectors[places]
 
