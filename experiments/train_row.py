@@ -32,6 +32,7 @@ def train_row(config: RowConfig, folder: Path) -> dict[str, Any] | None:
     from nas.inference.evaluator import evaluate
     from nas.models.checkpoint import load_checkpoint
     from nas.training.run import run_training
+    from nas.training.state import resumable
 
     table, scale = load_table(config.table), config.scale
     row, data = table.row(config.row), config.data or data_of(scale)
@@ -42,7 +43,7 @@ def train_row(config: RowConfig, folder: Path) -> dict[str, Any] | None:
         )
     teacher = Path(config.teacher) if config.teacher else None
     task, test = training_task(table, row, config.seed, scale, teacher, data)
-    result = run_training(task, folder, resume=(folder / "last.state").exists(), progress=False)
+    result = run_training(task, folder, resume=resumable(folder), progress=False)
     if not first_process():
         return None
     started = time.perf_counter()

@@ -112,11 +112,12 @@ def train_one(job: Job, folder: Path, **more: Any) -> Run:
     import torch
 
     from nas.training.run import run_training
+    from nas.training.state import resumable
 
     config = bench_config(job.data, job.seed, **more)
     task, test, _ = task_of(config)
     task.model = job.network.spec
-    resume = (folder / "last.state").exists()
+    resume = resumable(folder)
     if folder.exists() and not resume:
         shutil.rmtree(folder)
     sittings = _sittings(folder)

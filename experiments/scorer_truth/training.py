@@ -146,6 +146,7 @@ def train_one(
     from nas.training.optimizer import OptimizerOptions
     from nas.training.options import EmaOptions, ScheduleOptions, TrainerOptions
     from nas.training.run import TrainingTask, run_training
+    from nas.training.state import resumable
 
     config = data_config("bccd")
     config.check = "labels"
@@ -179,7 +180,7 @@ def train_one(
     detector = Frame(num_classes=len(splits["train"].classes), image_size=recipe.image_size).detector(network.backbone)
     task = TrainingTask(detector, splits["train"], splits["val"], options, augmentation, seed=seed, device=device)
     began = time.perf_counter()
-    resume = (folder / "last.state").exists()
+    resume = resumable(folder)
     if folder.exists() and not resume:
         shutil.rmtree(folder)
     run_training(task, folder, resume=resume, progress=False)

@@ -137,7 +137,9 @@ class TorchCuda(_Gpu):
         return typical(values), spread(values)
 
 
-def _event_times(launch: Callable[[], object], stream: Any, repetitions: int, warm_up: int) -> list[float]:
+def _event_times(
+    launch: Callable[[], object], stream: torch.cuda.Stream, repetitions: int, warm_up: int
+) -> list[float]:
     """Milliseconds of each launch on a stream, by the GPU's own clock."""
     values = []
     for index in range(repetitions + warm_up):

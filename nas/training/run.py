@@ -33,7 +33,7 @@ from nas.training.log import LogFiles, Screen, TensorBoard
 from nas.training.optimizer import Schedule, make_optimizer
 from nas.training.options import DistillOptions, Phases, TrainerOptions
 from nas.training.setup import Source, TrainingNetwork, load_teacher, make_fabric, neck_channels, prepare_detector
-from nas.training.state import Position, TrainingParts, read_state
+from nas.training.state import Position, TrainingParts, read_state, resumable
 from nas.training.trainer import Trainer, Training
 from nas.training.validation import Validator
 
@@ -119,7 +119,7 @@ def _train(
 ) -> TrainingResult:
     """Everything of `run_training` that computes."""
     state = read_state(folder) if resume else None
-    if state is None and (folder / "last.state").exists():
+    if state is None and resumable(folder):
         raise UserError(f"{folder} already holds a training: resume it, or choose another folder")
     phases = Phases.of(options, task.augmentation)
     torch.manual_seed(task.seed)

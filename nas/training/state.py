@@ -99,10 +99,15 @@ def write_state(folder: Path, state: Mapping[str, Any]) -> Path:
         raise UserError(f"checkpoint not saved, {kept}: {error}") from None
 
 
+def resumable(folder: Path) -> bool:
+    """Whether a training was saved in the folder and can go on from there."""
+    return (folder / LAST_STATE).is_file()
+
+
 def read_state(folder: str | Path) -> dict[str, Any]:
     """The state of a run's folder; nothing in it is executed (weights_only)."""
     path = Path(folder) / LAST_STATE
-    if not path.is_file():
+    if not resumable(path.parent):
         raise UserError(f"nothing to resume in {folder}: {LAST_STATE} is missing")
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
