@@ -56,10 +56,10 @@ class ProfileSettings:
 
     hardware: str
     output: Path
+    space: dict[str, Any]
     runtime: str = "onnxruntime"
     threads: Threads = 1
     batch: Annotated[int, Ge(1), Le(65_536)] = 1
-    space: dict[str, Any] = field(default_factory=lambda: {"name": "tinynas_k1kx"})
     neck: NeckOptions = field(default_factory=NeckOptions)
     image_size: ImageSize | Annotated[tuple[ImageSize, ...], MinLen(1)] | None = None
     mode: Literal["measure", "quick", "validate"] = "measure"

@@ -58,6 +58,7 @@ class Desk:
 
 
 def small(folder: Path, **more: Any) -> ProfileSettings:
+    more = {"space": {"name": "tinynas_k1kx"}} | more
     return ProfileSettings("desk", folder, networks=12, validation_networks=20, **more)
 
 
@@ -213,7 +214,7 @@ def test_the_next_commands_carry_what_the_table_was_made_with(tmp_path: Path) ->
     [(None, "measure", ()), (None, "validate", ()), (160, "quick", (160,)), ([160, 640], "validate", (160, 640))],
 )
 def test_image_sizes_of_the_command(given: Any, mode: str, sides: tuple[int, ...]) -> None:
-    values = {"hardware": "desk", "output": "x", "image_size": given, "mode": mode}
+    values = {"hardware": "desk", "output": "x", "space": {"name": "gelan"}, "image_size": given, "mode": mode}
     assert ProfileSettings(**check_fields(ProfileSettings, values)).image_sizes == sides
     for wrong in (0, 100, [], [320, -1], "large"):
         with pytest.raises(UserError, match="image_size"):
