@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import random
+import subprocess
 import sys
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -57,6 +59,22 @@ def shared() -> Path:
 def golden() -> Path:
     """Small goldens that travel with the repository."""
     return Path(__file__).resolve().parent / "golden"
+
+
+@pytest.fixture(scope="session")
+def wheel_site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a wheel that was built from a copy of the sources, unpacked as pip would install it."""
+    folder, root = tmp_path_factory.mktemp("wheel"), Path(__file__).resolve().parents[1]
+    source = folder / "source"
+    source.mkdir()
+    for name in ("pyproject.toml", "README.md", "LICENSE", "nas", "search_spaces", "conf"):
+        (source / name).symlink_to(root / name)
+    wheel = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", str(folder)]
+    subprocess.run([*wheel, str(source)], check=True, capture_output=True)
+    (built,) = folder.glob("maenas-*.whl")
+    with zipfile.ZipFile(built) as archive:
+        archive.extractall(folder / "site")
+    return folder / "site"
 
 
 @pytest.fixture(scope="session")

@@ -86,15 +86,19 @@ def test_command_is_understood(words: list[str], monkeypatch: pytest.MonkeyPatch
 
 
 def own_modules() -> dict[str, ModuleType]:
-    """The modules that docs/extending.md has one write, from its Python blocks without what these try out."""
+    """The modules that docs/extending.md has one write."""
     found = {}
-    blocks = list(fenced((ROOT / "docs/extending.md").read_text(), "python"))
-    for name, word, end in (("spaces", "class Slim", "best = "), ("scores", "def macs_per_layer", "nas.score(")):
-        module = found[f"my_package.{name}"] = ModuleType(f"my_package.{name}")
-        block = next(block for block in blocks if word in block)
-        sys.modules[module.__name__] = module  # dataclasses look it up
-        exec(block.partition(f"\n{end}")[0], vars(module))
+    for path, text in own_files((ROOT / "docs/extending.md").read_text()).items():
+        name = path.removesuffix(".py").replace("/", ".")
+        module = sys.modules[name] = found[name] = ModuleType(name)  # dataclasses look it up
+        exec(text, vars(module))
     return found
+
+
+def own_files(page: str) -> dict[str, str]:
+    """The Python files that a page has one write: its blocks that begin with a comment of their path."""
+    blocks = (re.match(r"# (\S+\.py)\n(.*)", block, re.DOTALL) for block in fenced(page, "python"))
+    return {block[1]: block[2] for block in blocks if block}
 
 
 def compose(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -112,7 +116,7 @@ def compose(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
 
     def launch(name: str, schema: type, run: Any, folder: str | None = None) -> None:
         offer_schema(name, schema)
-        given = [word for word in words[1:] if not word.startswith("-") and word != "job"]
+        given = [word for word in words[1:] if not word.startswith(("-", "use=")) and word != "job"]
         parsed = OverridesParser.create().parse_overrides(given)
         sweep = [override for override in parsed if override.is_sweep_override()]
         assert not sweep or "-m" in words, "several values need -m"
@@ -164,9 +168,18 @@ def test_python_compiles(page: Path) -> None:
 @pytest.mark.parametrize("page", ["README.md", "docs/extending.md"])
 def test_python_runs(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(nas, "find", functools.partial(nas.find, evaluations=60), raising=False)
-    for block in fenced((ROOT / page).read_text(), "python"):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    text = (ROOT / page).read_text()
+    files = own_files(text)
+    for name, content in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(content)
+    for block in fenced(text, "python"):
         (tmp_path / "snippet.py").write_text(block.replace(", evaluations=500", ""))
         runpy.run_path(str(tmp_path / "snippet.py"), run_name="snippet")
+    for name in files:
+        sys.modules.pop(name.removesuffix(".py").replace("/", "."), None)
 
 
 def test_citation_is_valid() -> None:

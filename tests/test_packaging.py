@@ -6,10 +6,8 @@ import os
 import subprocess
 import sys
 import tomllib
-import zipfile
 from pathlib import Path
 
-import pytest
 import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -34,43 +32,16 @@ def test_hooks_and_ci_format_with_one_ruff() -> None:
     assert {"ruff check .", "ruff format --check ."} <= set((ROOT / ".ci" / "run").read_text().splitlines())
 
 
-@pytest.fixture(scope="module")
-def unpacked(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A wheel built from a copy of the sources, unpacked as pip would install it."""
-    folder = tmp_path_factory.mktemp("wheel")
-    source = folder / "source"
-    source.mkdir()
-    for name in ("pyproject.toml", "README.md", "LICENSE", "nas", "search_spaces", "conf"):
-        (source / name).symlink_to(ROOT / name)
-    build = [
-        sys.executable,
-        "-m",
-        "pip",
-        "wheel",
-        "-q",
-        "--no-deps",
-        "--no-build-isolation",
-        "-w",
-        str(folder),
-        str(source),
-    ]
-    subprocess.run(build, check=True, capture_output=True)
-    (wheel,) = folder.glob("maenas-*.whl")
-    with zipfile.ZipFile(wheel) as archive:
-        archive.extractall(folder / "site")
-    return folder / "site"
-
-
-def test_the_wheel_carries_its_data(unpacked: Path) -> None:
+def test_the_wheel_carries_its_data(wheel_site: Path) -> None:
     for path in ("nas/conf/search.yaml", "nas/conf/budget/latency_3ms.yaml", "nas/conf/scorer/mae.yaml",
                  "search_spaces/published/damo-yolo-s.yaml", "nas/cost/tables/t4_tensorrt_fp16.json"):  # fmt: skip
-        assert (unpacked / path).is_file(), path
-    assert not list(unpacked.glob("tests*")) and not list(unpacked.glob("experiments*"))
+        assert (wheel_site / path).is_file(), path
+    assert not list(wheel_site.glob("tests*")) and not list(wheel_site.glob("experiments*"))
 
 
-def test_the_search_runs_from_the_wheel_in_another_folder(unpacked: Path, tmp_path: Path) -> None:
+def test_the_search_runs_from_the_wheel_in_another_folder(wheel_site: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "nas.search", "+budget=latency_3ms", "evaluations=1500", "progress=false"]
-    environment = {**os.environ, "PYTHONPATH": str(unpacked)}
+    environment = {**os.environ, "PYTHONPATH": str(wheel_site)}
     result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     (best,) = tmp_path.glob("outputs/search/*/best.yaml")
