@@ -9,6 +9,7 @@ import torch
 import nas
 from nas.errors import UserError
 from nas.spec import Backbone, DetectorSpec, HeadSpec, InvertedResidual, NeckSpec, Stem
+from nas.training.hooks import Hook
 
 
 def tiny() -> DetectorSpec:
@@ -20,11 +21,17 @@ def tiny() -> DetectorSpec:
 def test_train_evaluate_predict(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     detector = nas.Detector.load(tiny())
-    before = detector.network
+    before, steps = detector.network, []
+
+    class Counting(Hook):
+        def on_step_end(self, view, step):
+            steps.append(step.number)
+
     result = detector.train(
         "shapes",
         tmp_path / "run",
         progress=False,
+        hooks=[Counting()],
         image_size=64,
         device="cpu",
         **{
@@ -36,6 +43,7 @@ def test_train_evaluate_predict(tmp_path, monkeypatch):
             "augmentation.closing_epochs": 0,
         },
     )
+    assert steps == list(range(1, result.steps + 1))
     assert detector.network is not before and len(detector.classes) == 5
     assert detector.source == str(result.best) and result.best.is_file()
     scores = detector.evaluate("shapes", root=tmp_path / "shapes")
