@@ -17,8 +17,7 @@ import numpy as np
 import nas
 from nas.files import save_spec, write_atomic
 from nas.measure.device import commit
-from nas.report.search_pictures import draw_search, write_search_page
-from nas.report.search_record import Mark, SearchRecord, network_parts
+from nas.report.search import Mark, SearchRecord, draw_search, network_parts, write_search_page
 from nas.searchers.base import Candidate
 from nas.searchers.run import SearchResult, published_marks
 from nas.spec import backbone_of

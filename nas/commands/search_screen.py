@@ -10,7 +10,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from rich.table import Table
 
 from nas.commands.search_files import SHOWN, decorate_search, shape_of, write_search
-from nas.report.search_record import Mark
+from nas.report.search import Mark
 from nas.searchers.loop import Progress as Standing
 from nas.searchers.run import SearchResult, SearchSettings, run_search
 

@@ -57,7 +57,7 @@ def page(title: str, body: Iterable[str]) -> str:
     )
 
 
-def table(rows: Sequence[Mapping[str, Any]]) -> str:
+def html_table(rows: Sequence[Mapping[str, Any]]) -> str:
     """An HTML table of dictionaries that share their keys."""
     if not rows:
         return ""

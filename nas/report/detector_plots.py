@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nas.files import write_atomic
-from nas.report.canvas import INK, PALE, canvas, figure_html, label, page, save_png, table
+from nas.report.canvas import INK, PALE, canvas, figure_html, html_table, label, page, save_png
 from nas.report.detector_table import (
     COLUMNS,
     DIFFERENCES,
@@ -119,7 +119,7 @@ def write_comparison_page(entries: Sequence[Entry], title: str, path: Path, note
     quality = chosen_quality(entries)
     if quality is not None:
         body.append(figure_html(_figure(entries, quality), inline=True))
-    body.append(table([_row(entry, shown_columns(entries), letters) for entry in entries]))
+    body.append(html_table([_row(entry, shown_columns(entries), letters) for entry in entries]))
     body += [f"<p class='note'>[{letter}] {html.escape(source)}</p>" for source, letter in letters.items()]
     body += [f"<p>{html.escape(note)}</p>" for note in notes]
     return write_atomic(path, page(title, body))

@@ -14,7 +14,7 @@ from nas.cost.latency import LatencyTable
 from nas.cost.table_file import TABLES, find_table, read_table, shipped, write_table
 from nas.errors import UserError
 from nas.frame import Frame
-from nas.report.search_record import network_parts
+from nas.report.search import network_parts
 from nas.searchers.problem.objective import Objective
 
 CONV = Operation("conv", 64, 64, 40, 40, 40, 40, 3)

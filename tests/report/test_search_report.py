@@ -15,7 +15,7 @@ from nas.commands.search_files import decorate_search, published, search_record,
 from nas.files import read_spec_document
 from nas.frame import Frame
 from nas.options import check_fields
-from nas.report.search_record import network_parts
+from nas.report.search import network_parts
 from nas.searchers.run import SearchResult, run_search
 from search_spaces import SearchSpace, find_space
 
