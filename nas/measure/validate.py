@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 from scipy.stats import spearmanr
@@ -13,11 +14,12 @@ from scipy.stats import spearmanr
 from nas.cost.latency import LatencyTable
 from nas.cost.table_file import read_table, write_table
 from nas.errors import UserError
+from nas.files import write_atomic
 from nas.lowering import operations
 from nas.measure import open_runtime
 from nas.measure.measurement import Runtime
 from nas.measure.profiler import MeasurementStore, ProfileSettings, Progress
-from nas.spec import digest
+from nas.spec import DetectorSpec, digest
 
 #: Distance of the validation networks' seed from the plan's, so that they are others.
 SEED_STEP = 1_000_003
@@ -56,6 +58,15 @@ class Validation:
         )
 
 
+class Timed(NamedTuple):
+    """A network that the table has not seen: predicted and measured milliseconds an image, spread of the repetitions."""
+
+    spec: DetectorSpec
+    predicted: float
+    measured: float
+    spread_percent: float
+
+
 def validate_table(
     settings: ProfileSettings, table_path: Path, progress: Progress = print, runtime: Runtime | None = None
 ) -> Validation:
@@ -63,9 +74,8 @@ def validate_table(
 
     They are spread evenly over the latencies of the space (`spread_over_range`): a uniform draw crowds in the middle,
     where ranks are decided by the noise of the device, and leaves the ends of the range untested. All milliseconds are
-    per image. Beside the table lie
-    `<name>_validation.csv` and a scatter plot. Raises UserError for a table of another runtime, batch, precision or
-    device.
+    per image. Beside the table lie `<name>_validation.csv` and a scatter plot. Raises UserError for a table of another
+    runtime, batch, precision or device.
     """
     header, body = read_table(table_path)
     runtime = runtime or open_runtime(settings.runtime, settings.threads, settings.batch)
@@ -81,22 +91,29 @@ def validate_table(
     unseen = [spec for group in pool for spec in group if digest(spec) not in used]
     expected = [float(table.total(operations(spec, "folded"))) for spec in unseen]
     specs = [unseen[place] for place in spread_over_range(expected, settings.validation_networks)]
-    predicted, measured, lines = [], [], ["digest,predicted_ms,measured_ms,spread_percent"]
+    timed = []
     for number, spec in enumerate(specs, 1):
         item = runtime.measure(spec, settings.repetitions, kernels=False)
-        predicted.append(float(table.total(operations(spec, "folded"))))
-        measured.append(item.ms / runtime.batch)
-        lines.append(f"{digest(spec)},{predicted[-1]:.4f},{measured[-1]:.4f},{item.spread_percent:.2f}")
-        progress(f"network {number} of {len(specs)}: predicted {predicted[-1]:.2f}, measured {measured[-1]:.2f} ms")
-    result = Validation.of(predicted, measured)
-    by_size: dict[str, float] = {}
-    for side in sorted({spec.image_size for spec in specs}):
-        shares = [
-            abs(p / m - 1) for spec, p, m in zip(specs, predicted, measured, strict=True) if spec.image_size == side
-        ]
-        by_size[str(side)] = round(100 * float(np.mean(shares)), 2)
-    write_results(settings, table_path, header, body, result, by_size, predicted, measured, lines)
+        predicted = float(table.total(operations(spec, "folded")))
+        timed.append(Timed(spec, predicted, item.ms / runtime.batch, item.spread_percent))
+        progress(f"network {number} of {len(specs)}: predicted {predicted:.2f}, measured {timed[-1].measured:.2f} ms")
+    result = Validation.of([item.predicted for item in timed], [item.measured for item in timed])
+    # What the table says of itself stays as it is but for the error.
+    parts: tuple[str, ...] = ("hardware", "parameters", "kernels", "line", "columns", "rows")
+    kept = {key: body[key] for key in parts if key in body}
+    on = "random networks over the whole range, not used for the table"
+    told = asdict(result) | {"mape_percent_by_image_size": error_by_size(timed), "on": on}
+    write_table(table_path, replace(header, validation=told), kept)
+    draw_validation(settings.output / f"{header.name}_validation", timed, f"{header.name}: {result}")
     return result
+
+
+def error_by_size(timed: Sequence[Timed]) -> dict[str, float]:
+    """Mean error in percent at each image size."""
+    shares: dict[int, list[float]] = defaultdict(list)
+    for item in timed:
+        shares[item.spec.image_size].append(abs(item.predicted / item.measured - 1))
+    return {str(side): round(100 * float(np.mean(shares[side])), 2) for side in sorted(shares)}
 
 
 def spread_over_range(values: Sequence[float], count: int) -> list[int]:
@@ -110,27 +127,11 @@ def spread_over_range(values: Sequence[float], count: int) -> list[int]:
     return chosen
 
 
-def write_results(
-    settings: ProfileSettings,
-    table_path: Path,
-    header: Any,
-    body: dict[str, Any],
-    result: Validation,
-    by_size: dict[str, float],
-    predicted: Sequence[float],
-    measured: Sequence[float],
-    lines: Sequence[str],
-) -> None:
-    """Header of the table, CSV and picture."""
-    from nas.files import write_atomic
+def draw_validation(stem: Path, timed: Sequence[Timed], title: str) -> None:
+    """`stem`.csv and `stem`.png of what was predicted and timed."""
     from nas.report.evaluation_plots import save_scatter
 
-    kept: dict[str, Any] = {
-        key: body[key] for key in ("hardware", "parameters", "kernels", "line", "columns", "rows") if key in body
-    }
-    on = "random networks over the whole range, not used for the table"
-    validation = asdict(result) | {"mape_percent_by_image_size": by_size, "on": on}
-    write_table(table_path, replace(header, validation=validation), kept)
-    stem = settings.output / f"{header.name}_validation"
+    lines = ["digest,predicted_ms,measured_ms,spread_percent"]
+    lines += [f"{digest(t.spec)},{t.predicted:.4f},{t.measured:.4f},{t.spread_percent:.2f}" for t in timed]
     write_atomic(stem.with_suffix(".csv"), "\n".join(lines) + "\n")
-    save_scatter(stem.with_suffix(".png"), predicted, measured, f"{header.name}: {result}")
+    save_scatter(stem.with_suffix(".png"), [t.predicted for t in timed], [t.measured for t in timed], title)
