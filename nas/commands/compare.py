@@ -8,7 +8,7 @@ import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from annotated_types import Ge, Le
 
@@ -22,8 +22,11 @@ from nas.options import Name, Pixels, Threads
 from nas.report.detector_plots import write_comparison
 from nas.report.detector_table import DIFFERENCES, Entry, Figure, PublishedRow, published_rows
 from nas.scorers import score_spec, spec_scorer
-from nas.spec import Backbone, Spec, image_side
+from nas.spec import Backbone, DetectorSpec, Spec, image_side
 from search_spaces.published import load_published
+
+if TYPE_CHECKING:
+    from torch import nn
 
 GROUPS = ("seeds",)
 FILES = (".yaml", ".yml", ".safetensors", *EXPORTED)
@@ -166,48 +169,33 @@ class Gatherer:
         if model.endswith((".yaml", ".yml")) or is_published(model):
             from nas.api import load
 
-            loaded = load(model)
-            side = image_side(loaded, self.settings.image_size)
+            spec = load(model)
+            side = image_side(spec, self.settings.image_size)
             name = Path(model).stem if model.endswith((".yaml", ".yml")) else model
-            return Entry(name, family_of(name), side, self._spec_figures(loaded, side, model))
+            return Entry(name, family_of(name), side, self._figures(spec, side, model, spec))
         if model.endswith(".safetensors"):
             module: Any = build_model(model)
             name = f"{getattr(module, 'name', '') or 'searched'} ({Path(model).stem})"
         else:
             module, name = weightless(model), model
-        spec = getattr(module, "spec", None)
         side = image_side(module, self.settings.image_size)
-        figures = (
-            self._spec_figures(spec, side, model) if spec is not None else self._module_figures(module, side, model)
-        )
+        own = getattr(module, "spec", None)
+        if own is not None:
+            figures = self._figures(own, side, model, own)
+        else:
+            backbone = drawn_backbone(module.name)
+            figures = self._figures(module, side, model, load_published(backbone) if backbone else None)
         if model.endswith(".safetensors"):
             figures |= checkpoint_figures(model)
         return Entry(name, family_of(name), side, figures)
 
-    def _spec_figures(self, spec: Spec, side: int, model: str) -> dict[str, Figure]:
-        from nas.api import deployed_operations
-        from nas.cost.count import count_spec
+    def _figures(self, network: Spec | nn.Module, side: int, model: str, scored: Spec | None) -> dict[str, Figure]:
+        """Counts, predicted and measured milliseconds of a spec or a module, and the score of its spec if it has one."""
+        from nas.api import count, deployed_operations
+        from nas.models.build import build_model
 
-        folded, train = count_spec(spec, "folded", side), count_spec(spec, "train", side)
-        self._operations[model] = deployed_operations(spec, side)
-        figures = {
-            "params_m": Figure(folded.params / 1e6, DEPLOYED),
-            "params_train_m": Figure(train.params / 1e6, TRAINING),
-            "flops_g": Figure(folded.flops / 1e9, MACS),
-            **self._predicted(self._operations[model], self.table),
-        }
-        if self.settings.measure:
-            from nas.models.build import build_model
-
-            figures["measured_ms"] = self._measured(build_model(spec), side)
-        return figures | self._score(spec, side)
-
-    def _module_figures(self, module: Any, side: int, model: str) -> dict[str, Figure]:
-        from nas.measure.module_counts import count_module
-        from nas.measure.trace import trace_operations
-
-        deployed, train = count_module(module, "folded", side), count_module(module, "train", side)
-        self._operations[model] = trace_operations(module, side)
+        deployed, train = count(network, "folded", side), count(network, "train", side)
+        self._operations[model] = deployed_operations(network, side)
         figures = {
             "params_m": Figure(deployed.params / 1e6, DEPLOYED),
             "params_train_m": Figure(train.params / 1e6, TRAINING),
@@ -215,11 +203,9 @@ class Gatherer:
             **self._predicted(self._operations[model], self.table),
         }
         if self.settings.measure:
-            from nas.models.build import build_model
-
-            figures["measured_ms"] = self._measured(build_model(model), side)
-        backbone = drawn_backbone(module.name)
-        return figures if backbone is None else figures | self._score(load_published(backbone), side)
+            built = build_model(network if isinstance(network, Backbone | DetectorSpec) else model)
+            figures["measured_ms"] = self._measured(built, side)
+        return figures if scored is None else figures | self._score(scored, side)
 
     def _score(self, spec: Spec, side: int) -> dict[str, Figure]:
         """The training-free score of a spec, where the scorer can judge it."""
