@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from nas.api import build, count, find, latency, load, score
+    from nas.api import build, count, find, find_trained, latency, load, score
     from nas.detector import Detector
 
 __version__ = "0.1.0"
-__all__ = ["Detector", "build", "count", "find", "latency", "load", "score"]
+__all__ = ["Detector", "build", "count", "find", "find_trained", "latency", "load", "score"]
 
 
 def __getattr__(name: str) -> object:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ from nas.spec import Backbone, DetectorSpec, Spec, image_side
 if TYPE_CHECKING:
     from torch import nn
 
+    from nas.commands.select_files import SelectionResult
     from nas.cost.latency import Latency
     from nas.searchers.run import SearchResult
     from search_spaces import SearchSpace
@@ -121,6 +123,22 @@ def find(
     from nas.searchers.run import SearchSettings, run_search
 
     return run_search(SearchSettings.of(budget=budget, space=space, **options))
+
+
+def find_trained(
+    budget: Mapping[str, float], data: str, folder: str | Path | None = None, **options: object
+) -> SelectionResult:
+    """The best detector for a budget and one's own data, the finalists trained; as `python -m nas.select` does.
+
+    budget: limits by metric; data: a name of conf/data; folder: where the run is left (default: outputs/select/DATE).
+    options: settings of that command, nested by group (trainer={"batch_size": 8}), or a group's file by name.
+    """
+    from nas.commands.select import SelectCommand, select_in
+    from nas.config import compose_config
+
+    limits = {f"+budget.{metric}.{metric}": limit for metric, limit in budget.items()}
+    command = compose_config("select", SelectCommand, {"data": data, **limits, **options})
+    return select_in(command, Path(folder or Path("outputs/select") / time.strftime("%Y-%m-%d_%H-%M-%S")))
 
 
 def deployed_operations(source: str | Path | Spec | nn.Module, image_size: int | None = None) -> tuple[Operation, ...]:

@@ -1,0 +1,264 @@
+"""The files of a selection: finalists, the table of rungs (deterministic), the winner, what was measured, the page."""
+
+from __future__ import annotations
+
+import csv
+import html
+import io
+import json
+import platform
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import nas
+from nas.errors import UserError
+from nas.files import save_spec, write_atomic
+from nas.measure.device import commit, cpu_facts
+from nas.selection.halving import RungResult
+from nas.selection.plan import Plan
+from nas.selection.portfolio import Finalist, Proposal
+from nas.spec import DetectorSpec, digest, from_dict, to_dict
+
+if TYPE_CHECKING:
+    from nas.selection.deployment import Deployed
+    from nas.selection.trainings import Trainings
+
+#: Predicted costs that the table shows.
+SHOWN = ("latency_ms", "flops_g", "params_m", "layers")
+
+
+@dataclass(frozen=True)
+class SelectionResult:
+    """What a selection found: who entered, what each rung saw, learning curves of val AP by digest, what was deployed.
+
+    `winner` has the best validation AP at the end of the last rung (the mean over seeds); the best drawn network has
+    always come so far, so none that was drawn is better there.
+    """
+
+    folder: Path
+    proposal: Proposal
+    plan: Plan
+    finalists: tuple[Finalist, ...]
+    rungs: tuple[RungResult, ...]
+    curves: Mapping[str, Mapping[int, float]]
+    deployed: tuple[Deployed, ...] = ()
+
+    @property
+    def ranking(self) -> tuple[Finalist, ...]:
+        """The networks of the last rung, best first."""
+        return self.rungs[-1].kept
+
+    @property
+    def winner(self) -> Finalist:
+        return self.ranking[0]
+
+    @property
+    def drawn(self) -> Finalist:
+        """The best network that people drew."""
+        return next(finalist for finalist in self.ranking if finalist.origin == "drawn")
+
+    def val_ap(self, finalist: Finalist) -> float:
+        """Validation AP of a network of the last rung: its best, the mean over seeds."""
+        found = [standing.best for standing in self.rungs[-1].standings if standing.finalist == finalist]
+        return sum(found) / len(found)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """A row for every finalist, the best first: costs, AP at the end of every rung it took part in, its last epoch."""
+        reached: dict[str, dict[int, float]] = {finalist.digest: {} for finalist in self.finalists}
+        for rung in self.rungs:
+            for standing in rung.standings:
+                reached[standing.finalist.digest].setdefault(rung.epochs, standing.ap)
+        place = {finalist.digest: number for number, finalist in enumerate(self.ranking)}
+
+        def order(finalist: Finalist) -> tuple[Any, ...]:
+            ends = reached[finalist.digest]
+            last = max(ends, default=0)
+            return place.get(finalist.digest, len(place)), -last, -ends.get(last, 0.0), finalist.name
+
+        rows = []
+        for rank, finalist in enumerate(sorted(self.finalists, key=order), 1):
+            ends = reached[finalist.digest]
+            costs = {name: finalist.metrics[name] for name in SHOWN if name in finalist.metrics}
+            rows.append(
+                {"rank": rank, "name": finalist.name, "origin": finalist.origin, "space": finalist.space,
+                 "score": finalist.score, "digest": finalist.digest, **costs,
+                 **{f"ap_{rung.epochs}": ends.get(rung.epochs) for rung in self.rungs}, "epochs": max(ends, default=0)}
+            )  # fmt: skip
+        return rows
+
+
+def write_finalists(path: Path, finalists: Sequence[Finalist]) -> Path:
+    """Store finalists as JSON."""
+    rows = [
+        {"name": f.name, "origin": f.origin, "space": f.space, "score": f.score, "digest": f.digest,
+         "metrics": dict(f.metrics), "spec": to_dict(f.spec)} for f in finalists
+    ]  # fmt: skip
+    return write_atomic(path, json.dumps(rows, indent=1) + "\n")
+
+
+def read_finalists(path: Path) -> tuple[Finalist, ...]:
+    """The finalists of a file; UserError if it is damaged."""
+    try:
+        found = []
+        for row in json.loads(path.read_text(encoding="utf-8")):
+            spec = from_dict(row["spec"])
+            if not isinstance(spec, DetectorSpec) or digest(spec) != row["digest"]:
+                raise ValueError(f"the digest of {row['name']} does not belong to its spec")
+            metrics = {str(name): float(value) for name, value in row["metrics"].items()}
+            origin = "drawn" if row["origin"] == "drawn" else "searched"
+            found.append(Finalist(row["name"], origin, row["space"], row["score"], spec, row["digest"], metrics))  # type: ignore[arg-type]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{path} does not hold finalists: {error}") from None
+    return tuple(found)
+
+
+def write_selection(result: SelectionResult, trainings: Trainings) -> list[Path]:
+    """Write everything; selection.csv, selected.yaml and selected.safetensors are the same whenever the run is repeated."""
+    from nas.selection.trainings import keep
+
+    folder, winner = result.folder, result.winner
+    first = next(item for item in result.deployed if item.finalist == winner)
+    written = [
+        write_atomic(folder / "selection.csv", table_csv(result)),
+        save_spec(folder / "selected.yaml", winner.spec, name=winner.name, metrics=rounded(winner.metrics),
+                  provenance=provenance(result)),
+        keep(trainings.place(winner, first.seed) / "best.safetensors", folder / "selected.safetensors"),
+        *(keep(file, folder / f"selected{file.suffix}") for file in sorted(first.file.parent.glob(f"{first.file.stem}.*"))),
+        write_atomic(folder / "summary.json", json.dumps(summary(result), indent=1) + "\n"),
+    ]  # fmt: skip
+    written.append(write_atomic(folder / "report.html", report_page(result)))
+    return written
+
+
+def table_csv(result: SelectionResult) -> str:
+    """The table of rungs as CSV."""
+    rows, text = result.rows(), io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        writer.writerow({key: f"{value:.6g}" if isinstance(value, float) else value for key, value in row.items()})
+    return text.getvalue()
+
+
+def provenance(result: SelectionResult) -> dict[str, Any]:
+    """Where the winner comes from; the same whenever the selection is repeated."""
+    proposal = result.proposal
+    return {
+        "maenas": nas.__version__,
+        "limits": dict(proposal.budget.limits),
+        "hardware": Path(proposal.hardware).stem,
+        "candidates": len(result.finalists),
+        "tolerance": proposal.tolerance,
+        "seed": proposal.seed,
+        "seeds": result.plan.seeds,
+        "epochs": [rung.epochs for rung in result.plan.rungs],
+        "origin": result.winner.origin,
+        "space": result.winner.space,
+        "scorer": result.winner.score,
+        "val_ap": round(result.val_ap(result.winner), 5),
+        "drawn": result.drawn.name,
+        "drawn_val_ap": round(result.val_ap(result.drawn), 5),
+    }
+
+
+def rounded(metrics: Mapping[str, float]) -> dict[str, float]:
+    """Costs as a spec file holds them."""
+    return {name: round(value, 6) for name, value in metrics.items()}
+
+
+def summary(result: SelectionResult) -> dict[str, Any]:
+    """Everything for a machine to read; measured milliseconds, host and date are here and in the page alone."""
+    return {
+        **provenance(result),
+        "winner": result.winner.name,
+        "digest": result.winner.digest,
+        "trained_epochs": trained_epochs(result),
+        "exhaustive_epochs": result.plan.exhaustive,
+        "deployed": [
+            {"name": item.finalist.name, "origin": item.finalist.origin, "seed": item.seed, "file": item.file.name,
+             "split": item.split, "ap": round(item.ap, 5), "ap50": round(item.ap50, 5), "ms": item.ms,
+             "ms_quartiles": item.spread, "predicted_ms": item.finalist.metrics.get("latency_ms")}
+            for item in result.deployed
+        ],
+        "host": cpu_facts() | {"platform": platform.platform(), "commit": commit()},
+        "date": time.strftime("%Y-%m-%d"),
+    }  # fmt: skip
+
+
+def trained_epochs(result: SelectionResult) -> int:
+    """Epochs of all trainings together."""
+    furthest: dict[tuple[str, int], int] = {}
+    for rung in result.rungs:
+        for standing in rung.standings:
+            key = (standing.finalist.digest, standing.seed)
+            furthest[key] = max(furthest.get(key, 0), rung.epochs)
+    return sum(furthest.values())
+
+
+def verdict(result: SelectionResult) -> list[str]:
+    """What was found, in sentences."""
+    winner, drawn = result.winner, result.drawn
+    lead = 100 * (result.val_ap(winner) - result.val_ap(drawn))
+    lines = [
+        f"{winner.name} ({winner.origin}) has the best validation AP, {100 * result.val_ap(winner):.1f}; the best network "
+        f"that people drew, {drawn.name}, has {100 * result.val_ap(drawn):.1f} ({lead:+.1f})."
+        if winner != drawn
+        else f"{winner.name}, a network that people drew, has the best validation AP, {100 * result.val_ap(winner):.1f}: "
+        "no searched one beats it here.",
+        f"{trained_epochs(result)} epochs were trained; training all {len(result.finalists)} networks to the end takes "
+        f"{result.plan.exhaustive}.",
+    ]
+    if result.plan.seeds == 1:
+        lines.append("One seed: differences of one or two points may be chance; seeds=3 tells.")
+    for item in result.deployed:
+        speed = f"{item.ms:.2f} ms measured here" if item.ms is not None else "not timed: the table's device is another"
+        lines.append(
+            f"{item.file.name}: {item.split} AP {100 * item.ap:.1f}, AP50 {100 * item.ap50:.1f}, {speed} "
+            f"({item.finalist.metrics['latency_ms']:.2f} ms predicted)."
+        )
+    return lines
+
+
+def report_page(result: SelectionResult) -> str:
+    """report.html: the verdict, the learning curves and who was dropped where, AP against milliseconds, the table."""
+    import plotly.graph_objects as go
+
+    from nas.report.canvas import figure_html, page, table
+
+    layout = {"template": "plotly_white", "margin": {"l": 60, "r": 20, "t": 40, "b": 50}, "height": 460}
+    curves = go.Figure(layout=layout | {"title": "validation AP of the averaged weights", "xaxis_title": "epoch"})
+    best = {finalist.digest for finalist in result.ranking}
+    for finalist in result.finalists:
+        curve = sorted(result.curves[finalist.digest].items())
+        line = {"width": 3 if finalist.digest in best else 1, "dash": "dot" if finalist.origin == "drawn" else "solid"}
+        curves.add_scatter(x=[e for e, _ in curve], y=[100 * ap for _, ap in curve], name=finalist.name, line=line)
+    for rung in result.rungs[:-1]:
+        curves.add_vline(x=rung.epochs, line={"dash": "dash", "width": 1})
+    costs = go.Figure(layout=layout | {"title": "AP at the last rung of each against milliseconds",
+                                       "xaxis_title": "milliseconds", "yaxis_title": "AP"})  # fmt: skip
+    last = {row["digest"]: row[f"ap_{row['epochs']}"] for row in result.rows() if row["epochs"]}
+    for origin, symbol in (("searched", "circle"), ("drawn", "diamond")):
+        chosen = [finalist for finalist in result.finalists if finalist.origin == origin and finalist.digest in last]
+        costs.add_scatter(
+            x=[f.metrics["latency_ms"] for f in chosen], y=[100 * last[f.digest] for f in chosen], mode="markers",
+            text=[f.name for f in chosen], name=f"{origin}, predicted", marker={"symbol": symbol, "size": 10},
+        )  # fmt: skip
+    timed = [item for item in result.deployed if item.ms is not None]
+    costs.add_scatter(
+        x=[item.ms for item in timed], y=[100 * last[item.finalist.digest] for item in timed], mode="markers",
+        text=[item.finalist.name for item in timed], name="measured", marker={"symbol": "x", "size": 11},
+    )  # fmt: skip
+    rows = [{key: "" if value is None else value for key, value in row.items()} for row in result.rows()]
+    body = [
+        "<h2>Verdict</h2>",
+        *(f"<p>{html.escape(line)}</p>" for line in verdict(result)),
+        "<h2>Learning curves</h2><p class='note'>Dotted: drawn by people. Thick: in the last rung. Dashed: ends of rungs.</p>",
+        figure_html(curves, True),
+        figure_html(costs, False),
+        "<h2>Finalists</h2>",
+        table(rows),
+    ]
+    return str(page("Selection", body))

@@ -1,0 +1,19 @@
+"""python -m nas.select +budget.cpu.latency_ms=20 hardware=cpu_onnxruntime_fp32_1thread data=cards minutes=60: train the
+finalists of several searches on one's own data, and keep the best."""
+
+from __future__ import annotations
+
+from nas.config import launch
+from nas.training.cores import wait_briefly
+
+
+def main() -> None:
+    """Entry point of `python -m nas.select`."""
+    wait_briefly()
+    from nas.commands.select import SelectCommand, select_in  # brings torch
+
+    launch("select", SelectCommand, lambda command, job: select_in(command, job.folder, job.given))
+
+
+if __name__ == "__main__":
+    main()
