@@ -226,7 +226,7 @@ def report_page(result: SelectionResult) -> str:
     """report.html: the verdict, the learning curves and who was dropped where, AP against milliseconds, the table."""
     import plotly.graph_objects as go
 
-    from nas.report.canvas import figure_html, page, table
+    from nas.report.canvas import figure_html, html_table, page
 
     layout = {"template": "plotly_white", "margin": {"l": 60, "r": 20, "t": 40, "b": 50}, "height": 460}
     curves = go.Figure(layout=layout | {"title": "validation AP of the averaged weights", "xaxis_title": "epoch"})
@@ -259,6 +259,6 @@ def report_page(result: SelectionResult) -> str:
         figure_html(curves, True),
         figure_html(costs, False),
         "<h2>Finalists</h2>",
-        table(rows),
+        html_table(rows),
     ]
     return str(page("Selection", body))

@@ -103,7 +103,7 @@ def test_killed_anywhere_it_goes_on_to_the_same_bytes(finished: Path, data: list
         (("+budget.mine.latency_ms=2", "epochs=3", "storage=5"), "storage '5'"),
         (("+budget.mine.latency_ms=2", "epochs=3", "hardware=abacus"), "abacus"),
         (("resume=/nowhere",), "nothing to resume in /nowhere"),
-        (("resume=/nowhere", "epochs=3"), "take away epochs=3"),
+        (("resume=/nowhere", "epochs=3"), "take away epochs"),
     ],
 )
 def test_errors_are_one_clear_line(arguments: tuple[str, ...], said: str, data: list[str], tmp_path: Path) -> None:
