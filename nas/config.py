@@ -22,6 +22,8 @@ from nas.options import check_fields
 Settings = TypeVar("Settings")
 #: No number has so many digits; Python stops reading whole ones at 4,300.
 _DIGITS = 400
+#: What conf/search.yaml and conf/profile.yaml choose.
+_DEFAULT_SPACE = "tinynas_k1kx"
 
 
 def config_folder() -> str:
@@ -71,10 +73,11 @@ def settings_of(schema: type[Settings], config: Any) -> Settings:
     return schema(**check_fields(schema, values))
 
 
-def offer_schema(name: str, schema: type) -> None:
+def offer_schema(name: str, schema: type, words: Sequence[str] | None = None) -> None:
     """Let conf/`name`.yaml list a settings dataclass as `<name>_schema`: misspelt keys and wrong types are then errors.
 
-    Where it has a `space`, every shipped one can be chosen by name, with each of its limits as a field.
+    Where it has a `space`, every shipped one can be chosen by name, with each of its limits as a field. words: those of the
+    command line, whose spaces alone bring their fields: Hydra copies all that it is offered, again and again.
     """
     from hydra.core.config_store import ConfigStore
 
@@ -84,7 +87,9 @@ def offer_schema(name: str, schema: type) -> None:
         from search_spaces import find_space, space_names
 
         for space in space_names():
-            store.store(group="space", name=space, node={"name": space, **find_space(space).limits()})
+            told = words is None or any(space in word for word in (_DEFAULT_SPACE, *words))
+            limits = find_space(space).limits() if told else {}
+            store.store(group="space", name=space, node={"name": space, **limits})
 
 
 @cache
@@ -188,7 +193,7 @@ def launch(
     tell_cautions()
     # Hydra creates its run folder at once; a resumed run has one, and a mistyped one must not come into being.
     OmegaConf.register_new_resolver("run_folder", lambda resume, new: "." if resume else new, replace=True)
-    offer_schema(name, schema)
+    offer_schema(name, schema, sys.argv[1:])
     modules, arguments = _used(sys.argv[1:])
     offer_own(arguments)
     failures: list[BaseException] = []
