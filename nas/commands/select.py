@@ -37,8 +37,8 @@ from nas.options import CountOrNone, ImageSize, Name, Seed, Threads, check_field
 from nas.searchers.optuna import open_storage
 from nas.selection.deployment import deploy
 from nas.selection.halving import Halving
-from nas.selection.plan import Plan, make_plan, plan_of_minutes
 from nas.selection.portfolio import Finalist, Proposal
+from nas.selection.rungs import Plan, make_plan, plan_of_minutes
 from nas.selection.trainings import Trainings, epoch_seconds
 from nas.training.cores import usable_cores
 from nas.training.options import TrainerOptions

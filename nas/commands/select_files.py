@@ -18,8 +18,8 @@ from nas.errors import UserError
 from nas.files import save_spec, write_atomic
 from nas.measure.device import commit, cpu_facts
 from nas.selection.halving import RungResult
-from nas.selection.plan import Plan
 from nas.selection.portfolio import Finalist, Proposal
+from nas.selection.rungs import Plan
 from nas.spec import DetectorSpec, digest, from_dict, to_dict
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ from rich.live import Live
 from rich.table import Table
 
 from nas.selection.halving import RungResult, Standing
-from nas.selection.plan import Plan
 from nas.selection.portfolio import Finalist
+from nas.selection.rungs import Plan
 
 
 class Screen:

@@ -19,8 +19,8 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from nas.errors import UserError
 from nas.searchers.shared import Result, SharedStudy
-from nas.selection.plan import Plan
 from nas.selection.portfolio import Finalist
+from nas.selection.rungs import Plan
 
 #: Failures of one training after which it is given up; interruptions count among them.
 ATTEMPTS = 10_000

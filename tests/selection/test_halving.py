@@ -13,8 +13,8 @@ from optuna.trial import TrialState
 
 from nas.searchers.optuna import open_storage
 from nas.selection.halving import Halving, RungResult, Standing, kept_of, ranked
-from nas.selection.plan import make_plan
 from nas.selection.portfolio import Finalist
+from nas.selection.rungs import make_plan
 from nas.spec import DetectorSpec
 from search_spaces.published import load_published
 

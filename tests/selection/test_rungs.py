@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nas.errors import UserError
-from nas.selection.plan import Plan, Rung, make_plan, plan_of_minutes
+from nas.selection.rungs import Plan, Rung, make_plan, plan_of_minutes
 
 
 def test_sixteen_networks_and_sixty_epochs() -> None:
