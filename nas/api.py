@@ -65,7 +65,7 @@ def count(source: str | Path | Spec | nn.Module, form: Form | None = None, image
         return count_operations(_traced(network, image_size, fuse=False))
     if form in (None, "folded") and not hasattr(network, "fuse"):
         return count_operations(in_form(_traced(network, image_size, fuse=False), "folded"))
-    from nas.measure.module_counts import count_module
+    from nas.measure.trace import count_module
 
     return count_module(network, form or "folded", image_size)
 

@@ -20,27 +20,35 @@ __all__ = [
     "SearchSpace", "changed_limits", "find_space", "load_published", "published_names", "space_names",
 ]  # fmt: skip
 
-#: Modules whose `SPACES` map names to spaces, in the order in which they are listed.
-FAMILIES = ("search_spaces.tinynas", "search_spaces.giraffe", "search_spaces.gelan", "search_spaces.c3k2")
+#: Modules with the names in their `SPACES`, in the order in which they are listed.
+FAMILIES = {
+    "search_spaces.tinynas": (
+        "tinynas_k1kx", "tinynas_kxkx", "tinynas_k1kxk1", "tinynas_k1dwk1", "tinynas_k1dwsek1", "official_tiny",
+        "official_small", "official_medium", "official_r50_detection", "official_r50", "official_mbv2", "official_29m_224",
+        "official_29m_288", "official_50m", "official_89m",
+    ),
+    "search_spaces.giraffe": ("giraffe", "giraffe_light"),
+    "search_spaces.gelan": ("gelan",),
+    "search_spaces.c3k2": ("c3k2",),
+}  # fmt: skip
 
 
-def _spaces() -> dict[str, SearchSpace[Any]]:
-    found: dict[str, SearchSpace[Any]] = {}
-    for family in FAMILIES:
-        found |= importlib.import_module(family).SPACES
-    return found
+def _shipped(name: str) -> SearchSpace[Any] | None:
+    """The shipped space of that name."""
+    family = next((module for module, names in FAMILIES.items() if name in names), None)
+    return None if family is None else importlib.import_module(family).SPACES[name]
 
 
 def space_names() -> tuple[str, ...]:
     """Names of all search spaces."""
-    return tuple(_spaces())
+    return tuple(name for names in FAMILIES.values() for name in names)
 
 
 def changed_limits(space: SearchSpace[Any]) -> dict[str, Any]:
     """The limits in which a space differs from the shipped one of its name, for `find_space`; all of any other space."""
-    usual = _spaces().get(space.name)
+    usual = _shipped(space.name)
     limits = space.limits()
-    return limits if type(usual) is not type(space) else _differences(limits, usual.limits())
+    return limits if usual is None or type(usual) is not type(space) else _differences(limits, usual.limits())
 
 
 def _differences(values: Mapping[str, Any], usual: Mapping[str, Any]) -> dict[str, Any]:
@@ -60,9 +68,11 @@ def find_space(space: str | SearchSpace[Any] | type[SearchSpace[Any]], **limits:
     """
     value: object = space
     if isinstance(space, str):
-        value = _spaces().get(space) or found(space, "space")
+        value = _shipped(space) or found(space, "space")
         if value is None:
-            raise UserError(f"unknown search space {space!r}; known: {', '.join([*_spaces(), *installed('space')])}")
+            raise UserError(
+                f"unknown search space {space!r}; known: {', '.join([*space_names(), *installed('space')])}"
+            )
     if isinstance(value, type) and issubclass(value, SearchSpace):
         return _made(value, limits)
     if not isinstance(value, SearchSpace):

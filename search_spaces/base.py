@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from random import Random
-from typing import Annotated, Any, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Generic, Literal, TypeVar
 
 from annotated_types import Ge, Le, MinLen
 
@@ -19,7 +19,9 @@ from nas.frame import Frame
 from nas.lowering import Operation
 from nas.options import DISTINCT, LOWEST_FIRST, Kernel, Rule, Width, check_fields
 from nas.spec import Backbone
-from search_spaces.streams import Words
+
+if TYPE_CHECKING:
+    from search_spaces.streams import Words
 
 Cost = Callable[[Sequence[Operation]], float]
 """A price of some operations."""

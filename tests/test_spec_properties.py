@@ -14,7 +14,7 @@ from nas.cost.count import count_operations, count_spec
 from nas.errors import SpecError, UserError
 from nas.files import load_spec, save_spec
 from nas.lowering import backbone_operations, operations
-from nas.lowering.neck import hidden_width
+from nas.lowering.repgfpn import hidden_width
 from nas.spec import Backbone, DetectorSpec, NeckSpec, Spec, digest, from_dict, to_dict
 from search_spaces import find_space, load_published, published_names
 from search_spaces.giraffe import SPACES as GIRAFFES

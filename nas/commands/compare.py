@@ -223,7 +223,7 @@ class Gatherer:
 
     def _exported(self, model: str) -> Entry:
         """A file that only runs: measured if asked, its parameters where the format tells them."""
-        from nas.measure.module_counts import onnx_parameters
+        from nas.measure.trace import onnx_parameters
 
         runtime = load_runtime(model, threads=self.settings.threads)
         figures: dict[str, Figure] = {}

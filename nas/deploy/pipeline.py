@@ -21,9 +21,9 @@ from nas.deploy.onnx_graph import DEFAULT_OPSET, HALF_SCALES_OPSET, Opset, expor
 from nas.deploy.parity import TOLERANCES, Agreement, verify
 from nas.deploy.runtime import Metadata, Runtime
 from nas.errors import UserError
+from nas.inference.execution import milliseconds
 from nas.inference.pictures import open_pictures
 from nas.inference.predictor import fit_into
-from nas.inference.running import milliseconds
 from nas.models.base import DetectorModule
 from nas.options import Count, ImageSize, Name, OneOf, Seed, Share, check_object
 

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from nas.data.images import BACKGROUND, Pixels
+from nas.inference.execution import told_when_full
 from nas.inference.pictures import Picture, prefetch
 from nas.inference.postprocess import Detections, postprocess
-from nas.inference.running import told_when_full
 from nas.options import Count, Share, check_object
 
 Resize = Literal["stretch", "letterbox"]

@@ -17,7 +17,7 @@ from nas.blocks.operation import (
     pyramid_operations,
 )
 from nas.errors import SpecError
-from nas.lowering.neck import neck_operations
+from nas.lowering.repgfpn import neck_operations
 from nas.spec import Backbone, DetectorSpec, HeadSpec, NeckSpec, Spec, Stem, image_side
 
 

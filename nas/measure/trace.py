@@ -1,7 +1,8 @@
-"""Any torch module -> the operations that an inference engine runs for it, by watching a pass of fake tensors.
+"""What a torch module is made of: the operations that an inference engine runs for it, and its numbers as torch runs it.
 
-Nothing is computed and no weight is copied: a dispatch mode sees every primitive call, loops and branches included, and
-`nas.lowering.fusion` turns the calls into kernels by the same rules as everywhere else.
+Nothing is computed and no weight is copied: a dispatch mode watches a pass of fake tensors and sees every primitive call,
+loops and branches included, and `nas.lowering.fusion` turns the calls into kernels by the same rules as everywhere else.
+The tables of primitives are the only thing to extend when a module uses a new one.
 """
 
 from __future__ import annotations
@@ -16,11 +17,66 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode
 
 from nas.blocks.operation import Operation
+from nas.cost.count import Counts
 from nas.errors import UserError
+from nas.lowering import Form
 from nas.lowering.fusion import Node, Shape, fuse_graph, peak_values
-from nas.measure.primitives import CONSTANTS, KINDS, VIEWS
+from nas.spec import image_side
+
+#: Primitives that rename memory or change its type; `expand` reads the same values again.
+VIEWS = frozenset(
+    "view _unsafe_view reshape unsqueeze squeeze alias detach expand contiguous clone _to_copy to lift_fresh view_as "
+    "flatten unflatten _reshape_alias dropout native_dropout as_strided copy".split()
+)
+
+#: Primitives whose result does not depend on the values of their argument.
+CONSTANTS = frozenset(
+    "zeros_like ones_like full_like empty_like new_zeros new_ones new_full new_empty rand_like randn_like".split()
+)
+
+_POINTWISE = {
+    "add": "add", "sub": "sub", "rsub": "sub", "mul": "mul", "div": "div", "neg": "neg", "abs": "abs", "pow": "pow",
+    "sqrt": "sqrt", "rsqrt": "sqrt", "exp": "exp", "exp2": "exp", "log": "log", "log2": "log", "erf": "erf",
+    "reciprocal": "div", "remainder": "div", "floor_divide": "div", "addcmul": "mul", "addcdiv": "div", "lerp": "mul",
+    "sin": "exp", "cos": "exp", "floor": "clip", "round": "clip", "ceil": "clip", "sign": "clip",
+    "clamp": "clip", "clamp_min": "clip", "clamp_max": "clip", "hardtanh": "clip", "maximum": "clip", "minimum": "clip",
+    "where": "where", "masked_fill": "where", "logical_not": "compare", "logical_and": "compare", "logical_or": "compare",
+    "bitwise_and": "compare", "bitwise_not": "compare", "bitwise_or": "compare", "isnan": "compare", "isinf": "compare",
+    "eq": "compare", "ne": "compare", "lt": "compare", "le": "compare", "gt": "compare", "ge": "compare",
+    "tanh": "tanh", "relu": "relu", "relu6": "relu", "silu": "silu", "sigmoid": "sigmoid", "gelu": "gelu",
+    "hardswish": "hardswish", "hardsigmoid": "hard_sigmoid", "leaky_relu": "leaky_relu", "elu": "elu", "mish": "mish",
+    "softplus": "softplus", "_prelu_kernel": "leaky_relu", "log_sigmoid_forward": "log", "logit": "log",
+}  # fmt: skip
+
+#: Primitive -> kind of the graph's node. Names without the trailing underscore of in-place forms.
+KINDS: dict[str, str] = _POINTWISE | {
+    "convolution": "conv", "mkldnn_convolution": "conv",
+    "addmm": "product", "mm": "product", "bmm": "product", "baddbmm": "product", "matmul": "product", "linear": "product",
+    "_scaled_dot_product_flash_attention_for_cpu": "attention", "_scaled_dot_product_flash_attention": "attention",
+    "_scaled_dot_product_efficient_attention": "attention", "_scaled_dot_product_attention_math": "attention",
+    "native_batch_norm": "batchnorm", "_native_batch_norm_legit": "batchnorm", "batch_norm": "batchnorm",
+    "_native_batch_norm_legit_no_training": "batchnorm", "cudnn_batch_norm": "batchnorm",
+    "native_layer_norm": "layernorm", "native_group_norm": "layernorm", "_fused_rms_norm": "layernorm",
+    "max_pool2d_with_indices": "maxpool", "max_pool2d": "maxpool", "avg_pool2d": "avgpool",
+    "_adaptive_avg_pool2d": "reduce", "mean": "reduce", "sum": "reduce", "amax": "reduce", "max": "reduce",
+    "amin": "reduce", "min": "reduce", "argmax": "reduce", "prod": "reduce", "linalg_vector_norm": "reduce",
+    "var": "reduce", "var_mean": "reduce", "std": "reduce", "any": "reduce", "all": "reduce", "cumsum": "reduce",
+    "_softmax": "softmax", "softmax": "softmax", "_log_softmax": "softmax",
+    "cat": "concat", "stack": "concat",
+    "slice": "slice", "select": "slice", "narrow": "slice", "split": "split", "split_with_sizes": "split",
+    "chunk": "split", "unbind": "split", "split_copy": "split",
+    "t": "transpose", "transpose": "transpose", "permute": "transpose", "pixel_shuffle": "transpose",
+    "pixel_unshuffle": "transpose", "channel_shuffle": "transpose", "flip": "transpose", "roll": "transpose",
+    "upsample_nearest2d": "upsample", "_upsample_nearest_exact2d": "upsample", "upsample_bilinear2d": "upsample",
+    "upsample_bicubic2d": "upsample", "_upsample_bilinear2d_aa": "upsample",
+    "constant_pad_nd": "pad", "reflection_pad2d": "pad", "replication_pad2d": "pad", "repeat": "pad", "im2col": "pad",
+    "grid_sampler_2d": "gridsample", "topk": "topk", "sort": "topk", "index": "gather", "index_select": "gather",
+    "gather": "gather", "embedding": "gather", "scatter": "gather", "scatter_add": "gather", "index_put": "gather",
+    "slice_scatter": "gather", "repeat_interleave": "gather",
+}  # fmt: skip
 
 
 def trace_operations(
@@ -247,3 +303,49 @@ def _constant(inputs: list[Tensor], tensors: list[Tensor]) -> int:
     """Elements of the one learnable constant that a pointwise primitive takes beside the image's tensors, 0 if none."""
     others = [tensor for tensor in tensors if not any(tensor is one for one in inputs)]
     return others[0].numel() if len(others) == 1 and isinstance(others[0], nn.Parameter) else 0
+
+
+def count_module(module: nn.Module, form: Form = "folded", image_size: int | None = None) -> Counts:
+    """Parameters, MACs and activations on one RGB image of `image_size` pixels (default: the module's own, else 640).
+
+    MACs are those of convolutions, linear layers and matrix products; activations the sum of convolution outputs.
+    form: "folded" counts a copy after its own `fuse()`, "merged" after its own `merge()`, "train" the module as it
+    stands, with the branches that only training runs. The module is not changed. Raises UserError if it cannot run
+    without values, or has no such form.
+    """
+    side = image_side(module, image_size)
+    subject: Any = copy.deepcopy(module).to("meta").eval()
+    if form == "merged":
+        if not callable(getattr(subject, "merge", None)):
+            raise UserError(
+                f"the merged form of {type(module).__name__} is unknown, it has no merge(): ask for train or folded"
+            )
+        subject.merge()
+    elif form == "folded" and callable(getattr(subject, "fuse", None)):
+        subject.fuse()
+    run = subject.predict_raw if form == "train" and getattr(subject, "auxiliary", None) else subject
+    outputs = 0
+
+    def add(layer: nn.Module, inputs: Any, output: torch.Tensor) -> None:
+        nonlocal outputs
+        outputs += output[:1].numel()
+
+    for layer in subject.modules():
+        if isinstance(layer, nn.Conv2d):
+            layer.register_forward_hook(add)
+    try:
+        with torch.device("meta"), torch.no_grad(), FlopCounterMode(display=False) as counter:
+            run(torch.zeros(1, 3, side, side))
+    except (RuntimeError, NotImplementedError, TypeError, ValueError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"cannot count {type(module).__name__} at {side} pixels: {reason}") from None
+    params = sum(parameter.numel() for parameter in subject.parameters())
+    return Counts(params, counter.get_total_flops() // 2, outputs)
+
+
+def onnx_parameters(path: str) -> int:
+    """Numbers in the floating-point constants of an ONNX file."""
+    import onnx
+
+    floating = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16)
+    return sum(prod(item.dims) for item in onnx.load(path).graph.initializer if item.data_type in floating)

@@ -25,9 +25,9 @@ ZERO_COST: tuple[Scorer, ...] = (
     Scorer("jacov", "nas.scorers.activation:jacov", "Mellor et al., 2020", "module and images", _BACKWARD, True),
     Scorer("zen", "nas.scorers.activation:zen", "Lin et al., ICCV 2021", "module", _FORWARD, True),
     Scorer("meco", "nas.scorers.activation:meco", "Jiang et al., NeurIPS 2023", "module", _FORWARD, True),
-    Scorer("az_expressivity", "nas.scorers.aznas:az_expressivity", "AZ-NAS, CVPR 2024", "module", _BACKWARD, True),
-    Scorer("az_progressivity", "nas.scorers.aznas:az_progressivity", "AZ-NAS, CVPR 2024", "module", _BACKWARD, True),
-    Scorer("az_trainability", "nas.scorers.aznas:az_trainability", "AZ-NAS, CVPR 2024", "module", _BACKWARD, True),
+    Scorer("az_expressivity", "nas.scorers.gradient:az_expressivity", "AZ-NAS, CVPR 2024", "module", _BACKWARD, True),
+    Scorer("az_progressivity", "nas.scorers.gradient:az_progressivity", "AZ-NAS, CVPR 2024", "module", _BACKWARD, True),
+    Scorer("az_trainability", "nas.scorers.gradient:az_trainability", "AZ-NAS, CVPR 2024", "module", _BACKWARD, True),
 )
 
 _ALL = (
@@ -35,7 +35,7 @@ _ALL = (
     Scorer("mae_neck", "nas.scorers.entropy:mae_neck", "ours, after MAE-DET"),
     Scorer("mae_residual", "nas.scorers.residual:mae_residual", "ours, after MAE-DET", closed_form="ResidualEntropy"),
     Scorer("effective_rank", "nas.scorers.residual:effective_rank", "ours", closed_form="EffectiveRank"),
-    Scorer("level_balance", "nas.scorers.level_balance:level_balance", "ours", closed_form="LevelBalance"),
+    Scorer("level_balance", "nas.scorers.counts:level_balance", "ours", closed_form="LevelBalance"),
     Scorer("deepmad", "nas.scorers.deepmad:deepmad", "DeepMAD, arXiv 2303.02165", closed_form="DeepMad"),
     Scorer("params", "nas.scorers.counts:params", "baseline", closed_form="PARAMS"),
     Scorer("macs", "nas.scorers.counts:macs", "baseline", closed_form="MACS"),

@@ -26,7 +26,7 @@ import numpy as np
 from nas.blocks.operation import main_convolutions
 from nas.errors import UserError
 from nas.lowering import Operation, backbone_operations
-from nas.lowering.neck import FusionNode, branch_widths, hidden_width, neck_graph
+from nas.lowering.repgfpn import FusionNode, branch_widths, hidden_width, neck_graph
 from nas.scorers.base import Weights
 from nas.scorers.formula import LevelSum, Linear
 from nas.spec import Backbone, DetectorSpec, NeckSpec, Spec, image_side
@@ -109,7 +109,7 @@ def _down_gain(channels: int) -> float:
 
 
 def _fused(neck: NeckSpec, node: FusionNode, pieces: list[Piece]) -> float:
-    """Log-variance at the output of one fusion stage (`nas.lowering.neck.fusion_operations` lists its convolutions)."""
+    """Log-variance at the output of one fusion stage (`nas.lowering.repgfpn.fusion_operations` lists its convolutions)."""
     if neck.fusion == "conv":
         return _mixed(pieces, 3)
     kept, width = branch_widths(node.out_channels)

@@ -42,7 +42,7 @@ class Pass:
 #: Scorers that share their work: the function returns a dict of all of them.
 _SHARED = {
     "first_order": ("nas.scorers.gradient:first_order", ("snip", "grad_norm", "fisher")),
-    "aznas": ("nas.scorers.aznas:aznas_measures", ("az_expressivity", "az_progressivity", "az_trainability")),
+    "aznas": ("nas.scorers.gradient:aznas_measures", ("az_expressivity", "az_progressivity", "az_trainability")),
 }
 #: Ensembles -> the scorers and counts that they rank together.
 ENSEMBLES: dict[str, tuple[str, ...]] = {

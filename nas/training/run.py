@@ -19,7 +19,7 @@ from nas.augment.pipeline import Augmentation
 from nas.data.dataset import DetectionData, relabel
 from nas.data.loader import build_loader
 from nas.errors import UserError
-from nas.inference.running import told_when_full
+from nas.inference.execution import told_when_full
 from nas.loss.detection import DetectionLoss
 from nas.loss.distill import Distiller
 from nas.loss.distributed import share_batch_norm

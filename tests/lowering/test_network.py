@@ -13,7 +13,7 @@ import nas
 from nas.cost.count import count_spec, peak_memory_mb
 from nas.errors import SpecError, UserError
 from nas.lowering import backbone_operations, operations
-from nas.lowering.neck import neck_graph
+from nas.lowering.repgfpn import neck_graph
 from nas.spec import DetectorSpec, NeckSpec, image_side
 from search_spaces import load_published
 

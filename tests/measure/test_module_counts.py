@@ -9,7 +9,7 @@ from torch import nn
 import nas
 from nas.cost.count import count_spec
 from nas.errors import UserError
-from nas.measure.module_counts import count_module
+from nas.measure.trace import count_module
 from nas.models.baselines import build_baseline
 from nas.models.build import build_model
 from search_spaces import load_published

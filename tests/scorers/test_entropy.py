@@ -19,7 +19,7 @@ from torch import Tensor
 from nas.cost.count import effectiveness
 from nas.errors import UserError
 from nas.lowering import backbone_operations, block_operations, operations
-from nas.lowering.neck import branch_widths, hidden_width, neck_graph
+from nas.lowering.repgfpn import branch_widths, hidden_width, neck_graph
 from nas.scorers import SCORERS, find_scorer, score_spec
 from nas.scorers.counts import chance
 from nas.scorers.deepmad import deepmad

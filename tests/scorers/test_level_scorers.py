@@ -11,8 +11,8 @@ from nas.blocks.operation import main_convolutions
 from nas.errors import UserError
 from nas.lowering import backbone_operations
 from nas.scorers import SCORERS, score_spec
+from nas.scorers.counts import level_balance
 from nas.scorers.entropy import mae
-from nas.scorers.level_balance import level_balance
 from nas.scorers.residual import effective_rank, mae_residual, variance_shares
 from nas.spec import Backbone, Residual, Stem
 

@@ -16,8 +16,18 @@ from nas.errors import UserError
 from nas.models.backbone import BackboneModule
 from nas.models.nasbench import CellNetwork
 from nas.scorers.activation import jacov, meco, naswot, zen
-from nas.scorers.aznas import aznas_measures, largest_singular_value, spectrum_entropy
-from nas.scorers.gradient import first_order, fisher, grad_norm, grasp, snip, synflow, zico
+from nas.scorers.gradient import (
+    aznas_measures,
+    first_order,
+    fisher,
+    grad_norm,
+    grasp,
+    largest_singular_value,
+    snip,
+    spectrum_entropy,
+    synflow,
+    zico,
+)
 from nas.scorers.probe import task_loss
 from nas.spec import Backbone, Residual, Stem
 
