@@ -1,10 +1,17 @@
-"""The work of a long computation, counted: a limit that does not depend on the clock, a stop, and words for the screen."""
+"""How much a proof may take: steps, labels, memory; and its work, counted: a limit that does not depend on the clock, a stop,
+and words for the screen."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+#: Steps that a search makes unless told: about two minutes of one core.
+STEPS = 2_000_000_000
+#: Labels that it holds at a time.
+MOST_LABELS = 2_000_000
+#: Numbers that all its bounds together may hold.
+CELLS = 100_000_000
 #: Steps between two looks at what to tell.
 _EVERY = 20_000_000
 

@@ -18,8 +18,8 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import numpy.typing as npt
 
-from nas.searchers.exact.effort import Effort
-from nas.searchers.exact.parts import CELLS, Integers, Options, Parts, most_bins, rising
+from nas.searchers.exact.effort import CELLS, MOST_LABELS, Effort
+from nas.searchers.exact.parts import Integers, Options, Parts, most_bins, rising
 from nas.searchers.problem.objective import Array
 
 #: Slack of costs that are compared with a limit after a handful of floating-point sums.
@@ -155,7 +155,7 @@ class LabelSearch:
     limit: float = 1.0
     units: int | None = None
     shapes: bool = False
-    most: int = 2_000_000
+    most: int = MOST_LABELS
     effort: Effort = field(default_factory=Effort)
 
     def run(self, delta: float, lower: float = -np.inf) -> list[Labels]:

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nas.searchers.exact.effort import Effort
+from nas.searchers.exact.effort import CELLS, Effort
 from nas.searchers.exact.labels import Labels, LabelSearch, Relaxation, TooManyLabels
-from nas.searchers.exact.parts import CELLS, Integers, Parts
+from nas.searchers.exact.parts import Integers, Parts
 from nas.searchers.problem.objective import Array
 from nas.searchers.problem.vectorized import GeneProblem
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from nas.errors import UserError
 from nas.scorers.formula import Formula, Linear, weighted
-from nas.searchers.exact.effort import Effort, Halt
+from nas.searchers.exact.effort import CELLS, Effort, Halt
 from nas.searchers.problem.objective import GAIN, WIDTH, Array, additive
 from nas.searchers.problem.vectorized import GeneProblem
 from search_spaces.chain import ResidualChains
@@ -23,8 +23,6 @@ Integers = npt.NDArray[np.int64]
 _MOST_OPTIONS = 6_000_000
 #: The most bins that bounds are refined to.
 _FINEST = 4096
-#: Numbers that all bounds together may hold.
-CELLS = 100_000_000
 
 
 @dataclass(frozen=True)

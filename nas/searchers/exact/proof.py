@@ -12,7 +12,8 @@ import numpy as np
 from nas.errors import UserError
 from nas.searchers.base import Candidate, Problem
 from nas.searchers.evolution import Evolution
-from nas.searchers.exact.search import STEPS, ExactResult, exact_search
+from nas.searchers.exact.effort import STEPS
+from nas.searchers.exact.search import ExactResult, exact_search
 from nas.searchers.history import History
 from nas.searchers.loop import Progress, SearchOutcome, interruptible, run_loop
 from nas.searchers.pareto import best_first

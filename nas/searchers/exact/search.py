@@ -17,7 +17,7 @@ from annotated_types import Ge, Le
 from nas.errors import InternalError
 from nas.options import Share
 from nas.searchers.base import Candidate, Certificate
-from nas.searchers.exact.effort import Effort, Halt
+from nas.searchers.exact.effort import STEPS, Effort, Halt
 from nas.searchers.exact.labels import LabelSearch, Relaxation, TooManyLabels
 from nas.searchers.exact.optimum import DELTA, Optimum
 from nas.searchers.exact.parts import Integers, chain_of, linear_score
@@ -25,8 +25,6 @@ from nas.searchers.pareto import best_first
 from nas.searchers.problem.vectorized import GeneProblem
 from nas.spec import digest
 
-#: Steps that a search makes unless told: about two minutes of one core.
-STEPS = 2_000_000_000
 #: The widest share of the optimum that is looked through at once for networks of other shapes: wider ones follow in
 #: doublings while too few are found, narrower ones in halvings if labels are too many.
 _NEAR_SHARE = 0.01
