@@ -126,6 +126,12 @@ def print_result(console: Console, result: SearchResult, marks: Sequence[Mark], 
         console.print(line, highlight=False)
     for note in result.notes:
         console.print(f"note      {note}", highlight=False)
+    if result.settings.scorer_name in ("mae", "layers", "params"):
+        console.print(
+            "score     among equally fast networks it has not told the better ones (experiments/scorer_truth): "
+            "python -m nas.select trains finalists on your data",
+            highlight=False,
+        )
     console.print(
         f"files     {folder}/best.yaml, report.html, pareto.csv, trace.csv, summary.json",
         highlight=False,
