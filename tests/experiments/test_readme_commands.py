@@ -23,11 +23,12 @@ from nas.spec import Backbone, DetectorSpec, HeadSpec, NeckSpec, Residual, Stem
 ROOT = Path(__file__).resolve().parents[2]
 #: Commands that need the network, a GPU or another project's loader, and those that other tests run.
 ELSEWHERE = {
-    "python -m nas.data data=bccd action=fetch": "network; tests/detection reads what it fetches",
+    "python -m nas.data data=bccd action=fetch": "network; tests/data reads what it fetches",
     "python -m experiments.run all scale=gpu minutes=25": "GPU; its refusal is tested below, the queue in test_queue.py",
     "python -m experiments.run backbones scale=cpu320 minutes=200": "three hours; the queue runs in test_queue.py",
     "python -m experiments.run report_assigner report_backbone scale=cpu10 minutes=200 jobs=2": "hours, likewise",
-    "python -m nas.profile hardware=NAME": "run by the front door",
+    "python -m nas.profile hardware=NAME image_size='[160,320,640]'": "minutes; run small by the front door",
+    "python -m nas.select": "tests/commands/test_select.py",
     "python experiments/bccd/run.py train": "run before its int8",
     "python -m experiments.proxy_benchmark tables=PATH": "hours; test_proxy_benchmark.py has its parts, tests/report ranks",
 }
