@@ -16,6 +16,9 @@ import pytest
 from absl import logging as absl_logging
 from hypothesis import HealthCheck, settings
 
+from nas.training.cores import wait_briefly
+
+wait_briefly(os.environ)  # as trainings do; beside other work OpenMP's threads would spin the suite's time away
 if "PYTEST_XDIST_WORKER_COUNT" in os.environ:  # workers share the cores; set before any of them imports torch
     workers = int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // workers)))
