@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import random
@@ -10,6 +11,7 @@ import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -56,6 +58,18 @@ def shared() -> Path:
     if not folder.is_dir():
         pytest.skip(f"{folder} is absent: set MAENAS_SHARED to the folder of goldens and data")
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny() -> ModuleType:
+    """The module of tiny trainings, training/tiny_training.py."""
+    path = Path(__file__).with_name("training") / "tiny_training.py"
+    description = importlib.util.spec_from_file_location("tiny_training", path)
+    assert description is not None and description.loader is not None
+    module = importlib.util.module_from_spec(description)
+    sys.modules["tiny_training"] = module
+    description.loader.exec_module(module)
+    return module
 
 
 @pytest.fixture(scope="session")

@@ -117,16 +117,16 @@ def read_finalists(path: Path) -> tuple[Finalist, ...]:
 
 def write_selection(result: SelectionResult, trainings: Trainings) -> list[Path]:
     """Write everything; selection.csv, selected.yaml and selected.safetensors are the same whenever the run is repeated."""
-    from nas.selection.trainings import keep
-
     folder, winner = result.folder, result.winner
     first = next(item for item in result.deployed if item.finalist == winner)
+    weights = trainings.place(winner, first.seed) / "best.safetensors"
+    exported = sorted(first.file.parent.glob(f"{first.file.stem}.*"))
     written = [
         write_atomic(folder / "selection.csv", table_csv(result)),
         save_spec(folder / "selected.yaml", winner.spec, name=winner.name, metrics=rounded(winner.metrics),
                   provenance=provenance(result)),
-        keep(trainings.place(winner, first.seed) / "best.safetensors", folder / "selected.safetensors"),
-        *(keep(file, folder / f"selected{file.suffix}") for file in sorted(first.file.parent.glob(f"{first.file.stem}.*"))),
+        write_atomic(folder / "selected.safetensors", weights.read_bytes()),
+        *(write_atomic(folder / f"selected{file.suffix}", file.read_bytes()) for file in exported),
         write_atomic(folder / "summary.json", json.dumps(summary(result), indent=1) + "\n"),
     ]  # fmt: skip
     written.append(write_atomic(folder / "report.html", report_page(result)))

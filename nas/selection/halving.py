@@ -14,7 +14,7 @@ from typing import Any
 
 import optuna
 from optuna.storages import BaseStorage, InMemoryStorage
-from optuna.trial import FrozenTrial, Trial, TrialState
+from optuna.trial import Trial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
 from nas.errors import UserError
@@ -113,22 +113,24 @@ class Halving:
         on_standing: Callable[[Standing], None],
         stop: Callable[[], bool],
     ) -> list[Standing]:
-        """Work on a rung until all its tasks are finished, by whomever."""
+        """Work on a rung until all its tasks are finished, by whomever; empty if that was stopped before."""
         shared = SharedStudy(self._study(number), len(tasks), self.lease, ATTEMPTS)
-
-        def standing(trial: FrozenTrial | Trial, ap: float, best: float) -> Standing:
-            finalist, seed = tasks[shared.place(trial)]
-            return Standing(finalist, seed, epochs, ap, best)
 
         def evaluate(trial: Trial) -> Result:
             finalist, seed = tasks[shared.place(trial)]
             ap, best = self.train(finalist, seed, epochs)
-            on_standing(standing(trial, ap, best))
+            on_standing(Standing(finalist, seed, epochs, ap, best))
             facts: dict[str, Any] = {"name": finalist.name, "digest": finalist.digest, "seed": seed, "epochs": epochs}
             return [ap], facts | {"best": best}
 
         shared.work(evaluate, stop)
-        return [standing(trial, trial.values[0], trial.user_attrs["best"]) for trial in shared.results()]
+        done = shared.results()
+        if len(done) < len(tasks):
+            return []
+        return [
+            Standing(finalist, seed, epochs, trial.values[0], trial.user_attrs["best"])
+            for (finalist, seed), trial in zip(tasks, done, strict=True)
+        ]
 
     def _study(self, number: int) -> optuna.Study:
         """The study of a rung; UserError if it belongs to another selection."""

@@ -85,7 +85,7 @@ class Proposal:
         price = Price(self)
         drawn, searched = _drawn(price, say), _searched(price, say)
         found: list[Finalist] = []
-        sources: list[Iterator[Finalist]] = [drawn, searched, searched][:DRAWN_SHARE]
+        sources: list[Iterator[Finalist]] = [drawn, *[searched] * (DRAWN_SHARE - 1)]
         while sources and len(found) < self.candidates:
             source = sources[len(found) % len(sources)]
             new = next((item for item in source if all(unlike(item.spec, other.spec) for other in found)), None)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import tempfile
 import time
 from collections.abc import Sequence
@@ -15,6 +14,7 @@ from filelock import FileLock
 from nas.errors import UserError
 from nas.selection.portfolio import Finalist
 from nas.training.run import TrainingTask, run_training
+from nas.training.state import resumable
 
 #: Batches whose training tells how long an epoch takes, and networks that are timed.
 TIMED_BATCHES, TIMED_NETWORKS = 6, 3
@@ -31,7 +31,7 @@ class Trainings:
         place = self.place(finalist, seed)
         place.mkdir(parents=True, exist_ok=True)
         with FileLock(place / ".lock"):  # a worker that lost its lease may still be writing its last state
-            resume = (place / "last.state").exists()
+            resume = resumable(place)
             task = replace(self.task, model=finalist.spec, seed=seed)
             if not resume or self.curve(finalist, seed).get(epochs) is None:
                 run_training(task, place, resume=resume, progress=False, until=epochs)
@@ -76,10 +76,3 @@ def epoch_seconds(task: TrainingTask, finalists: Sequence[Finalist]) -> float:
         validation = (time.perf_counter() - began) * len(val) / len(looked)
         total += result.seconds * len(task.train) / count + validation / options.evaluate_every
     return total / len(chosen)
-
-
-def keep(source: Path, target: Path) -> Path:
-    """A file copied beside its target and then put in its place."""
-    partial = target.with_name(f".{target.name}.partial")
-    shutil.copyfile(source, partial)
-    return partial.replace(target)

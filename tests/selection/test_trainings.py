@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -15,17 +13,6 @@ from nas.selection.portfolio import Finalist
 from nas.selection.trainings import Trainings, epoch_seconds
 from nas.spec import digest
 from nas.training.run import TrainingTask, run_training
-
-
-@pytest.fixture(scope="module")
-def tiny() -> ModuleType:
-    path = Path(__file__).resolve().parents[1] / "training" / "tiny_training.py"
-    description = importlib.util.spec_from_file_location("tiny_training", path)
-    assert description is not None and description.loader is not None
-    module = importlib.util.module_from_spec(description)
-    sys.modules["tiny_training"] = module
-    description.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(scope="module")

@@ -200,11 +200,11 @@ def _open_bound(problem: GeneProblem, effort: Effort) -> float:
 
     Infinite for counts, whose score grows with them, and where even that takes too much.
     """
+    if linear_score(problem.objective.formula, len(set(problem.levels))).metric:
+        return np.inf
     try:
         effort.tell("a bound without what stands behind the backbone")
         parts = chain_of(problem, effort, closed=False)
-        if linear_score(problem.objective.formula, len(set(problem.levels))).metric:
-            return np.inf
         count = len(parts.limits)
         alone = np.eye(count) if count else [np.zeros(0)]
         upper = min(Relaxation(parts, weights, _OPEN_BINS, effort).upper() for weights in alone)
