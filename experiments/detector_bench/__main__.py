@@ -5,11 +5,13 @@
     python -m experiments.detector_bench merge   source=TABLE
     python -m experiments.detector_bench measure [most=0 repetitions=30]
     python -m experiments.detector_bench report
+    python -m experiments.detector_bench simulate [candidates=36 draws=100]
 
 `plan` draws networks.jsonl.gz (twenty minutes). `train` adds to bench.jsonl.gz, run by run, what it lacks, at most `most` runs
 (0: all): run it again to go on, on as many machines as you like with shard=0/3, 1/3, 2/3; `jobs` workers share one
 machine. `merge` takes over the runs of another machine's table. `measure` times the exported files, on an idle machine.
-`report` writes results.md and pictures, also from an unfinished training. `networks=` and `table=` are the two files.
+`report` writes results.md and pictures, also from an unfinished training. `simulate` replays selections on the curves.
+`networks=` and `table=` are the two files.
 """
 
 from __future__ import annotations
@@ -46,6 +48,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "merge": {"source": ""},
     "measure": {"most": 0, "repetitions": 30},
     "report": {},
+    "simulate": {"candidates": 36, "draws": 100},
 }
 #: Data sets on which every network is trained; the others get the shared ones.
 WHOLE = ("bccd",)
@@ -73,6 +76,10 @@ def main(arguments: list[str]) -> None:
 
         left = measure_missing(table, open_runtime("onnxruntime"), options["repetitions"], options["most"])
         print(f"{left} networks are not measured yet" if left else "all runs are measured")
+    elif action == "simulate":
+        from experiments.detector_bench.simulator import write_simulation
+
+        print(write_simulation(load(table), options["candidates"], options["draws"], table.parent))
     else:
         from experiments.detector_bench.report import write_report
 

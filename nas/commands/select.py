@@ -204,7 +204,7 @@ class Selection:
             screen.say("timing a few batches")
             seconds = epoch_seconds(self._task(make_plan(count, 2)), finalists)
             fixed = DEPLOYING * (2 + command.seeds)
-            plan = plan_of_minutes(count, command.minutes, seconds, fixed, command.factor, command.seeds)
+            plan = plan_of_minutes(command.minutes, seconds, fixed, count, factor=command.factor, seeds=command.seeds)
             screen.say(f"an epoch of one network takes {seconds:.1f} s: {plan.cost * seconds / 3600:.1f} h of training")
         write_atomic(path, json.dumps(plan.to_dict(), indent=1) + "\n")
         return plan

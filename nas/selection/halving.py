@@ -8,7 +8,7 @@ repeated.)
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,6 +37,8 @@ class Standing:
     best: float
 
 
+#: A network and the seed with which it is trained.
+Task = tuple[Finalist, int]
 #: Trains a finalist with a seed up to an epoch: AP there, best AP so far.
 Train = Callable[[Finalist, int, int], tuple[float, float]]
 
@@ -56,6 +58,26 @@ def kept_of(standings: Sequence[Standing], count: int) -> tuple[Finalist, ...]:
     kept = [standing.finalist for standing in ranked[:count]]
     drawn = [standing.finalist for standing in ranked if standing.finalist.origin == "drawn"]
     return (*kept, *(drawn[:1] if not any(finalist.origin == "drawn" for finalist in kept) else ()))
+
+
+def course(
+    plan: Plan, finalists: Sequence[Finalist], seed: int, rung: Callable[[int, Sequence[Task]], Sequence[Standing]]
+) -> Iterator[RungResult]:
+    """The rungs of a plan, one after another, until `rung` brings fewer standings than it was given tasks.
+
+    rung: the standings of the tasks of a rung, by its number. The last result holds all seeds of the last networks, and its
+    `kept` ranks them by the mean of their best AP.
+    """
+    entrants = tuple(finalists)
+    for number, step in enumerate(plan.rungs):
+        last = number == len(plan.rungs) - 1
+        seeds = range(seed, seed + (plan.seeds if last else 1))
+        tasks = [(finalist, each) for finalist in entrants for each in seeds]
+        standings = rung(number, tasks)
+        if len(standings) < len(tasks):
+            return
+        entrants = ranked(standings) if last else kept_of(standings, plan.rungs[number + 1].entrants)
+        yield RungResult(step.epochs, tuple(standings), entrants)
 
 
 class Halving:
@@ -78,23 +100,13 @@ class Halving:
         on_rung: Callable[[RungResult], None] = lambda result: None,
         stop: Callable[[], bool] = lambda: False,
     ) -> list[RungResult]:
-        """Train rung after rung; the results of all rungs, of those that ended if `stop` turned true.
-
-        The last entry holds all seeds of the last rung's networks, and `kept` ranks them by the mean of their best AP.
-        """
-        entrants, results = tuple(finalists), list[RungResult]()
-        for number, rung in enumerate(self.plan.rungs):
-            last = number == len(self.plan.rungs) - 1
-            seeds = range(self.seed, self.seed + (self.plan.seeds if last else 1))
-            tasks = [(finalist, seed) for finalist in entrants for seed in seeds]
-            standings = self._rung(number, rung.epochs, tasks, on_standing, stop)
-            if len(standings) < len(tasks):
-                break
-            count = 0 if last else self.plan.rungs[number + 1].entrants
-            kept = ranked(standings) if last else kept_of(standings, count)
-            results.append(RungResult(rung.epochs, tuple(standings), kept))
-            on_rung(results[-1])
-            entrants = kept
+        """Train rung after rung; the results of all rungs (`course`), of those that ended if `stop` turned true."""
+        results = []
+        for result in course(
+            self.plan, finalists, self.seed, lambda number, tasks: self._rung(number, tasks, on_standing, stop)
+        ):
+            results.append(result)
+            on_rung(result)
         return results
 
     def release(self) -> None:
@@ -108,12 +120,12 @@ class Halving:
     def _rung(
         self,
         number: int,
-        epochs: int,
-        tasks: Sequence[tuple[Finalist, int]],
+        tasks: Sequence[Task],
         on_standing: Callable[[Standing], None],
         stop: Callable[[], bool],
     ) -> list[Standing]:
         """Work on a rung until all its tasks are finished, by whomever; empty if that was stopped before."""
+        epochs = self.plan.rungs[number].epochs
         shared = SharedStudy(self._study(number), len(tasks), self.lease, ATTEMPTS)
 
         def evaluate(trial: Trial) -> Result:

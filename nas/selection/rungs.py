@@ -70,13 +70,19 @@ class Plan:
         return plan
 
 
-def make_plan(candidates: int, epochs: int, factor: float = 3.0, seeds: int = 1) -> Plan:
+def make_plan(candidates: int, epochs: int, factor: float = 3.0, seeds: int = 1, first: float = 0.0) -> Plan:
     """Rungs for `candidates` networks and trainings of `epochs` epochs: each keeps one of `factor`, after `factor` times
-    as many epochs as the one before."""
+    as many epochs as the one before.
+
+    first: the share of a training that the first rung takes at least; where it is more than the factor gives, the rungs
+    lie closer together.
+    """
     entrants = [candidates]
     while entrants[-1] > factor:
         entrants.append(max(LAST, -int(-entrants[-1] // factor)))
-    ends = [max(1, round(epochs / factor**power)) for power in range(len(entrants) - 1, -1, -1)]
+    steps = len(entrants) - 1
+    start = max(first, factor**-steps)
+    ends = [max(1, round(epochs * start ** (power / max(1, steps)))) for power in range(steps, -1, -1)]
     kept: list[Rung] = []
     for number, (end, count) in enumerate(zip(ends, entrants, strict=True)):
         if end in ends[number + 1 :]:  # too few epochs for so many rungs: the networks of this one meet at the next
@@ -85,29 +91,29 @@ def make_plan(candidates: int, epochs: int, factor: float = 3.0, seeds: int = 1)
     return Plan(tuple(kept), seeds)
 
 
-def plan_of_minutes(
-    candidates: int, minutes: float, epoch_seconds: float, fixed_seconds: float, factor: float = 3.0, seeds: int = 1
-) -> Plan:
+def plan_of_minutes(minutes: float, epoch_seconds: float, fixed_seconds: float, candidates: int, **more: Any) -> Plan:
     """The longest plan that `minutes` allow, if an epoch of one network takes `epoch_seconds` of them.
 
-    fixed_seconds: what comes once (export, measuring, test). Raises UserError, with what would fit, where the trainings
-    would be shorter than four epochs.
+    fixed_seconds: what comes once (export, measuring, test); more: as `make_plan`. Raises UserError, with what would fit,
+    where the trainings would be shorter than four epochs.
     """
     seconds = 60 * minutes - fixed_seconds
-    if make_plan(candidates, FEWEST_EPOCHS, factor, seeds).cost * epoch_seconds > seconds:
-        least = make_plan(candidates, FEWEST_EPOCHS, factor, seeds).cost * epoch_seconds + fixed_seconds
-        fitting = next((n for n in range(candidates - 1, LAST - 1, -1)
-                        if make_plan(n, FEWEST_EPOCHS, factor, seeds).cost * epoch_seconds <= seconds), None)  # fmt: skip
+
+    def fits(epochs: int, networks: int = candidates) -> bool:
+        return make_plan(networks, epochs, **more).cost * epoch_seconds <= seconds
+
+    if not fits(FEWEST_EPOCHS):
+        least = make_plan(candidates, FEWEST_EPOCHS, **more).cost * epoch_seconds + fixed_seconds
+        fitting = next((n for n in range(candidates - 1, LAST - 1, -1) if fits(FEWEST_EPOCHS, n)), None)
         fewer = f", or candidates={fitting}" if fitting else ""
         raise UserError(
             f"{minutes:g} minutes are too few for {candidates} networks: an epoch of one takes {epoch_seconds:.0f} s here; "
             f"{-(-least // 60):.0f} minutes would do{fewer}, a smaller image_size, or fewer seeds"
         )
     low, high = FEWEST_EPOCHS, FEWEST_EPOCHS + 1
-    while make_plan(candidates, high, factor, seeds).cost * epoch_seconds <= seconds and high < 10_000:
+    while fits(high) and high < 10_000:
         low, high = high, 2 * high
     while high - low > 1:
         middle = (low + high) // 2
-        fits = make_plan(candidates, middle, factor, seeds).cost * epoch_seconds <= seconds
-        low, high = (middle, high) if fits else (low, middle)
-    return make_plan(candidates, low, factor, seeds)
+        low, high = (middle, high) if fits(middle) else (low, middle)
+    return make_plan(candidates, low, **more)

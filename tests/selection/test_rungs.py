@@ -26,10 +26,18 @@ def test_rungs_rise_and_networks_fall(candidates: int, epochs: int, factor: floa
     assert Plan.from_dict(plan.to_dict()) == plan
 
 
+def test_a_longer_first_rung_moves_the_others_closer() -> None:
+    assert make_plan(36, 30).rungs == (Rung(1, 36), Rung(3, 12), Rung(10, 4), Rung(30, 2))
+    plan = make_plan(36, 30, first=0.2)
+    assert plan.rungs == (Rung(6, 36), Rung(10, 12), Rung(18, 4), Rung(30, 2))
+    assert plan.cost == 36 * 6 + 13 * 4 + 5 * 8 + 3 * 12
+    assert make_plan(36, 30, first=1.0).cost == 36 * 30
+
+
 @given(st.integers(2, 40), st.floats(1, 1000), st.floats(0.1, 100))
 def test_minutes_are_kept_and_used(candidates: int, minutes: float, seconds: float) -> None:
     try:
-        plan = plan_of_minutes(candidates, minutes, seconds, 0.0)
+        plan = plan_of_minutes(minutes, seconds, 0.0, candidates)
     except UserError as error:
         assert make_plan(candidates, 4).cost * seconds > 60 * minutes
         assert "minutes would do" in str(error)
@@ -40,9 +48,9 @@ def test_minutes_are_kept_and_used(candidates: int, minutes: float, seconds: flo
 
 def test_too_few_minutes_say_what_would_fit() -> None:
     with pytest.raises(UserError, match="9 minutes would do"):
-        plan_of_minutes(16, 1, 20, 10)
+        plan_of_minutes(1, 20, 10, 16)
     with pytest.raises(UserError, match="or candidates=5,"):
-        plan_of_minutes(16, 5, 20, 10)
+        plan_of_minutes(5, 20, 10, 16)
 
 
 @pytest.mark.parametrize(
