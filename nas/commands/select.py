@@ -33,6 +33,7 @@ from nas.data.sources import DataConfig, load_splits
 from nas.errors import UserError
 from nas.files import dump_yaml, read_yaml, write_atomic
 from nas.frame import Frame, NeckOptions
+from nas.models.checkpoint import read_header
 from nas.options import CountOrNone, ImageSize, Name, Seed, Threads, check_fields
 from nas.searchers.optuna import open_storage
 from nas.selection.deployment import deploy
@@ -57,7 +58,8 @@ class SelectCommand:
     candidates: how many networks are trained in the first rung; epochs: of a whole training, or minutes: as many as fit
     into them, which is reckoned once from the time of a few batches; seeds: trainings of every network of the last rung;
     factor: of the networks of a rung one in `factor` goes on. tolerance: share of the budget that a network may leave
-    unused; evaluations: of each search for candidates that proves nothing. workers: processes of this machine; storage: of
+    unused; evaluations: of each search for candidates that proves nothing. weights: a checkpoint whose entries that fit are
+    the start of every training. workers: processes of this machine; storage: of
     Optuna, for several machines that share the folder (None: a file in it); lease: seconds after which a worker without a
     sign of life loses its training. resume: the folder of a selection that goes on, or that this process joins, alone.
     """
@@ -76,6 +78,7 @@ class SelectCommand:
     factor: Annotated[float, Ge(2), Le(10)] = 3.0
     tolerance: Annotated[float, Ge(0.005), Le(0.5)] = 0.03
     evaluations: Annotated[int, Ge(100), Le(10_000_000)] = 4000
+    weights: Name | None = None
     seed: Seed = 0
     device: str = "auto"
     workers: Threads = 1
@@ -97,6 +100,8 @@ def select_in(command: SelectCommand, folder: Path, given: Sequence[str] = ()) -
     limits_of(command.budget)
     if (command.minutes is None) == (not command.epochs):
         raise UserError("say how long to train: minutes=60, or epochs=30 of a whole training (not both)")
+    if command.weights is not None:
+        read_header(command.weights)  # refused now and not after the search for candidates
     selection = Selection(command, folder)
     if command.resume is None:
         if (folder / "finalists.json").exists():
@@ -217,14 +222,14 @@ class Selection:
             options = replace(options, threads=max(1, usable_cores() // command.workers))
         return TrainingTask(
             "", self.splits["train"], self.splits["val"], options, command.augmentation,
-            image_size=command.image_size, seed=command.seed, device=command.device,
+            image_size=command.image_size, seed=command.seed, device=command.device, weights=command.weights,
         )  # fmt: skip
 
     def _identity(self, finalists: Sequence[Finalist], plan: Plan) -> str:
         """What the studies of this selection are called."""
         facts = [[finalist.digest for finalist in finalists], plan.to_dict(), self.splits["train"].digest(),
                  self.splits["val"].digest(), self.command.trainer.decisive(), self.command.augmentation.decisive(),
-                 self.command.image_size, self.command.seed]  # fmt: skip
+                 self.command.image_size, self.command.seed, self.command.weights]  # fmt: skip
         return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:12]
 
     def _alone(self) -> bool:

@@ -31,8 +31,8 @@ FREE = ("resume", "device", "progress", *(f"trainer.{name}" for name in FREE_OPT
 class TrainCommand:
     """model: a published or baseline name, a spec file (best.yaml), or a checkpoint to fine-tune.
 
-    image_size null: the model's own; resume: the folder of an interrupted run, alone; test: also score the best
-    checkpoint on the data's test split.
+    weights: a checkpoint of another network, whose entries that fit are the start. image_size null: the model's own;
+    resume: the folder of an interrupted run, alone; test: also score the best checkpoint on the data's test split.
     """
 
     model: Name = "damo-yolo-t"
@@ -40,6 +40,7 @@ class TrainCommand:
     augmentation: Augmentation = field(default_factory=Augmentation)
     trainer: TrainerOptions = field(default_factory=TrainerOptions)
     distill: DistillOptions = field(default_factory=DistillOptions)
+    weights: Name | None = None
     image_size: ImageSize | None = None
     seed: Seed = 0
     device: Annotated[str, OneOf("auto", "cpu", "cuda")] = "auto"
@@ -68,6 +69,7 @@ def task_of(config: TrainCommand) -> tuple[TrainingTask, Any, Any]:
         config.image_size,
         config.seed,
         config.device,
+        config.weights,
     )
     return task, splits.get("test"), report
 

@@ -32,7 +32,15 @@ from nas.training.hooks import Hook
 from nas.training.log import LogFiles, Screen, TensorBoard
 from nas.training.optimizer import Schedule, make_optimizer
 from nas.training.options import DistillOptions, Phases, TrainerOptions
-from nas.training.setup import Source, TrainingNetwork, load_teacher, make_fabric, neck_channels, prepare_detector
+from nas.training.setup import (
+    Source,
+    TrainingNetwork,
+    load_teacher,
+    make_fabric,
+    neck_channels,
+    prepare_detector,
+    start_from,
+)
 from nas.training.state import Position, TrainingParts, read_state, resumable
 from nas.training.trainer import Trainer, Training
 from nas.training.validation import Validator
@@ -53,7 +61,10 @@ class TrainingResult:
 
 @dataclass
 class TrainingTask:
-    """What to train on what; `model` as in `prepare_detector`, val None trains without validation."""
+    """What to train on what; `model` as in `prepare_detector`, val None trains without validation.
+
+    weights: a checkpoint of another network, whose entries that fit are the start.
+    """
 
     model: Source
     train: DetectionData
@@ -64,6 +75,7 @@ class TrainingTask:
     image_size: int | None = None
     seed: int = 0
     device: str = "auto"
+    weights: str | None = None
 
 
 @told_when_full(
@@ -125,6 +137,8 @@ def _train(
     torch.manual_seed(task.seed)
     source = folder / "last.safetensors" if resume else task.model
     detector = prepare_detector(source, task.train.classes, task.image_size)
+    if task.weights is not None and not resume:
+        start_from(detector, task.weights)
     val = relabel(task.val, task.train.classes) if task.val is not None else None
     teacher = load_teacher(task.distill.teacher, detector) if task.distill.teacher else None
     if progress and fabric.is_global_zero and not resume:
@@ -234,6 +248,7 @@ def _fingerprint(task: TrainingTask, detector: DetectorModule) -> dict[str, Any]
         "accumulate": options.accumulate,
         "epochs": options.epochs,
         "minutes": options.minutes,
+        "weights": task.weights,
         "teacher": task.distill.teacher,
         "recipe": _recipe(task),
     }

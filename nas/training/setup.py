@@ -6,7 +6,7 @@ from __future__ import annotations
 import atexit
 import inspect
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -148,18 +148,41 @@ def adapt_classes(detector: DetectorModule, classes: Sequence[str]) -> DetectorM
         detector.classes = classes
         return detector
     fresh = _rebuild(detector, class_names(len(classes), classes))
-    with torch.random.fork_rng([]):
-        other = _rebuild(detector, class_names(len(classes) + 1, None))
-    shapes = {name: value.shape for name, value in other.state_dict().items()}
-    state = detector.state_dict()
+    _take(fresh, detector.state_dict(), _source(detector), same_classes=False)
+    return fresh
+
+
+def start_from(detector: DetectorModule, path: str | Path) -> None:
+    """Give a detector all entries of another network's checkpoint that fit by name and shape; its `origin` counts them.
+
+    The layers of the classes are taken over if the classes are the same. Raises UserError if nothing fits, and for a
+    form for deployment.
+    """
+    other = load_checkpoint(path)
+    require_training_form(other)
+    same = tuple(other.classes) == tuple(detector.classes)
+    if not _take(detector, other.state_dict(), str(path), same):
+        raise UserError(
+            f"weights={path}: none of its entries fits the network; take those of a more similar one, or none"
+        )
+
+
+def _take(detector: DetectorModule, state: Mapping[str, Tensor], source: str, same_classes: bool) -> int:
+    """Copy the entries that fit, without those whose shape depends on the classes unless they are the same."""
+    shapes = {name: value.shape for name, value in detector.state_dict().items()}
+    free = shapes
+    if not same_classes:
+        with torch.random.fork_rng([]):
+            more = _rebuild(detector, class_names(len(detector.classes) + 1, None)).state_dict()
+        free = {name: value.shape for name, value in more.items()}
     kept = {
         name: state[name]
-        for name, value in fresh.state_dict().items()
-        if name in state and shapes[name] == value.shape == state[name].shape
+        for name, shape in shapes.items()
+        if name in state and free[name] == shape == state[name].shape
     }
-    fresh.load_state_dict(kept, strict=False)
-    fresh.origin = Origin.of(fresh, kept, _source(detector))
-    return fresh
+    detector.load_state_dict(kept, strict=False)
+    detector.origin = Origin.of(detector, kept, source)
+    return len(kept)
 
 
 def _source(detector: DetectorModule) -> str:

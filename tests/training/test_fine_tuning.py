@@ -15,7 +15,7 @@ from nas.models.checkpoint import load_checkpoint, save_checkpoint
 from nas.models.detector import build_detector
 from nas.training.options import DistillOptions
 from nas.training.run import run_training
-from nas.training.setup import adapt_classes, prepare_detector
+from nas.training.setup import adapt_classes, prepare_detector, start_from
 
 FIVE = ("disc", "square", "triangle", "ring", "cross")
 
@@ -88,3 +88,31 @@ def test_adapting_classes_keeps_everything_else(tiny):
     assert all(torch.equal(old[name], new[name]) for name in new if name not in changed)
     same = adapt_classes(build_detector(tiny.tiny_spec(), 2), ("x", "y"))
     assert same.classes == ("x", "y")
+
+
+def test_another_network_gives_what_fits(tiny, root, tmp_path, capsys):
+    torch.manual_seed(1)
+    model, spec = build_detector(tiny.tiny_spec(), classes=FIVE), tiny.tiny_spec()
+    path = save_checkpoint(tmp_path / "other.safetensors", model)
+    wider = replace(spec.backbone.blocks[-1], out=spec.backbone.blocks[-1].out + 8)
+    spec = replace(spec, backbone=replace(spec.backbone, blocks=(*spec.backbone.blocks[:-1], wider)))
+    fresh, old = build_detector(spec, classes=FIVE), model.state_dict()
+    start_from(fresh, path)
+    names = [name for name in old if not name.endswith("num_batches_tracked")]
+    fitting = [name for name in names if fresh.state_dict()[name].shape == old[name].shape]
+    assert 0 < len(fitting) < len(names) and all(torch.equal(fresh.state_dict()[name], old[name]) for name in fitting)
+    assert str(fresh.origin).startswith(f"{path}: {len(fitting)} of {len(names)} entries kept; fresh: backbone.")
+    other = build_detector(spec, classes=("a", "b", "c", "d", "e"))  # as many classes, and others
+    start_from(other, path)
+    assert not any(torch.equal(other.state_dict()[n], old[n]) for n in names if n == "head.gfl_cls.0.weight")
+    assert f"{len(fitting) - 6} of {len(names)} entries kept" in str(other.origin)
+    task = replace(tiny.tiny_task(root, {"epochs": 2}), model=spec, weights=str(path))
+    run_training(replace(task, options=replace(task.options, epochs=2)), tmp_path / "run", until=1)
+    assert f"weights: {path}: {len(fitting)} of {len(names)} entries kept" in capsys.readouterr().out
+    path.unlink()  # a continuation has its own
+    run_training(task, tmp_path / "run", resume=True, progress=False)
+    with pytest.raises(UserError, match="no such checkpoint"):
+        run_training(task, tmp_path / "again", progress=False)
+    unlike = save_checkpoint(tmp_path / "unlike.safetensors", build_baseline("yolo11n", 5, 64, FIVE))
+    with pytest.raises(UserError, match="none of its entries fits the network"):
+        start_from(fresh, unlike)
