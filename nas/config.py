@@ -9,21 +9,20 @@ import re
 import sys
 import types
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 from nas.errors import Caution, UserError
 from nas.extensions import Kind, installed, is_reference, use
-from nas.options import check_fields
+from nas.files import dump_yaml, read_yaml, write_atomic
+from nas.options import read_object
 
 Settings = TypeVar("Settings")
 #: No number has so many digits; Python stops reading whole ones at 4,300.
 _DIGITS = 400
-#: What conf/search.yaml and conf/profile.yaml choose.
-_DEFAULT_SPACE = "tinynas_k1kx"
 
 
 def config_folder() -> str:
@@ -70,26 +69,25 @@ def settings_of(schema: type[Settings], config: Any) -> Settings:
     if missing:
         raise UserError(f"{missing[0]} is not given: add {missing[0]}=...")
     values = cast(dict[str, Any], OmegaConf.to_container(config, resolve=True))
-    return schema(**check_fields(schema, values))
+    return read_object(schema, values)
 
 
-def offer_schema(name: str, schema: type, words: Sequence[str] | None = None) -> None:
+def offer_schema(name: str, schema: type) -> None:
     """Let conf/`name`.yaml list a settings dataclass as `<name>_schema`: misspelt keys and wrong types are then errors.
 
-    Where it has a `space`, every shipped one can be chosen by name, with each of its limits as a field. words: those of the
-    command line, whose spaces alone bring their fields: Hydra copies all that it is offered, again and again.
+    Where it has a `space`, every shipped one can be chosen by name, with each of its limits as a field.
     """
     from hydra.core.config_store import ConfigStore
 
     store = ConfigStore.instance()
+    # Hydra copies the store for each of the groups that --help lists, though it also copies every entry that it reads.
+    type(store).__deepcopy__ = lambda self, memo: self  # type: ignore[attr-defined]
     store.store(name=f"{name}_schema", node=hydra_schema(schema))
     if "space" in (item.name for item in dataclasses.fields(cast(Any, schema))):
         from search_spaces import find_space, space_names
 
         for space in space_names():
-            told = words is None or any(space in word for word in (_DEFAULT_SPACE, *words))
-            limits = find_space(space).limits() if told else {}
-            store.store(group="space", name=space, node={"name": space, **limits})
+            store.store(group="space", name=space, node={"name": space, **find_space(space).limits()})
 
 
 @cache
@@ -193,7 +191,7 @@ def launch(
     tell_cautions()
     # Hydra creates its run folder at once; a resumed run has one, and a mistyped one must not come into being.
     OmegaConf.register_new_resolver("run_folder", lambda resume, new: "." if resume else new, replace=True)
-    offer_schema(name, schema, sys.argv[1:])
+    offer_schema(name, schema)
     modules, arguments = _used(sys.argv[1:])
     offer_own(arguments)
     failures: list[BaseException] = []
@@ -239,6 +237,34 @@ def launch(
         sys.exit(f"error: {len(failed_jobs)} of the sweep's jobs failed: {', '.join(failed_jobs)}")
     if failures:
         sys.exit(f"error: {one_line(failures[0])}")
+
+
+def store_settings(settings: Settings, folder: Path, free: Collection[str]) -> Path:
+    """Write config.yaml, from which `continued` goes on. free: what may differ between a run and its continuation."""
+    kept = {name: value for name, value in asdict(cast(Any, settings)).items() if name not in free}
+    return write_atomic(folder / "config.yaml", dump_yaml(kept))
+
+
+def continued(settings: Settings, given: Sequence[str], free: Collection[str]) -> Settings:
+    """The settings of the run in the folder `settings.resume`, with what was given of those that may differ.
+
+    given: the settings of the command line; free: names, dotted ones too. Raises UserError for a given setting that may
+    not differ, and for a folder that holds no run of this command.
+    """
+    folder = Path(cast(Any, settings).resume)
+    names = {text.partition("=")[0].lstrip("+~"): text for text in given}
+    if changed := [text for name, text in names.items() if name not in free]:
+        raise UserError(f"resume={folder} goes on with its own settings; take away {', '.join(changed)}")
+    path = folder / "config.yaml"
+    if not path.is_file():
+        raise UserError(
+            f"nothing to resume in {folder}: there is no config.yaml; give the folder of an interrupted run"
+        )
+    kept = read_object(type(settings), read_yaml(path), f"{path}:")
+    changes = {name: getattr(settings, name) for name in free if "." not in name}
+    for group, _, name in (text.partition(".") for text in names if "." in text):
+        changes[group] = replace(getattr(kept, group), **{name: getattr(getattr(settings, group), name)})
+    return replace(cast(Any, kept), **changes)
 
 
 def _used(arguments: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -6,9 +6,9 @@ Ranges are those of annotated_types (Ge, Gt, Le, Lt, MultipleOf, MinLen); OneOf 
 read strictly: true is no number, 2.0 no whole number, "2" neither; but lists become tuples, whole numbers floats where
 floats stand, and scalars of numpy plain numbers. No number may be NaN, and none infinite but under ENDLESS.
 
-`check_fields` takes the values of a dataclass (nested ones too), `check_object` a dataclass that was made already,
-`check_keywords` the keywords of a function, `check_value` one value. All raise UserError in one line that names the
-option, what is allowed and what was given. pydantic does the reading; it is imported when something is checked.
+`check_fields` takes the values of a dataclass (nested ones too), `read_object` makes one of them, `check_object` takes one
+that was made already, `check_keywords` the keywords of a function, `check_value` one value. All raise UserError in one line
+that names the option, what is allowed and what was given. pydantic does the reading; it is imported when something is checked.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 from annotated_types import Ge, Gt, Le, Lt, MaxLen, MinLen, MultipleOf
 
@@ -31,6 +31,7 @@ from nas.errors import UserError, shown
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
 
+Made = TypeVar("Made")
 #: The most that a count may be; arrays of 32-bit numbers hold it.
 MOST = 10**9
 
@@ -123,10 +124,31 @@ def check_value(name: str, value: Any, annotation: Any) -> Any:
 def check_fields(kind: Any, values: Mapping[Any, Any], where: str = "", given: Collection[str] = ()) -> dict[str, Any]:
     """`values` in the types of the fields of the dataclass `kind`, by name; those left out stay out.
 
-    where: what comes before the names in messages (`trainer`); given: fields that are not the user's.
+    where: what comes before the names in messages (`trainer`, or `plan.json:`); given: fields that are not the user's.
     """
     hints = {item.name: _hints(kind)[item.name] for item in dataclasses.fields(kind) if item.name not in given}
-    return _checked(values, hints, f"{where}." if where else "", where)
+    return _checked(values, hints, where, where.removesuffix(":"))
+
+
+def read_object(kind: type[Made], data: Any, where: str = "") -> Made:
+    """An object of the dataclass `kind` from plain data, such as a file holds.
+
+    where: as of `check_fields`. Raises UserError for a field that is unknown, lacking, or refused by its annotation.
+    """
+    owner = where.removesuffix(":") or "this command"
+    if not isinstance(data, Mapping):
+        raise UserError(f"{owner} must be a mapping with {', '.join(_hints(kind))}, got {shown(data)}")
+    values = check_fields(kind, data, where)
+    if lacking := lacking_fields(kind, values):
+        raise UserError(f"{owner} lacks {', '.join(lacking)}")
+    return kind(**values)
+
+
+def lacking_fields(kind: Any, values: Collection[str]) -> list[str]:
+    """Names of the fields of a dataclass that have no default and are not among `values`."""
+    missing = dataclasses.MISSING
+    needed = [item.name for item in dataclasses.fields(kind) if item.default is item.default_factory is missing]
+    return [name for name in needed if name not in values]
 
 
 def check_object(value: Any, where: str = "") -> None:
@@ -142,7 +164,7 @@ def check_keywords(
     owner: what an unknown keyword is said to be none of ("searcher evolution").
     """
     hints = {key: hint for key, hint in _keywords(function).items() if key not in given}
-    return _checked(values, hints, f"{where}." if where else "", owner or where)
+    return _checked(values, hints, where, owner or where)
 
 
 def unknown(owner: str, key: Any, known: Collection[str]) -> UserError:
@@ -170,7 +192,8 @@ def describe(annotation: Any) -> str:
 # ---------------------------------------------------------------------- inside
 
 
-def _checked(values: Mapping[Any, Any], hints: Mapping[str, Any], prefix: str, owner: str) -> dict[str, Any]:
+def _checked(values: Mapping[Any, Any], hints: Mapping[str, Any], where: str, owner: str) -> dict[str, Any]:
+    prefix = f"{where} " if where.endswith(":") else f"{where}." if where else ""
     for key in values:
         if key not in hints:
             raise unknown(owner, key, list(hints))

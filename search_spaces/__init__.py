@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
-from dataclasses import MISSING, fields
 from typing import Any
 
 from nas.errors import UserError, shown
 from nas.extensions import found, installed, reference_to
-from nas.options import check_fields
+from nas.options import check_fields, lacking_fields
 from search_spaces.base import SearchSpace
 from search_spaces.published import load_published, published_names
 
@@ -83,10 +82,8 @@ def find_space(space: str | SearchSpace[Any] | type[SearchSpace[Any]], **limits:
 def _made(kind: type[SearchSpace[Any]], limits: Mapping[str, Any]) -> SearchSpace[Any]:
     """A space of its class, with these limits and the class's own for the others."""
     values = check_fields(kind, limits, "space")
-    needed = [item.name for item in fields(kind) if item.default is MISSING and item.default_factory is MISSING]
-    if "name" in needed:
-        values.setdefault("name", kind.__name__)
-    lacking = [*(name for name in needed if name not in values), *sorted(kind.__abstractmethods__)]
-    if lacking:
+    if "name" in lacking_fields(kind, values):
+        values["name"] = kind.__name__
+    if lacking := [*lacking_fields(kind, values), *sorted(kind.__abstractmethods__)]:
         raise UserError(f"space {reference_to(kind)} lacks {', '.join(lacking)}")
     return kind(**values)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import copy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from hydra.core.config_store import ConfigStore
 
 from nas.commands.compare import CompareSettings
 from nas.commands.evaluate import EvaluateCommand
@@ -14,9 +17,10 @@ from nas.commands.rank import RankSettings
 from nas.commands.search import SearchCommand
 from nas.commands.select import SelectCommand
 from nas.commands.train import TrainCommand
-from nas.config import compose_config, config_folder, hydra_schema
+from nas.config import compose_config, config_folder, continued, hydra_schema, offer_schema, store_settings
 from nas.data.actions import DataCommand
 from nas.deploy.pipeline import ExportCommand
+from nas.errors import UserError
 from nas.frame import NeckOptions
 from nas.inference.run import PredictCommand
 from nas.measure.profiler import ProfileSettings
@@ -47,3 +51,27 @@ def test_the_file_of_a_command_repeats_the_defaults_of_its_settings(name: str) -
 
 def test_the_default_neck_is_that_of_python() -> None:
     assert compose_config("search", SearchCommand, {}).neck == NeckOptions()
+
+
+def test_hydra_does_not_copy_all_that_it_is_offered() -> None:
+    offer_schema("search", SearchCommand)
+    store = ConfigStore.instance()
+    assert copy.deepcopy(store) is store
+    read = store.load("search_schema.yaml").node
+    read.seed = 7
+    assert store.load("search_schema.yaml").node.seed == 0
+
+
+def test_a_run_goes_on_with_its_settings_and_what_may_differ(tmp_path: Path) -> None:
+    free = ("resume", "progress", "neck.depth")
+    stored = compose_config("search", SearchCommand, {"seed": 3, "neck.num_classes": 4})
+    store_settings(stored, tmp_path, free)
+    asked = replace(compose_config("search", SearchCommand, {"neck.depth": 2}), resume=str(tmp_path), progress=False)
+    again = continued(asked, ["neck.depth=2", f"resume={tmp_path}", "progress=false"], free)
+    assert again == replace(stored, resume=str(tmp_path), progress=False, neck=replace(stored.neck, depth=2))
+    assert continued(asked, [], free).neck == stored.neck
+    with pytest.raises(UserError, match="take away seed=4$"):
+        continued(asked, ["seed=4", "neck.depth=2"], free)
+    (tmp_path / "config.yaml").write_text("seed: 3\n")
+    with pytest.raises(UserError, match="config.yaml lacks space, scorer, searcher$"):
+        continued(asked, [], free)

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nas.config import config_folder
+from nas.config import config_folder, continued, store_settings
 from nas.errors import UserError, shown
 from nas.extensions import Kind, is_reference, loaded
-from nas.files import dump_yaml, read_yaml, write_atomic
 from nas.frame import Frame, NeckOptions
-from nas.options import Name, Pixels, check_fields
+from nas.options import Name, Pixels
 from nas.searchers import SearchOptions
 from nas.spec import USUAL_SIDE
 
@@ -67,35 +66,15 @@ def search_in(command: SearchCommand, folder: Path, given: Sequence[str] = ()) -
     from nas.commands.search_screen import search_with_screen
 
     if command.resume is not None:
-        names = [setting.split("=")[0].lstrip("+~") for setting in given]
-        changed = [name for name in names if name not in FREE]
-        if changed:
-            raise UserError(f"resume={command.resume} goes on with its own settings; take away {', '.join(changed)}")
         folder = Path(command.resume)
-        command = replace(stored_command(folder), **{name: getattr(command, name) for name in FREE})
+        command = continued(command, given, FREE)
+        for kind in GROUPS:
+            name = named(getattr(command, kind), kind)[0]
+            if is_reference(name):
+                loaded(name, kind, str(folder / "config.yaml"))
     settings = command.settings
-    kept = {name: value for name, value in asdict(command).items() if name not in FREE}
-    write_atomic(folder / "config.yaml", dump_yaml(kept))
+    store_settings(command, folder, FREE)
     search_with_screen(settings, folder, command.progress)
-
-
-def stored_command(folder: Path) -> SearchCommand:
-    """The configuration of an earlier run, for `resume`; raises UserError if the folder holds none."""
-    path = folder / "config.yaml"
-    if not path.is_file():
-        raise UserError(f"nothing to resume in {folder}: there is no config.yaml; give the folder of a search")
-    stored = read_yaml(path)
-    if not isinstance(stored, dict) or set(SearchCommand.__dataclass_fields__) - set(stored) - set(FREE):
-        raise UserError(f"{path} is not the configuration of a search")
-    try:
-        command = SearchCommand(**check_fields(SearchCommand, stored))
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from None
-    for kind in GROUPS:
-        name = named(getattr(command, kind), kind)[0]
-        if is_reference(name):
-            loaded(name, kind, str(path))
-    return command
 
 
 def limits_of(budget: dict[str, Any]) -> dict[str, float]:

@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -25,16 +25,17 @@ from nas.commands.select_files import (
     write_selection,
 )
 from nas.commands.select_screen import Screen
+from nas.config import continued, store_settings
 from nas.cost.budget import Budget
 from nas.cost.latency import LatencyTable
 from nas.cost.table_file import DEFAULT_TABLE
 from nas.data.dataset import DetectionData
 from nas.data.sources import DataConfig, load_splits
 from nas.errors import UserError
-from nas.files import dump_yaml, read_yaml, write_atomic
+from nas.files import write_atomic
 from nas.frame import Frame, NeckOptions
 from nas.models.checkpoint import read_header
-from nas.options import CountOrNone, ImageSize, Name, Seed, Threads, check_fields
+from nas.options import CountOrNone, ImageSize, Name, Seed, Threads
 from nas.searchers.optuna import open_storage
 from nas.selection.deployment import deploy
 from nas.selection.halving import Halving
@@ -96,7 +97,7 @@ def select_in(command: SelectCommand, folder: Path, given: Sequence[str] = ()) -
     """
     if command.resume is not None:
         folder = Path(command.resume)
-        command = stored_command(command, folder, given)
+        command = continued(command, given, FREE)
     limits_of(command.budget)
     if (command.minutes is None) == (not command.epochs):
         raise UserError("say how long to train: minutes=60, or epochs=30 of a whole training (not both)")
@@ -106,8 +107,7 @@ def select_in(command: SelectCommand, folder: Path, given: Sequence[str] = ()) -
     if command.resume is None:
         if (folder / "finalists.json").exists():
             raise UserError(f"{folder} already holds a selection: resume={folder} goes on with it")
-        kept = {name: value for name, value in asdict(command).items() if name not in FREE}
-        write_atomic(folder / "config.yaml", dump_yaml(kept))
+        store_settings(command, folder, FREE)
     try:
         result = selection.run()
     except KeyboardInterrupt:
@@ -117,25 +117,6 @@ def select_in(command: SelectCommand, folder: Path, given: Sequence[str] = ()) -
         print(line, flush=True)
     print(f"report: {folder / 'report.html'}", flush=True)
     return result
-
-
-def stored_command(command: SelectCommand, folder: Path, given: Sequence[str]) -> SelectCommand:
-    """The settings of the selection in `folder`, with those of the command line that may differ."""
-    names = [text.split("=")[0].lstrip("+~") for text in given]
-    changed = [name for name in names if name not in FREE]
-    if changed:
-        raise UserError(f"resume={folder} goes on with its own settings; take away {', '.join(changed)}")
-    path = folder / "config.yaml"
-    if not path.is_file():
-        raise UserError(f"nothing to resume in {folder}: there is no config.yaml; give the folder of a selection")
-    stored = read_yaml(path)
-    if not isinstance(stored, dict) or "candidates" not in stored:
-        raise UserError(f"{path} is not the configuration of a selection")
-    try:
-        kept = SelectCommand(**check_fields(SelectCommand, stored))
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from None
-    return replace(kept, **{name: getattr(command, name) for name in FREE})
 
 
 class Selection:

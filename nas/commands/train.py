@@ -6,18 +6,18 @@ import json
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
 from nas.augment.pipeline import Augmentation
-from nas.config import compose_config
+from nas.config import compose_config, continued, store_settings
 from nas.data.sources import DataConfig, load_splits
 from nas.errors import UserError
-from nas.files import dump_yaml, read_yaml, write_atomic
+from nas.files import write_atomic
 from nas.inference.evaluator import evaluate
 from nas.models.checkpoint import load_checkpoint
-from nas.options import ImageSize, Name, OneOf, Seed, check_fields
+from nas.options import ImageSize, Name, OneOf, Seed
 from nas.training.hooks import Hook
 from nas.training.options import FREE_OPTIONS, DistillOptions, TrainerOptions
 from nas.training.run import TrainingResult, TrainingTask, run_training
@@ -93,28 +93,8 @@ def train_in(command: TrainCommand, folder: Path, given: Sequence[str] = ()) -> 
     """Train in `folder`, or go on in that of the run to resume; `given`: the settings of the command line."""
     if command.resume is not None:
         folder = Path(command.resume)
-        command = _continued(command, folder / "config.yaml", given)
+        command = continued(command, given, FREE)
     return train_from_config(command, folder)
-
-
-def _continued(command: TrainCommand, stored: Path, given: Sequence[str]) -> TrainCommand:
-    """The settings of the run to resume, with what was given of those that may differ."""
-    names = {text.lstrip("+").split("=", 1)[0]: text for text in given}
-    changed = [text for name, text in names.items() if name not in FREE]
-    if changed:
-        raise UserError(f"resume={command.resume} goes on with its own settings; take away {', '.join(changed)}")
-    if not stored.is_file():
-        raise UserError(f"nothing to resume in {command.resume}: config.yaml is missing")
-    settings = read_yaml(stored)
-    if not isinstance(settings, dict):
-        raise UserError(f"{stored} is not the configuration of a training")
-    try:
-        kept = TrainCommand(**check_fields(TrainCommand, settings))
-    except UserError as error:
-        raise UserError(f"{stored}: {error}") from None
-    options = {name: getattr(command.trainer, name) for name in FREE_OPTIONS if f"trainer.{name}" in names}
-    others = {name: getattr(command, name) for name in names if "." not in name}
-    return replace(kept, trainer=replace(kept.trainer, **options), **others)
 
 
 def train_from_config(config: TrainCommand, folder: Path, hooks: Sequence[Hook] = ()) -> TrainingResult:
@@ -125,7 +105,7 @@ def train_from_config(config: TrainCommand, folder: Path, hooks: Sequence[Hook] 
         for line in report.summary():
             print(line)
     if first and config.resume is None:
-        write_atomic(folder / "config.yaml", dump_yaml({k: v for k, v in asdict(config).items() if k not in FREE}))
+        store_settings(config, folder, FREE)
     result = run_training(task, folder, config.resume is not None, config.progress, hooks)
     if not first:
         return result

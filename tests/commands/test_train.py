@@ -127,13 +127,15 @@ def test_a_mistyped_resume_creates_nothing(home):
     before = sorted(home.rglob("*"))
     refused = command(home, "resume=nowhere/run")
     assert refused.returncode == 1 and sorted(home.rglob("*")) == before
-    assert refused.stderr.strip() == "error: nothing to resume in nowhere/run: config.yaml is missing"
+    assert refused.stderr.strip() == (
+        "error: nothing to resume in nowhere/run: there is no config.yaml; give the folder of an interrupted run"
+    )
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("- a\n- b", "is not the configuration of a training"),
+        ("- a\n- b", "config.yaml must be a mapping with model, "),
         ("trainer: {epochs: many}", "trainer.epochs"),
         ("trainer: 3", "config.yaml: trainer must be"),
         ("tariner: {}", "tariner"),
