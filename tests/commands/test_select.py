@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from random import Random
 
 import pytest
 
@@ -89,6 +91,69 @@ def test_killed_anywhere_it_goes_on_to_the_same_bytes(finished: Path, data: list
     assert ended.returncode == 0, ended.stderr
     for name in SAME:
         assert (folder / name).read_bytes() == (finished / name).read_bytes(), name
+
+
+@pytest.mark.benchmark
+def test_ten_random_kills_change_no_byte(finished: Path, data: list[str], tmp_path: Path) -> None:
+    folder, rng = tmp_path / "run", Random(0)
+    line, kills = command(*SMALL, *data, f"hydra.run.dir={folder}"), 0
+    while kills < 10:
+        process = subprocess.Popen(line, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        time.sleep(rng.uniform(4, 14))  # from before the first file to the middle of a later training
+        if process.poll() is None:
+            process.send_signal(signal.SIGKILL)
+            kills += 1
+        elif (folder / "summary.json").exists():  # it ended before all kills: once more from the beginning
+            shutil.rmtree(folder)
+        process.wait()
+        begun = (folder / "config.yaml").exists()
+        line = (
+            command(f"resume={folder}", "progress=false")
+            if begun
+            else command(*SMALL, *data, f"hydra.run.dir={folder}")
+        )
+    ended = subprocess.run(line, cwd=ROOT, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
+    for name in SAME:
+        assert (folder / name).read_bytes() == (finished / name).read_bytes(), name
+
+
+@pytest.mark.benchmark
+def test_of_two_processes_on_one_storage_one_may_die(finished: Path, data: list[str], tmp_path: Path) -> None:
+    """Nothing is lost or done twice: every task of every rung ended once, every epoch of every training is there once."""
+    folder = tmp_path / "run"
+    own = ("lease=5", f"storage=sqlite:///{tmp_path / 'shared.db'}")
+    first = subprocess.Popen(
+        command(*SMALL, *data, *own, f"hydra.run.dir={folder}"),
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    while not (folder / "plan.json").exists():
+        time.sleep(0.1)
+    second = subprocess.Popen(
+        command(f"resume={folder}", *own, "progress=false"),
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    while len(list(folder.glob("candidates/*/epochs.jsonl"))) < 2:  # both have begun
+        time.sleep(0.1)
+    second.send_signal(signal.SIGKILL)
+    assert first.wait(600) == 0, first.stdout and first.stdout.read()
+    second.wait()
+    for name in SAME:
+        assert (folder / name).read_bytes() == (finished / name).read_bytes(), name
+    import optuna
+
+    for summary in optuna.get_all_study_summaries(f"sqlite:///{tmp_path / 'shared.db'}"):
+        study = optuna.load_study(study_name=summary.study_name, storage=f"sqlite:///{tmp_path / 'shared.db'}")
+        done = [trial for trial in study.trials if trial.state == optuna.trial.TrialState.COMPLETE]
+        told = {(trial.user_attrs["digest"], trial.user_attrs["seed"]) for trial in done}
+        assert done and len(told) == len(done), summary.study_name
+    for path in folder.glob("candidates/*/epochs.jsonl"):
+        epochs = [json.loads(row)["epoch"] for row in path.read_text().splitlines()]
+        assert epochs == list(range(1, len(epochs) + 1))
 
 
 @pytest.mark.parametrize(
