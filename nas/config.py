@@ -264,7 +264,7 @@ def continued(settings: Settings, given: Sequence[str], free: Collection[str]) -
     changes = {name: getattr(settings, name) for name in free if "." not in name}
     for group, _, name in (text.partition(".") for text in names if "." in text):
         changes[group] = replace(getattr(kept, group), **{name: getattr(getattr(settings, group), name)})
-    return replace(cast(Any, kept), **changes)
+    return cast(Settings, replace(cast(Any, kept), **changes))
 
 
 def _used(arguments: Sequence[str]) -> tuple[list[str], list[str]]:

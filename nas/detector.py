@@ -11,8 +11,9 @@ from torch import nn
 
 from nas.deploy import EXPORTED, load_runtime
 from nas.errors import UserError
+from nas.inference import PredictOptions
 from nas.inference.pictures import Source, open_pictures
-from nas.inference.predictor import Network, Prediction, PredictOptions, Predictor
+from nas.inference.predictor import Network, Prediction, Predictor
 from nas.models.base import DetectorModule
 from nas.models.build import build_model
 from nas.models.checkpoint import require_finite
@@ -179,7 +180,8 @@ class Detector:
 
         Raises UserError if the file does not give torch's detections.
         """
-        from nas.deploy.pipeline import ExportSettings, export_model
+        from nas.deploy import ExportSettings
+        from nas.deploy.pipeline import export_model
 
         settings = ExportSettings(**check_fields(ExportSettings, {"format": format, **options}, "export"))
         return export_model(self.model, path, settings)

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
 
 from nas.config import Job, launch
-from nas.deploy.pipeline import ExportCommand, ExportReport, export_model
-from nas.detector import Detector
+from nas.deploy import ExportCommand
 from nas.files import write_atomic
+
+if TYPE_CHECKING:
+    from nas.deploy.pipeline import ExportReport
 
 
 def run(command: ExportCommand, job: Job) -> None:
     """Export into Hydra's run folder (or to `output`) and print how the file compares with torch."""
+    from nas.deploy.pipeline import export_model
+    from nas.detector import Detector
+
     console = Console()
     detector = Detector.load(command.model)
     if hasattr(detector.network, "origin"):

@@ -22,7 +22,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, Union, cast, get_args, get_origin
 
 from annotated_types import Ge, Gt, Le, Lt, MaxLen, MinLen, MultipleOf
 
@@ -94,6 +94,8 @@ ImageSize = Annotated[int, Ge(32), Le(8192), MultipleOf(32)]
 """Side of a detector's square input in pixels, which its strides must divide."""
 Name = Annotated[str, MinLen(1)]
 Threads = Annotated[int, Ge(1), Le(1024)]
+Workers = Annotated[int, Ge(0), Le(1024)]
+"""Processes that prepare batches; 0: none but the caller's."""
 Width = Annotated[int, Ge(1), Le(65_536)]
 """Channels of a map."""
 Kernel = Annotated[int, Ge(1), Le(31), Rule("odd", lambda kernel: kernel % 2 == 1)]
@@ -137,7 +139,7 @@ def read_object(kind: type[Made], data: Any, where: str = "") -> Made:
     """
     owner = where.removesuffix(":") or "this command"
     if not isinstance(data, Mapping):
-        raise UserError(f"{owner} must be a mapping with {', '.join(_hints(kind))}, got {shown(data)}")
+        raise UserError(f"{owner} must be a mapping with {', '.join(_hints(cast(Any, kind)))}, got {shown(data)}")
     values = check_fields(kind, data, where)
     if lacking := lacking_fields(kind, values):
         raise UserError(f"{owner} lacks {', '.join(lacking)}")

@@ -4,19 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import fields
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
 
 from nas.config import Job, launch
 from nas.deploy import EXPORTED
-from nas.detector import Detector
-from nas.inference.predictor import Prediction, PredictOptions
-from nas.inference.run import PredictCommand, PredictionRun, predict_into
+from nas.inference import PredictCommand, PredictOptions
+
+if TYPE_CHECKING:
+    from nas.inference.predictor import Prediction
+    from nas.inference.run import PredictionRun
 
 
 def run(command: PredictCommand, job: Job) -> None:
     """Predict into Hydra's run folder and print what was found."""
+    from nas.detector import Detector
+    from nas.inference.run import predict_into
+
     console = Console()
     detector = Detector.load(command.model)
     if hasattr(detector.network, "origin"):

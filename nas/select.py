@@ -3,6 +3,7 @@ finalists of several searches on one's own data, and keep the best."""
 
 from __future__ import annotations
 
+from nas.commands.select import SelectCommand, select_in
 from nas.config import launch
 from nas.training.cores import wait_briefly
 
@@ -10,8 +11,6 @@ from nas.training.cores import wait_briefly
 def main() -> None:
     """Entry point of `python -m nas.select`."""
     wait_briefly()
-    from nas.commands.select import SelectCommand, select_in  # brings torch
-
     launch("select", SelectCommand, lambda command, job: select_in(command, job.folder, job.given))
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 
+from nas.commands.train import TrainCommand, train_in
 from nas.config import launch
 from nas.training.cores import wait_briefly
 
@@ -16,8 +17,6 @@ from nas.training.cores import wait_briefly
 def main() -> None:
     """Entry point of `python -m nas.train`."""
     wait_briefly()
-    from nas.commands.train import TrainCommand, train_in  # brings torch
-
     if int(os.environ.get("RANK", 0)) > 0:  # the first process's run folder holds for all
         sys.argv += ["hydra.run.dir=."]
     launch("train", TrainCommand, lambda command, job: train_in(command, job.folder, job.given))

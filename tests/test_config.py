@@ -19,10 +19,10 @@ from nas.commands.select import SelectCommand
 from nas.commands.train import TrainCommand
 from nas.config import compose_config, config_folder, continued, hydra_schema, offer_schema, store_settings
 from nas.data.actions import DataCommand
-from nas.deploy.pipeline import ExportCommand
+from nas.deploy import ExportCommand
 from nas.errors import UserError
 from nas.frame import NeckOptions
-from nas.inference.run import PredictCommand
+from nas.inference import PredictCommand
 from nas.measure.profiler import ProfileSettings
 
 SCHEMAS: dict[str, Any] = {

@@ -177,3 +177,10 @@ def test_public_import_brings_no_torch() -> None:
 def test_no_drawer_modules() -> None:
     banned = {"utils", "util", "helpers", "helper", "common", "misc", "manager"}
     assert not [module for module in _sources() if module.rpartition(".")[2] in banned]
+
+
+def test_no_command_needs_torch_before_it_runs() -> None:
+    mains = [path.stem for path in ROOT.glob("nas/*.py") if "__main__" in path.read_text()]
+    assert {"search", "select", "train", "evaluate", "predict", "export", "profile", "rank", "compare"} <= {*mains}
+    code = f"import sys\nfor name in {mains}: __import__(f'nas.{{name}}')\nassert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)

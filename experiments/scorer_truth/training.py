@@ -143,8 +143,7 @@ def train_one(
     from nas.augment.pipeline import Augmentation
     from nas.data.sources import load_splits
     from nas.frame import Frame
-    from nas.training.optimizer import OptimizerOptions
-    from nas.training.options import EmaOptions, ScheduleOptions, TrainerOptions
+    from nas.training.options import EmaOptions, OptimizerOptions, ScheduleOptions, TrainerOptions
     from nas.training.run import TrainingTask, run_training
     from nas.training.state import resumable
 

@@ -9,11 +9,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from annotated_types import Ge, Le
-
 from nas.data.sources import DataConfig
 from nas.files import write_atomic
-from nas.options import Count, CountOrNone, ImageSize, Name, OneOf, Share, check_object
+from nas.options import Count, CountOrNone, ImageSize, Name, OneOf, Share, Workers, check_object
 
 if TYPE_CHECKING:
     from nas.inference.scoring import Evaluation
@@ -30,7 +28,7 @@ class EvaluateCommand:
     split: Annotated[str, OneOf("train", "val", "test")] = "val"
     image_size: ImageSize | None = None
     batch_size: Count = 8
-    workers: Annotated[int, Ge(0), Le(1024)] = 0
+    workers: Workers = 0
     device: Name | None = None
     score_threshold: Share = 0.001
     iou_threshold: Share = 0.7

@@ -8,20 +8,21 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from nas.augment.pipeline import Augmentation
 from nas.config import compose_config, continued, store_settings
 from nas.data.sources import DataConfig, load_splits
 from nas.errors import UserError
 from nas.files import write_atomic
-from nas.inference.evaluator import evaluate
-from nas.models.checkpoint import load_checkpoint
 from nas.options import ImageSize, Name, OneOf, Seed
-from nas.training.hooks import Hook
 from nas.training.options import FREE_OPTIONS, DistillOptions, TrainerOptions
-from nas.training.run import TrainingResult, TrainingTask, run_training
-from nas.training.setup import device_kind
+
+if TYPE_CHECKING:
+    from nas.data.dataset import DetectionData
+    from nas.data.report import DataReport
+    from nas.training.hooks import Hook
+    from nas.training.run import TrainingResult, TrainingTask
 
 #: What may differ between a run and its continuation.
 FREE = ("resume", "device", "progress", *(f"trainer.{name}" for name in FREE_OPTIONS))
@@ -49,11 +50,13 @@ class TrainCommand:
     progress: bool = True
 
 
-def task_of(config: TrainCommand) -> tuple[TrainingTask, Any, Any]:
+def task_of(config: TrainCommand) -> tuple[TrainingTask, DetectionData | None, DataReport]:
     """The task of a composed configuration, the data's test split (or None), and the data report.
 
     Raises UserError for data that cannot be used.
     """
+    from nas.training.run import TrainingTask
+
     splits, report = load_splits(config.data, ("train", "val", "test") if config.test else ("train", "val"))
     if "train" not in splits:
         raise UserError(
@@ -99,6 +102,11 @@ def train_in(command: TrainCommand, folder: Path, given: Sequence[str] = ()) -> 
 
 def train_from_config(config: TrainCommand, folder: Path, hooks: Sequence[Hook] = ()) -> TrainingResult:
     """Train in `folder`, whose config.yaml keeps the settings; print what came out."""
+    from nas.inference.evaluator import evaluate
+    from nas.models.checkpoint import load_checkpoint
+    from nas.training.run import run_training
+    from nas.training.setup import device_kind
+
     first = int(os.environ.get("RANK", 0)) == 0
     task, test, report = task_of(config)
     if first and config.progress:

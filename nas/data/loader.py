@@ -4,12 +4,11 @@ batches whatever the number of workers or processes."""
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 import torch
-from annotated_types import Ge, Le
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -18,9 +17,6 @@ from nas.data.dataset import DetectionData
 from nas.data.images import ImageSource
 from nas.data.sampler import Draw, EpochSampler
 from nas.errors import UserError
-
-#: Processes that prepare batches; 0: none but the caller's.
-Workers = Annotated[int, Ge(0), Le(1024)]
 
 
 class Batch(NamedTuple):

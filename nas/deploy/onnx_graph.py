@@ -9,23 +9,18 @@ import logging
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import onnx
 import torch
-from annotated_types import Ge, Le
 from onnx import ModelProto, TensorProto, helper
 from torch import nn
 
+from nas.deploy import DEFAULT_OPSET, Opset
 from nas.deploy.runtime import KEY, Metadata
 from nas.errors import UserError
 from nas.options import check_value
 
-DEFAULT_OPSET = 18
-#: The first opset in which quantisation has scales of 16 bits.
-HALF_SCALES_OPSET = 19
-#: The exporter writes opset 18 or later; what it converts down to 17 is no valid graph where a tensor is split unevenly.
-Opset = Annotated[int, Ge(DEFAULT_OPSET), Le(23)]
 #: Operators with learned weights: what comes after the last of them is decoding.
 WEIGHTED = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 VIEWS = frozenset({"Reshape", "Transpose", "Squeeze", "Unsqueeze", "Concat", "Identity"})

@@ -9,15 +9,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Any, cast
 
 import numpy as np
 import torch
 from onnx import ModelProto
 from torch import nn
 
-from nas.deploy import FORMATS, load_runtime
-from nas.deploy.onnx_graph import DEFAULT_OPSET, HALF_SCALES_OPSET, Opset, export_onnx, set_metadata, write
+from nas.deploy import FORMATS, HALF_SCALES_OPSET, ExportSettings, load_runtime
+from nas.deploy.onnx_graph import export_onnx, set_metadata, write
 from nas.deploy.parity import TOLERANCES, Agreement, verify
 from nas.deploy.runtime import Metadata, Runtime
 from nas.errors import UserError
@@ -25,53 +25,9 @@ from nas.inference.execution import milliseconds
 from nas.inference.pictures import open_pictures
 from nas.inference.predictor import fit_into
 from nas.models.base import DetectorModule
-from nas.options import Count, ImageSize, Name, OneOf, Seed, Share, check_object
 
-PRECISIONS = ("fp32", "fp16", "int8")
 #: Inputs of a batch when an export is checked.
 CHECK_BATCH = 4
-
-
-@dataclass(frozen=True)
-class ExportSettings:
-    """What to write and how to check it.
-
-    images: folder, glob or file of pictures for the check and for INT8 calibration, drawn by `seed`; without it pictures
-    are made up (not for INT8). keep_float: layers that INT8 leaves alone ("head", "neck.merge_3"). The three NMS fields
-    are built into `onnx_nms`. batch: null keeps the batch size free, a number fixes it (for TensorRT it is the largest).
-    """
-
-    format: Annotated[str, OneOf(*FORMATS)] = "onnx"
-    precision: Annotated[str, OneOf(*PRECISIONS)] = "fp32"
-    image_size: ImageSize | None = None
-    opset: Opset = DEFAULT_OPSET
-    batch: Count | None = None
-    images: Name | None = None
-    check_images: Count = 8
-    calibration_images: Count = 128
-    calibration: Annotated[str, OneOf("minmax", "entropy", "percentile")] = "minmax"
-    keep_float: tuple[Name, ...] = ()
-    seed: Seed = 0
-    score_threshold: Share = 0.05
-    iou_threshold: Share = 0.7
-    max_detections: Count = 300
-
-    def __post_init__(self) -> None:
-        check_object(self)
-        if self.precision == "int8" and self.images is None:
-            raise UserError("INT8 needs calibration pictures: give a folder with images=...")
-        if self.keep_float and self.precision != "int8":
-            raise UserError("keep_float counts for precision=int8 alone")
-
-
-@dataclass(frozen=True, kw_only=True)
-class ExportCommand(ExportSettings):
-    """What `python -m nas.export` is told.
-
-    model: a checkpoint, or a name or spec (random weights); output: the file, by default beside the report."""
-
-    model: Name
-    output: Path | None = None
 
 
 @dataclass(frozen=True)

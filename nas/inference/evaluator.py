@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from nas.data.dataset import DetectionData
-from nas.data.loader import Loader, Workers, build_loader
+from nas.data.loader import Loader, build_loader
 from nas.errors import UserError
 from nas.inference.execution import inference, milliseconds, now, told_when_full
 from nas.inference.postprocess import postprocess
 from nas.inference.scoring import Evaluation, Found, score_detections
 from nas.models.base import numbered
-from nas.options import Count, Share, check_keywords
+from nas.options import Count, Share, Workers, check_keywords
 
 Model = Callable[[Any], Any]
 

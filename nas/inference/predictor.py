@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import cv2
 import numpy as np
@@ -13,12 +13,10 @@ import torch
 from torch import Tensor
 
 from nas.data.images import BACKGROUND, Pixels
+from nas.inference import PredictOptions, Resize
 from nas.inference.execution import told_when_full
 from nas.inference.pictures import Picture, prefetch
 from nas.inference.postprocess import Detections, postprocess
-from nas.options import Count, Share, check_object
-
-Resize = Literal["stretch", "letterbox"]
 
 
 class Network(Protocol):
@@ -32,26 +30,6 @@ class Network(Protocol):
     end_to_end: bool
 
     def __call__(self, images: Tensor) -> Any: ...
-
-
-@dataclass(frozen=True)
-class PredictOptions:
-    """How a picture becomes detections.
-
-    resize: `stretch` to the square input (as the official models are trained and scored) or `letterbox` (keep the
-    aspect, pad with grey 114). `max_detections` a picture; `agnostic` lets boxes of different classes compete.
-    """
-
-    score_threshold: Share = 0.3
-    iou_threshold: Share = 0.7
-    max_detections: Count = 300
-    max_candidates: Count = 30_000
-    agnostic: bool = False
-    resize: Resize = "stretch"
-    batch: Count = 1
-
-    def __post_init__(self) -> None:
-        check_object(self)
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,8 @@ from nas.data.schema import IMAGE, read_entries
 from nas.errors import UserError
 from nas.files import write_atomic
 from nas.inference.drawing import PictureWriter
-from nas.inference.predictor import Prediction, PredictOptions
+from nas.inference.predictor import Prediction
 from nas.inference.scoring import result_row
-from nas.options import CountOrNone, ImageSize, Name
 
 
 class ResultIds:
@@ -75,25 +74,6 @@ def named_results(prediction: Prediction, ids: ResultIds) -> list[dict[str, Any]
         | {"file_name": prediction.name, "category_name": prediction.classes[label]}
         for box, score, label in found
     ]
-
-
-@dataclass(frozen=True, kw_only=True)
-class PredictCommand(PredictOptions):
-    """What `python -m nas.predict` is told.
-
-    model: checkpoint, exported file (.onnx, .xml, .engine), name or spec; source: file, folder, glob or video.
-
-    annotations: a COCO file whose image and category ids the results take, matched by name; rows: lines of the table.
-    """
-
-    model: Name
-    source: Name
-    image_size: ImageSize | None = None
-    device: Name | None = None
-    pictures: bool = True
-    results: bool = True
-    annotations: Name | None = None
-    rows: CountOrNone = 40
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from nas.loss import ASSIGNERS
 from nas.loss.terms import counting_waits, overlap, pairwise_iou
 
 
@@ -155,11 +156,6 @@ class OTA(Assigner):
         return _with_overlap(claims > 0, torch.where(claims > 1, cost.argmin(-1), index), iou)
 
 
-def sim_ota() -> OTA:
-    """SimOTA of YOLOX (arXiv 2107.08430) without objectness: plain cross-entropy to a hard label."""
-    return OTA(soft=False, power=0.0)
-
-
 def _focal(value: Tensor, factor: Tensor, power: float) -> Tensor:
     if power == 0:
         return value
@@ -231,6 +227,13 @@ class TAL(Assigner):
         scale = (best_metric + self.floor).clamp(min=torch.finfo(metric.dtype).tiny)
         score = (metric / scale * best_iou * chosen).amax(-1)
         return Assignment(torch.where(chosen.any(-1), index, -1), score)
+
+
+def make_assigner(name: str) -> Assigner:
+    """The assigner of that name (`nas.loss.ASSIGNERS`)."""
+    kind, constants = ASSIGNERS[name]
+    kinds: dict[str, type[Assigner]] = {"OTA": OTA, "ATSS": ATSS, "TAL": TAL}
+    return kinds[kind](**constants)
 
 
 def _overlaps(boxes: Tensor, truth: Tensor, wanted: Tensor) -> Tensor:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
-from typing import Annotated
 
 import torch
-from annotated_types import Ge, Lt
 from torch import Tensor
 
-from nas.loss.assignment import ATSS, OTA, TAL, Assigner, Assignment, Targets, sim_ota
+from nas.loss import LossOptions
+from nas.loss.assignment import TAL, Assigner, Assignment, Targets, make_assigner
 from nas.loss.distributed import mean_over_processes, world_size
 from nas.loss.terms import (
     OverlapKind,
@@ -23,51 +20,7 @@ from nas.loss.terms import (
     side_distances,
 )
 from nas.models.base import RawPrediction, at_least_float32
-from nas.options import NotNegative, OneOf, check_object
-
-#: Assigners by name, with their published constants. `align_ota_report` follows equation 2 of the DAMO-YOLO report,
-#: `tal_report` the normalisation of the TOOD paper.
-ASSIGNERS: dict[str, Callable[[], Assigner]] = {
-    "align_ota": OTA,
-    "align_ota_report": partial(OTA, power=1.0, iou_cost="linear"),
-    "sim_ota": sim_ota,
-    "atss": ATSS,
-    "tal": TAL,
-    "tal_report": partial(TAL, floor=0.0),
-}
-
-
-@dataclass
-class LossOptions:
-    """Which loss; the defaults are DAMO-YOLO's, `task_aligned()` gives the YOLOv8/9/11 recipe.
-
-    classification: "qfl" (normalised by the positives) or "bce" (normalised by the summed quality, as all terms then);
-    box_weighting: positives weigh their highest class probability ("score", DAMO-YOLO) or quality ("quality", TAL);
-    distance_margin keeps a distance target below the last bin; auxiliary_weight multiplies a training-only branch;
-    end_to_end: the main branch learns one prior per object and the auxiliary many (YOLO26), their weights exchanged
-    over the training: the many-branch falls from 0.8 to 0.1; scale_by_batch: multiply the total by the batch of the whole
-    optimiser step, over all micro-batches and processes.
-    """
-
-    assigner: Annotated[str, OneOf(*ASSIGNERS)] = "align_ota"
-    classification: Annotated[str, OneOf("qfl", "bce")] = "qfl"
-    overlap: Annotated[str, OneOf("iou", "giou", "ciou")] = "giou"
-    box_weighting: Annotated[str, OneOf("score", "quality")] = "score"
-    class_weight: NotNegative = 1.0
-    box_weight: NotNegative = 2.0
-    dfl_weight: NotNegative = 0.25
-    distance_margin: Annotated[float, Ge(0), Lt(1)] = 0.1
-    auxiliary_weight: NotNegative = 0.25
-    end_to_end: bool = False
-    scale_by_batch: bool = False
-
-
-def task_aligned(**changes: object) -> LossOptions:
-    """Loss of YOLOv8, YOLOv9 and YOLO11: TAL, cross-entropy, CIoU and DFL with gains 0.5, 7.5 and 1.5."""
-    options: dict = dict(
-        assigner="tal", classification="bce", overlap="ciou", box_weighting="quality", scale_by_batch=True
-    ) | dict(class_weight=0.5, box_weight=7.5, dfl_weight=1.5, distance_margin=0.01)
-    return LossOptions(**options | changes)
+from nas.options import check_object
 
 
 @dataclass
@@ -87,7 +40,7 @@ class DetectionLoss:
 
     def __post_init__(self) -> None:
         check_object(self.options, "trainer.loss")
-        self.main_assigner = self.auxiliary_assigner = ASSIGNERS[self.options.assigner]()
+        self.main_assigner = self.auxiliary_assigner = make_assigner(self.options.assigner)
         if self.options.end_to_end:
             self.main_assigner = TAL(topk=7, keep=1)
 

@@ -10,10 +10,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nas.errors import UserError
+from nas.loss import DISTILLATIONS
 from nas.loss.distributed import mean_over_processes
 from nas.models.base import at_least_float32
-
-KINDS = ("cwd", "mgd", "mimic")
 
 
 def channel_wise(student: Tensor, teacher: Tensor, tau: float = 1.0) -> Tensor:
@@ -64,8 +63,8 @@ class Distiller(nn.Module):
         tau: float = 1.0,
     ) -> None:
         super().__init__()
-        if kind not in KINDS:
-            raise UserError(f"distill.kind must be one of {', '.join(KINDS)}, got {kind!r}")
+        if kind not in DISTILLATIONS:
+            raise UserError(f"distill.kind must be one of {', '.join(DISTILLATIONS)}, got {kind!r}")
         if len(student_channels) != len(teacher_channels):
             raise UserError(f"student and teacher have {len(student_channels)} and {len(teacher_channels)} neck levels")
         pairs = zip(student_channels, teacher_channels, strict=True)

@@ -5,32 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Annotated
 
 import torch
-from annotated_types import Ge, Lt
 from torch import nn
 
 from nas.errors import UserError
-from nas.options import NotNegative, OneOf, Positive
+from nas.training.options import OptimizerOptions
 
 _NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm)
-
-
-@dataclass
-class OptimizerOptions:
-    """name: sgd (Nesterov) or adamw; lr_per_image times the batch of one optimiser step is the peak rate, unless `lr`
-    gives the peak itself."""
-
-    name: Annotated[str, OneOf("sgd", "adamw")] = "sgd"
-    lr_per_image: Positive = 0.01 / 64
-    lr: Positive | None = None
-    momentum: Annotated[float, Ge(0), Lt(1)] = 0.9
-    weight_decay: NotNegative = 5e-4
-
-    def peak_rate(self, batch: int) -> float:
-        """Peak learning rate for `batch` images a step (all processes and accumulated batches together)."""
-        return self.lr if self.lr is not None else self.lr_per_image * batch
 
 
 @dataclass(frozen=True)

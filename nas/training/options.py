@@ -8,17 +8,30 @@ from typing import Annotated, Any
 from annotated_types import Ge, Le, Lt
 
 from nas.augment.pipeline import Augmentation
-from nas.data.loader import Workers
 from nas.errors import UserError
-from nas.loss.detection import LossOptions
-from nas.loss.distill import KINDS
-from nas.options import Count, CountOrNone, Name, NotNegative, OneOf, Positive, Share, check_object
-from nas.training.optimizer import OptimizerOptions
+from nas.loss import DISTILLATIONS, LossOptions
+from nas.options import Count, CountOrNone, Name, NotNegative, OneOf, Positive, Share, Workers, check_object
 
 PRECISIONS = ("auto", "fp32", "bf16", "fp16", "fp64")
 
 #: Trainer options that may differ between a run and its continuation.
 FREE_OPTIONS = ("threads", "workers", "cache", "compile", "save_seconds", "save_steps", "log_steps")
+
+
+@dataclass
+class OptimizerOptions:
+    """name: sgd (Nesterov) or adamw; lr_per_image times the batch of one optimiser step is the peak rate, unless `lr`
+    gives the peak itself."""
+
+    name: Annotated[str, OneOf("sgd", "adamw")] = "sgd"
+    lr_per_image: Positive = 0.01 / 64
+    lr: Positive | None = None
+    momentum: Annotated[float, Ge(0), Lt(1)] = 0.9
+    weight_decay: NotNegative = 5e-4
+
+    def peak_rate(self, batch: int) -> float:
+        """Peak learning rate for `batch` images a step (all processes and accumulated batches together)."""
+        return self.lr if self.lr is not None else self.lr_per_image * batch
 
 
 @dataclass
@@ -87,7 +100,7 @@ class DistillOptions:
     """
 
     teacher: Name | None = None
-    kind: Annotated[str, OneOf(*KINDS)] = "cwd"
+    kind: Annotated[str, OneOf(*DISTILLATIONS)] = "cwd"
     weight: NotNegative = 1.0
     end_weight: NotNegative = 0.1
     tau: Positive = 1.0

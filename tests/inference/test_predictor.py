@@ -9,8 +9,9 @@ import torch
 from PIL import Image
 
 from nas.errors import UserError
+from nas.inference import PredictOptions
 from nas.inference.pictures import open_pictures, prefetch
-from nas.inference.predictor import PredictOptions, Predictor, fit_into
+from nas.inference.predictor import Predictor, fit_into
 
 
 class Echo:

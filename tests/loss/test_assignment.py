@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from nas.loss.assignment import ATSS, OTA, TAL, pad_targets, sim_ota
+from nas.loss.assignment import OTA, TAL, make_assigner, pad_targets
 
-ASSIGNERS = {"align_ota": OTA(), "report": OTA(power=1.0, iou_cost="linear"), "sim_ota": sim_ota(), "atss": ATSS()} | {
-    "tal": TAL(),
+ASSIGNERS = {name: make_assigner(name) for name in ("align_ota", "sim_ota", "atss", "tal")} | {
+    "report": make_assigner("align_ota_report"),
     "tal_one": TAL(topk=7, keep=1),
 }
 

@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from nas.errors import UserError
+from nas.loss import LossOptions, task_aligned
 from nas.loss.assignment import pad_targets
-from nas.loss.detection import DetectionLoss, LossOptions, task_aligned
+from nas.loss.detection import DetectionLoss
 from nas.loss.terms import distribution_focal_loss, overlap, pairwise_iou, quality_focal_loss
 from nas.models.base import RawPrediction
 

@@ -9,9 +9,8 @@ import pytest
 
 from nas.augment.pipeline import Augmentation
 from nas.data.coco import read_coco
-from nas.loss.detection import LossOptions, task_aligned
-from nas.training.optimizer import OptimizerOptions
-from nas.training.options import EmaOptions, ScheduleOptions, TrainerOptions
+from nas.loss import LossOptions, task_aligned
+from nas.training.options import EmaOptions, OptimizerOptions, ScheduleOptions, TrainerOptions
 from nas.training.run import TrainingTask, run_training
 
 MODEL = Path(__file__).resolve().parents[2] / "experiments" / "bccd" / "model.yaml"

@@ -9,9 +9,9 @@ import torch
 
 from nas.errors import UserError
 from nas.inference.postprocess import postprocess
-from nas.loss import assignment, terms
+from nas.loss import LossOptions, assignment, task_aligned, terms
 from nas.loss.assignment import TAL, pad_targets
-from nas.loss.detection import DetectionLoss, LossOptions, task_aligned
+from nas.loss.detection import DetectionLoss
 from nas.models.base import RawPrediction
 from nas.training import guards, validation
 from nas.training.guards import LossGuard

@@ -10,7 +10,8 @@ from torch import nn
 from nas.errors import UserError
 from nas.loss.distill import distill_weight
 from nas.training.ema import ema_momentum
-from nas.training.optimizer import OptimizerOptions, Schedule, fraction_done, make_optimizer, set_rates
+from nas.training.optimizer import Schedule, fraction_done, make_optimizer, set_rates
+from nas.training.options import OptimizerOptions
 
 
 @pytest.fixture

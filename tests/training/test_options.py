@@ -11,9 +11,9 @@ from nas.augment.pipeline import Augmentation
 from nas.commands.evaluate import EvaluateCommand
 from nas.commands.train import TrainCommand
 from nas.config import compose_config
-from nas.deploy.pipeline import ExportSettings
+from nas.deploy import ExportSettings
 from nas.errors import UserError
-from nas.inference.run import PredictCommand
+from nas.inference import PredictCommand
 from nas.training.options import Phases, ScheduleOptions, TrainerOptions
 
 SENSELESS: dict[str, tuple[Any, ...]] = {

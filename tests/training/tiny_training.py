@@ -13,10 +13,9 @@ from typing import Any
 from nas.augment.pipeline import Augmentation
 from nas.data.coco import read_coco
 from nas.data.shapes import draw_shapes
-from nas.loss.detection import LossOptions
+from nas.loss import LossOptions
 from nas.spec import Backbone, DetectorSpec, HeadSpec, NeckSpec, Residual, Stem
-from nas.training.optimizer import OptimizerOptions
-from nas.training.options import EmaOptions, ScheduleOptions, TrainerOptions
+from nas.training.options import EmaOptions, OptimizerOptions, ScheduleOptions, TrainerOptions
 from nas.training.run import TrainingResult, TrainingTask, run_training
 
 
