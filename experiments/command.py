@@ -48,7 +48,12 @@ def _converted(name: str, text: str, kind: type) -> Any:
 
 
 def run(main: Callable[[list[str]], object]) -> None:
-    """Run a command on the words of the command line: a UserError ends it with its line and status 1, Ctrl-C with 130."""
+    """Run a command on the words of the command line: a UserError ends it with its line and status 1, Ctrl-C with 130.
+
+    `--help` prints what the command's file says of itself."""
+    if {"-h", "--help"} & set(sys.argv[1:]):
+        print((main.__globals__["__doc__"] or "").strip())
+        return
     tell_cautions()
     try:
         main(sys.argv[1:])

@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from experiments.tables import FOLDER
-from nas.config import config_folder
 from nas.errors import UserError
-from nas.files import read_yaml
+from nas.files import config_folder, read_yaml
 
 #: Where the lines, cards and pictures of trainings on real data lie.
 RESULTS = FOLDER / "results"

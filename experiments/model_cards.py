@@ -20,9 +20,8 @@ from experiments.command import run, split_words
 from experiments.data import keep_drawn_out
 from experiments.result_plots import interval
 from experiments.tables import load_table
-from nas.config import config_folder
 from nas.errors import UserError
-from nas.files import dump_yaml, read_json, read_text, read_yaml, write_atomic
+from nas.files import config_folder, dump_yaml, read_json, read_text, read_yaml, write_atomic
 from nas.report.canvas import ACCENT, WARM, canvas, label, save_png
 
 CARD, CURVES = "MODEL_CARD.md", "curves.png"

@@ -5,10 +5,11 @@ FILE is a JSON document whose `records` hold `id`, `structure` (the official blo
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
+from experiments.command import run
+from nas.errors import UserError
 from nas.files import read_json, save_spec
 from nas.spec import Backbone, DetectorSpec, HeadSpec, NeckSpec, Spec
 from search_spaces import find_space
@@ -112,7 +113,12 @@ def _write(folder: Path, name: str, spec: Spec, about: str, breaks: str, provena
     save_spec(folder / f"{name}.yaml", spec, name=name, description=about, breaks=breaks, provenance=provenance)
 
 
+def main(words: list[str]) -> None:
+    """Write them; raises UserError without a file."""
+    if len(words) != 1:
+        raise UserError("give one file: python -m experiments.write_published FILE")
+    print("\n".join(write_published(words[0])))
+
+
 if __name__ == "__main__":
-    if len(sys.argv) != 2:
-        sys.exit("usage: python -m experiments.write_published FILE")
-    print("\n".join(write_published(sys.argv[1])))
+    run(main)

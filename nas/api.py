@@ -31,11 +31,16 @@ def load(name: str | Path, use: Iterable[str] = ()) -> Spec:
     """
     from nas import extensions
     from nas.files import load_spec
-    from search_spaces.published import load_published
+    from nas.models.baselines import canonical_name
+    from search_spaces.published import is_published, load_published
 
     extensions.use(use)
     if str(name).endswith((".yaml", ".yml")):
         return load_spec(name)
+    if not is_published(str(name)) and (canonical_name(str(name)) or str(name).endswith(".safetensors")):
+        raise UserError(
+            f"{name} has no spec, only weights and layers: nas.Detector.load({str(name)!r}) or nas.build(...)"
+        )
     return load_published(str(name))
 
 

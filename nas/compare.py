@@ -1,4 +1,4 @@
-"""`python -m nas.compare`: detectors side by side, every number with its source."""
+"""python -m nas.compare models=[damo-yolo-s,yolo11s]: detectors side by side, every number with its source."""
 
 from __future__ import annotations
 

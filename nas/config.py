@@ -15,23 +15,15 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
+from nas import command_line
 from nas.errors import Caution, UserError
 from nas.extensions import Kind, installed, is_reference, use
-from nas.files import dump_yaml, read_yaml, write_atomic
+from nas.files import config_folder, dump_yaml, read_yaml, write_atomic
 from nas.options import read_object
 
 Settings = TypeVar("Settings")
 #: No number has so many digits; Python stops reading whole ones at 4,300.
 _DIGITS = 400
-
-
-def config_folder() -> str:
-    """The folder of the YAML files: inside the installed package, or beside it in a checkout."""
-    package = Path(__file__).resolve().parent
-    for folder in (package / "conf", package.parent / "conf"):
-        if folder.is_dir():
-            return str(folder)
-    raise UserError("the folder conf/ is missing; reinstall maenas")
 
 
 def compose_config(name: str, schema: type[Settings], options: Mapping[str, Any]) -> Settings:
@@ -57,8 +49,8 @@ def compose_config(name: str, schema: type[Settings], options: Mapping[str, Any]
         raise UserError(one_line(error)) from None
 
 
-def settings_of(schema: type[Settings], config: Any) -> Settings:
-    """A composed configuration as an object of its schema.
+def settings_of(schema: type[Settings], config: Any, example: str = "") -> Settings:
+    """A composed configuration as an object of its schema; example: a line to type, for who left something out.
 
     Raises UserError for the first setting that the annotations of `schema` refuse, that it lacks, or that it does not
     have (Hydra lets `+name=value` add anything).
@@ -67,7 +59,10 @@ def settings_of(schema: type[Settings], config: Any) -> Settings:
 
     missing = sorted(OmegaConf.missing_keys(config))
     if missing:
-        raise UserError(f"{missing[0]} is not given: add {missing[0]}=...")
+        told = f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} not given"
+        raise UserError(
+            f"{told}: add {' '.join(f'{name}=...' for name in missing)}{f', as in: {example}' * bool(example)}"
+        )
     values = cast(dict[str, Any], OmegaConf.to_container(config, resolve=True))
     return read_object(schema, values)
 
@@ -180,6 +175,10 @@ def launch(
     In a sweep the jobs after a failed one still run, and every failed one has its line. `use=[module,...]` imports modules
     of one's own before anything is read; it is for the command line alone, so that no stored configuration holds it.
     """
+    own = folder is None  # one of the commands of maenas, not an experiment
+    if own and {"-h", "--help"} & set(sys.argv[1:]):
+        print(command_line.help_text(name))
+        return
     os.environ["HYDRA_FULL_ERROR"] = "1"
     import hydra
     from hydra.core.hydra_config import HydraConfig
@@ -193,6 +192,10 @@ def launch(
     OmegaConf.register_new_resolver("run_folder", lambda resume, new: "." if resume else new, replace=True)
     offer_schema(name, schema)
     modules, arguments = _used(sys.argv[1:])
+    try:
+        arguments = command_line.understood(name, arguments) if own else arguments
+    except UserError as error:
+        sys.exit(f"error: {error}")
     offer_own(arguments)
     failures: list[BaseException] = []
     failed_jobs: list[str] = []
@@ -207,7 +210,8 @@ def launch(
         job = HydraConfig.get()
         try:
             use(modules)
-            run(settings_of(schema, config), Job(Path(job.runtime.output_dir), tuple(job.overrides.task)))
+            settings = settings_of(schema, config, command_line.example(name) if own else "")
+            run(settings, Job(Path(job.runtime.output_dir), tuple(job.overrides.task)))
         except (UserError, OmegaConfBaseException, OSError) as error:
             if job.mode == RunMode.RUN:
                 failures.append(error)

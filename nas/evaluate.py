@@ -1,4 +1,4 @@
-"""python -m nas.evaluate model=best.safetensors data=bccd split=test : AP and milliseconds of one artefact."""
+"""python -m nas.evaluate model=best.onnx data=FOLDER split=test: AP and milliseconds of a checkpoint or exported file."""
 
 from __future__ import annotations
 

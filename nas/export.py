@@ -1,4 +1,4 @@
-"""python -m nas.export model=best.safetensors format=onnx : a checked file for ONNX Runtime, OpenVINO or TensorRT."""
+"""python -m nas.export model=best.safetensors format=onnx: a checked file for ONNX Runtime, OpenVINO or TensorRT."""
 
 from __future__ import annotations
 

@@ -18,6 +18,15 @@ FORMAT = "maenas-spec/1"
 _KEYS = ("format", "name", "digest", "description", "breaks", "provenance", "metrics", "spec")
 
 
+def config_folder() -> str:
+    """The folder of the YAML files: inside the installed package, or beside it in a checkout."""
+    package = Path(__file__).resolve().parent
+    for folder in (package / "conf", package.parent / "conf"):
+        if folder.is_dir():
+            return str(folder)
+    raise UserError("the folder conf/ is missing; reinstall maenas")
+
+
 def write_atomic(path: str | Path, content: str | bytes) -> Path:
     """Write a file so that a reader, or a crash, never sees half of it; raises UserError if the folder refuses."""
     path = Path(path)

@@ -1,4 +1,4 @@
-"""python -m nas.predict model=best.safetensors source=pictures/ : boxes on pictures, COCO results, a table."""
+"""python -m nas.predict model=best.safetensors source=photos/: boxes on pictures and videos, drawn and as COCO results."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""python -m nas.profile hardware=my_device: measure, quickly calibrate or validate a latency table on this device."""
+"""python -m nas.profile hardware=my_device mode=quick: measure, calibrate or validate a latency table of this device."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`python -m nas.rank`: training-free scorers on one network, on a file of networks, or on a tabular benchmark."""
+"""python -m nas.rank networks=damo-yolo-s: training-free scores of networks, or their worth on a benchmark."""
 
 from __future__ import annotations
 

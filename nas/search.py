@@ -1,4 +1,4 @@
-"""python -m nas.search +budget=latency_3ms: find the best detector for a budget."""
+"""python -m nas.search +budget=latency_3ms: find the highest-scoring detector within a budget."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""python -m nas.select +budget.cpu.latency_ms=20 hardware=cpu_onnxruntime_fp32_1thread data=cards minutes=60: train the
-finalists of several searches on one's own data, and keep the best."""
+"""python -m nas.select budget=latency_3ms data=FOLDER minutes=60: train the finalists of several searches, keep the best."""
 
 from __future__ import annotations
 

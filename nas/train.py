@@ -1,4 +1,4 @@
-"""python -m nas.train model=damo-yolo-t data=bccd: train, fine-tune or distil a detector.
+"""python -m nas.train model=best.yaml data=FOLDER: train, fine-tune or distil a detector.
 
 Several GPUs or processes: torchrun --nproc-per-node 8 -m nas.train model=...
 Distillation: distill.teacher=CHECKPOINT. Going on after an interruption: resume=FOLDER.

@@ -19,17 +19,32 @@ __all__ = [
     "SearchSpace", "changed_limits", "find_space", "load_published", "published_names", "space_names",
 ]  # fmt: skip
 
-#: Modules with the names in their `SPACES`, in the order in which they are listed.
-FAMILIES = {
-    "search_spaces.tinynas": (
-        "tinynas_k1kx", "tinynas_kxkx", "tinynas_k1kxk1", "tinynas_k1dwk1", "tinynas_k1dwsek1", "official_tiny",
-        "official_small", "official_medium", "official_r50_detection", "official_r50", "official_mbv2", "official_29m_224",
-        "official_29m_288", "official_50m", "official_89m",
-    ),
-    "search_spaces.giraffe": ("giraffe", "giraffe_light"),
-    "search_spaces.gelan": ("gelan",),
-    "search_spaces.c3k2": ("c3k2",),
-}  # fmt: skip
+#: Modules with the names in their `SPACES`, in the order in which they are listed, and what each space holds.
+FAMILIES: dict[str, dict[str, str]] = {
+    "search_spaces.tinynas": {
+        "tinynas_k1kx": "TinyNAS: 1x1 and 3x3, up to 25 layers, as in DAMO-YOLO T and S",
+        "tinynas_kxkx": "TinyNAS: two 3x3, up to 35 layers, SiLU, as in DAMO-YOLO M",
+        "tinynas_k1kxk1": "TinyNAS: bottlenecks of ResNet-50's kind, up to 91 layers",
+        "tinynas_k1dwk1": "TinyNAS: inverted bottlenecks of MobileNetV2's kind, up to 53 layers",
+        "tinynas_k1dwsek1": "TinyNAS: inverted bottlenecks with squeeze-and-excitation, up to 71 layers",
+        "official_tiny": "the published problem of TinyNAS for 20 layers, bare backbone",
+        "official_small": "the published problem of TinyNAS for 25 layers, bare backbone",
+        "official_medium": "the published problem of TinyNAS for 35 layers, bare backbone",
+        "official_r50_detection": "the published problem of MAE-DET at ResNet-50's cost, bare backbone",
+        "official_r50": "the published problem of DeepMAD at ResNet-50's cost, 224 pixels",
+        "official_mbv2": "the published problem of TinyNAS at MobileNetV2's cost, 224 pixels",
+        "official_29m_224": "the published problem of DeepMAD for 29 M parameters, 224 pixels",
+        "official_29m_288": "the published problem of DeepMAD for 29 M parameters, 288 pixels",
+        "official_50m": "the published problem of DeepMAD for 50 M parameters, 224 pixels",
+        "official_89m": "the published problem of DeepMAD for 89 M parameters, 224 pixels",
+    },
+    "search_spaces.giraffe": {
+        "giraffe": "backbone and RepGFPN neck searched together (after GiraffeDet); score with mae_neck",
+        "giraffe_light": "the same with a light backbone under a heavy neck",
+    },
+    "search_spaces.gelan": {"gelan": "backbones around YOLOv9's GELAN: widths, ratios, depths, kind of down-sampler"},
+    "search_spaces.c3k2": {"c3k2": "backbones around YOLO11's C3k2 with C2PSA: widths, depths, kind of unit"},
+}
 
 
 def _shipped(name: str) -> SearchSpace[Any] | None:

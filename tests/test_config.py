@@ -17,10 +17,11 @@ from nas.commands.rank import RankSettings
 from nas.commands.search import SearchCommand
 from nas.commands.select import SelectCommand
 from nas.commands.train import TrainCommand
-from nas.config import compose_config, config_folder, continued, hydra_schema, offer_schema, store_settings
+from nas.config import compose_config, continued, hydra_schema, offer_schema, store_settings
 from nas.data.actions import DataCommand
 from nas.deploy import ExportCommand
 from nas.errors import UserError
+from nas.files import config_folder
 from nas.frame import NeckOptions
 from nas.inference import PredictCommand
 from nas.measure.profiler import ProfileSettings

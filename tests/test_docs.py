@@ -46,16 +46,20 @@ def anchors(path: Path) -> set[str]:
 
 
 def commands(text: str) -> Iterator[list[str]]:
-    """The words after `python` of every `python -m nas...` or `python -m experiments...` of a page.
+    """The words after `python -m` of every `python -m nas...` (or `maenas ...`) and `python -m experiments...` of a page.
 
     Inline commands count where they can be run as they stand, without a placeholder.
     """
     lines = [line for block in fenced(text, "bash") for line in block.replace("\\\n", " ").splitlines()]
-    inline = re.findall(r"`(python -m [^`]+)`", re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL))
+    inline = re.findall(
+        r"`((?:python -m|maenas) [^`]+)`", re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
+    )
     lines += [line for line in inline if "..." not in line and not re.search(r"=[A-Z]+\b|\b[A-Z]{4,}\b", line)]
     for line in lines:
         for part in line.split("&&"):
             words = shlex.split(part, comments=True)
+            if words[:1] == ["maenas"] and "--help" not in words and words[1] not in ("list", "completion"):
+                words = ["python", "-m", f"nas.{words[1]}", *words[2:]]
             if words[:2] == ["python", "-m"] and words[2].split(".")[0] in ("nas", "experiments"):
                 yield words[2:]
 
@@ -108,7 +112,8 @@ def compose(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     from omegaconf import OmegaConf
 
     from nas.commands.search import SearchCommand
-    from nas.config import config_folder, offer_own, offer_schema, settings_of
+    from nas.config import offer_own, offer_schema, settings_of
+    from nas.files import config_folder
 
     composed = []
     for name, module in own_modules().items():

@@ -235,5 +235,7 @@ if __name__ == "__main__":
         run_int8()
     elif what == "gpu":
         run_gpu(minutes or 300)
+    elif what in ("-h", "--help"):
+        print(__doc__)
     else:
         sys.exit(__doc__)

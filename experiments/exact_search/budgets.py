@@ -15,10 +15,10 @@ from typing import Any
 
 from experiments.command import options_of, run
 from nas.commands.search import SearchCommand
-from nas.config import compose_config, config_folder
+from nas.config import compose_config
 from nas.cost.latency import LatencyTable
 from nas.errors import UserError
-from nas.files import read_text, write_atomic
+from nas.files import config_folder, read_text, write_atomic
 from nas.measure.device import commit
 from nas.searchers.base import Problem
 from nas.searchers.catalog import make_problem, search_with

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import gzip
 import json
-import sys
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from experiments.command import run
 from nas.blocks.operation import Operation
 from nas.lowering.fusion import Node, fuse_graph
 
@@ -85,4 +85,4 @@ def _write(name: str, operations: tuple[Operation, ...]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    run(lambda words: main(*words))

@@ -80,7 +80,9 @@ def train(folder: str, threads: str, model: str, batch: int, size: int, steps: i
 
 if __name__ == "__main__":
     words = sys.argv[1:]
-    if words[:1] == ["--train"]:
+    if {"-h", "--help"} & set(words):
+        print(__doc__)
+    elif words[:1] == ["--train"]:
         folder, threads, *rest = words[1:]
         train(folder, threads, *(kind(text) for kind, text in zip(KINDS, rest, strict=False)))  # type: ignore[arg-type]
     else:

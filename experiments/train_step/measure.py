@@ -75,4 +75,6 @@ def main(model: str = "damo-yolo-t", batch: int = 8, size: int = 320, steps: int
 if __name__ == "__main__":
     given = sys.argv[1:]
     kinds = (str, int, int, int, str)
-    main(*(kind(text) for kind, text in zip(kinds, given, strict=False)))
+    print(__doc__) if {"-h", "--help"} & set(given) else main(
+        *(kind(text) for kind, text in zip(kinds, given, strict=False))
+    )

@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nas.config import config_folder, continued, store_settings
+from nas.config import continued, store_settings
 from nas.errors import UserError, shown
 from nas.extensions import Kind, is_reference, loaded
+from nas.files import config_folder
 from nas.frame import Frame, NeckOptions
 from nas.options import Name, Pixels
 from nas.searchers import SearchOptions

@@ -1,4 +1,4 @@
-"""`python -m nas.data`: look at a data set, convert it between COCO and YOLO, or fetch it.
+"""python -m nas.data data=FOLDER: look at a data set, convert it between COCO and YOLO, or fetch it.
 
     python -m nas.data data=bccd                                                 report: counts, classes, problems
     python -m nas.data data=bccd action=convert to=yolo output=data/bccd_yolo    (to=coco likewise)

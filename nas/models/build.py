@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -47,8 +48,11 @@ def _by_name(name: str, num_classes: int | None, classes: Sequence[str] | None) 
     if is_published(name):
         return build_model(load_published(name), num_classes, classes)
     if canonical_name(name) is None:
-        known = ", ".join([*published_names(), *BASELINES])
-        raise UserError(f"no file and no model is called {name!r}; known models: {known}")
+        near = difflib.get_close_matches(name.lower(), [*published_names(), *BASELINES], 6, 0.6)
+        hint = f"did you mean {', '.join(sorted(near))}? " if near else ""
+        raise UserError(
+            f"no file and no model is called {name!r}; {hint}`maenas list models` names those that there are"
+        )
     if num_classes is None:
         num_classes = DEFAULT_CLASSES if classes is None else len(classes)
     return build_baseline(name, num_classes, classes=class_names(num_classes, classes))

@@ -9,9 +9,9 @@ import hydra
 import pytest
 
 from nas.commands.compare import CompareSettings, Gatherer, run_comparison
-from nas.config import config_folder, offer_schema, settings_of
+from nas.config import offer_schema, settings_of
 from nas.errors import UserError
-from nas.files import save_spec
+from nas.files import config_folder, save_spec
 from nas.models.baselines import build_baseline
 from nas.models.checkpoint import save_checkpoint
 from nas.report.detector_table import published_rows

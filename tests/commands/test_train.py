@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from nas.commands.train import TrainCommand, train
-from nas.config import compose_config, config_folder
+from nas.config import compose_config
 from nas.data.shapes import draw_shapes
 from nas.errors import UserError
-from nas.files import save_spec
+from nas.files import config_folder, save_spec
 from nas.spec import Backbone, DetectorSpec, HeadSpec, NeckSpec, Residual, Stem
 from nas.train import main
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from experiments.exact_search.budgets import COLUMNS, NECKS, TARGET, evolve, problem_of
-from nas.config import config_folder
 from nas.errors import UserError
+from nas.files import config_folder
 
 
 def test_every_budget_is_proved_within_a_minute_and_never_beaten_by_evolution() -> None:

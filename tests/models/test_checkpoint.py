@@ -138,5 +138,5 @@ def test_build_dispatches_on_what_it_is_given(model, spec_of, tmp_path):
         assert build_model("damo-yolo-t", num_classes=7).num_classes == 7
         assert build_model("yolov8n").num_classes == 80
         assert len(build_model(spec_of("T").backbone)(torch.empty(1, 3, 64, 64))) == 3
-    with pytest.raises(UserError, match="no file and no model is called 'damo-yolo-q'; known models: damo-yolo-l"):
+    with pytest.raises(UserError, match="no file and no model is called 'damo-yolo-q'; did you mean damo-yolo-l, "):
         build_model("damo-yolo-q")

@@ -8,32 +8,33 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from nas.errors import UserError
-from nas.models.base import DetectorModule, class_names
-from nas.models.baselines.graph import BaselineDetector
-from nas.models.baselines.yolo import SIZES, yolo_graph
-from nas.models.baselines.yolov7 import yolov7_graph
-from nas.models.baselines.yolov9 import yolov9_graph
 from nas.spec import require_side
 
+if TYPE_CHECKING:
+    from nas.models.base import DetectorModule
+    from nas.models.baselines.graph import BaselineDetector
+
+YOLO_SIZES = ("n", "s", "m", "l", "x")
 YOLOV9_SIZES = ("t", "s", "m", "c", "e")
 RTDETR_SIZES = ("s", "m", "l", "x")
 
 #: Canonical names. yolov9*: as published; `-u`: with the Ultralytics head; `-pgi`: with the auxiliary training branch;
 #: yolov9t-repo: T with the class width of its repository's current file.
 BASELINES: tuple[str, ...] = (
-    *(f"yolov5{size}" for size in SIZES["yolov5"]),
+    *(f"yolov5{size}" for size in YOLO_SIZES),
     "yolov7",
     "yolov7x",
-    *(f"yolov8{size}" for size in SIZES["yolov8"]),
+    *(f"yolov8{size}" for size in YOLO_SIZES),
     *(f"yolov9{size}" for size in YOLOV9_SIZES),
     "yolov9t-repo",
     *(f"yolov9{size}-u" for size in YOLOV9_SIZES),
     *(f"yolov9{size}-pgi" for size in YOLOV9_SIZES),
     "yolov9t-repo-pgi",
-    *(f"yolo11{size}" for size in SIZES["yolo11"]),
-    *(f"yolo26{size}" for size in SIZES["yolo26"]),
+    *(f"yolo11{size}" for size in YOLO_SIZES),
+    *(f"yolo26{size}" for size in YOLO_SIZES),
     *(f"rtdetrv2-{size}" for size in RTDETR_SIZES),
 )
 
@@ -61,6 +62,11 @@ def canonical_name(name: str) -> str | None:
     return None
 
 
+def family(name: str) -> str:
+    """The module of this package that draws a canonical name."""
+    return next((module for module in ("yolov7", "yolov9", "rtdetrv2") if name.startswith(module)), "yolo")
+
+
 def build_baseline(
     name: str, num_classes: int = 80, image_size: int = 640, classes: Sequence[str] | None = None
 ) -> DetectorModule:
@@ -73,6 +79,8 @@ def build_baseline(
         near = difflib.get_close_matches(name.lower(), BASELINES, 3, 0.4)
         hint = f"; did you mean {', '.join(near)}?" if near else ""
         raise UserError(f"no baseline is called {name!r}{hint}")
+    from nas.models.base import class_names
+
     require_side(image_size)
     if num_classes < 1:
         raise UserError(f"num_classes must be at least 1, got {num_classes}")
@@ -85,12 +93,20 @@ def build_baseline(
 
 
 def _from_rows(name: str, image_size: int, classes: tuple[str, ...]) -> BaselineDetector:
+    from nas.models.baselines.graph import BaselineDetector
+
     num_classes = len(classes)
     if name.startswith("yolov9"):
+        from nas.models.baselines.yolov9 import yolov9_graph
+
         size, *variants = name.removeprefix("yolov9").split("-")
         graph, backbone = yolov9_graph(size, num_classes, "u" in variants, "repo" in variants, "pgi" in variants)
     elif name.startswith("yolov7"):
+        from nas.models.baselines.yolov7 import yolov7_graph
+
         graph, backbone = yolov7_graph(name, num_classes)
     else:
+        from nas.models.baselines.yolo import yolo_graph
+
         graph, backbone = yolo_graph(name[:-1], name[-1], num_classes)
     return BaselineDetector(name, graph, backbone, image_size, classes, name.startswith("yolo26"))
