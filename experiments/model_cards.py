@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import json
 import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,6 +22,7 @@ from experiments.tables import load_table
 from nas.errors import UserError
 from nas.files import config_folder, dump_yaml, read_json, read_text, read_yaml, write_atomic
 from nas.report.canvas import ACCENT, WARM, canvas, label, save_png
+from nas.training.log import read_epochs
 
 CARD, CURVES = "MODEL_CARD.md", "curves.png"
 #: Settings of `nas.train` that a card repeats; the rest is in the run's config.yaml.
@@ -121,8 +121,7 @@ def draw_curves(runs: Sequence[Path], path: Path) -> Path:
         window = max(1, len(steps) // 40)
         smooth = [sum(totals[max(0, i - window) : i + 1]) / min(i + 1, window + 1) for i in range(len(totals))]
         losses.plot([int(row["step"]) for row in steps], smooth, color=ACCENT, lw=1.0, alpha=0.8)
-        text = read_text(folder / "epochs.jsonl") if (folder / "epochs.jsonl").is_file() else ""
-        epochs = [json.loads(line) for line in text.splitlines()]
+        epochs = read_epochs(folder)
         for name, colour in (("ap", ACCENT), ("ap50", WARM)):
             points = [(row["epoch"], row[name]) for row in epochs if name in row]
             if points:

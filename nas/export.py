@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +10,7 @@ from rich.table import Table
 
 from nas.config import Job, launch
 from nas.deploy import ExportCommand
-from nas.files import write_atomic
+from nas.files import write_json
 
 if TYPE_CHECKING:
     from nas.deploy.pipeline import ExportReport
@@ -31,7 +30,7 @@ def run(command: ExportCommand, job: Job) -> None:
     target = command.output or job.folder / f"{Path(command.model).stem}-{command.precision}"
     with console.status("exporting") as status:
         report = export_model(detector.model, target, command, lambda text: status.update(text))
-    write_atomic(job.folder / "export.json", json.dumps(report.to_dict(), indent=1))
+    write_json(job.folder / "export.json", report.to_dict())
     _show(console, report)
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +79,18 @@ def read_json(path: str | Path) -> Any:
         raise UserError(f"{path} is not valid JSON at line {error.lineno}: {error.msg}") from None
     except (ValueError, RecursionError) as error:  # a number of thousands of digits, or thousands of brackets
         raise UserError(f"{path} is not JSON that can be read: {str(error).split(';')[0]}") from None
+
+
+def write_json(path: str | Path, data: Any) -> Path:
+    """Write plain data as JSON, one entry a line, atomically."""
+    return write_atomic(path, json.dumps(data, indent=1) + "\n")
+
+
+def csv_text(rows: Iterable[Sequence[object]]) -> str:
+    """Rows, the header first, as the text of a CSV file."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()
 
 
 def dump_yaml(data: Any) -> str:

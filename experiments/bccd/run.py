@@ -22,6 +22,8 @@ from pathlib import Path
 
 from nas.data.sources import DataConfig, data_root
 from nas.measure.device import cpu_facts
+from nas.training.log import read_epochs
+from nas.training.state import resumable
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
@@ -59,13 +61,13 @@ def train(folder: Path, *overrides: str, recipe: list[str] = RECIPE) -> dict:
     """Run one training unless its scores are there; the scores on the test split, or the last on the validation split."""
     if not (folder / "done").is_file():
         arguments = [*recipe, *overrides, f"hydra.run.dir={folder}"]
-        if (folder / "last.state").is_file():
+        if resumable(folder):
             arguments = [f"resume={folder}"]
         call("nas.train", *arguments)
         (folder / "done").touch()
     if (folder / "test.json").is_file():
         return json.loads((folder / "test.json").read_text())
-    return max(map(json.loads, (folder / "epochs.jsonl").read_text().splitlines()), key=lambda row: row["ap"])
+    return max(read_epochs(folder), key=lambda row: row["ap"])
 
 
 def summary(runs: dict[str, list[dict]]) -> dict:
@@ -92,7 +94,7 @@ def curves(folders: dict[str, Path], target: Path) -> None:
 
     figure, axes = plt.subplots(1, 2, figsize=(10, 4), sharex=True)
     for label, folder in folders.items():
-        rows = [json.loads(line) for line in (folder / "epochs.jsonl").read_text().splitlines()]
+        rows = read_epochs(folder)
         for axis, name in zip(axes, ("ap", "ap50"), strict=True):
             axis.plot([row["epoch"] for row in rows], [row[name] for row in rows], label=label)
             axis.set(xlabel="epoch", ylabel=f"val {name}")

@@ -158,8 +158,9 @@ def test_scores(task: TrainingTask, result: TrainingResult, test: DetectionData 
 
 def curve_of(folder: Path) -> tuple[tuple[int, float, float], ...]:
     """(epoch, AP, AP50) of every validation of a training."""
-    rows = [json.loads(line) for line in (folder / "epochs.jsonl").read_text(encoding="utf-8").splitlines()]
-    return tuple((int(row["epoch"]), round(float(row["ap"]), 5), round(float(row["ap50"]), 5)) for row in rows)
+    from nas.training.log import read_epochs
+
+    return tuple((int(row["epoch"]), round(row["ap"], 5), round(row["ap50"], 5)) for row in read_epochs(folder))
 
 
 def cpu_seconds() -> float:

@@ -200,9 +200,9 @@ def train_one(
 
 def last_validation(folder: Path) -> dict[str, float]:
     """AP and AP50 at the end of a training. Raises UserError if it never validated."""
-    path = folder / "epochs.jsonl"
-    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-    if not lines:
-        raise UserError(f"{path} holds no validation")
-    row = json.loads(lines[-1])
-    return {"ap": float(row["ap"]), "ap50": float(row["ap50"])}
+    from nas.training.log import read_epochs
+
+    rows = read_epochs(folder)
+    if not rows:
+        raise UserError(f"{folder} holds no validation")
+    return {name: float(rows[-1][name]) for name in ("ap", "ap50")}

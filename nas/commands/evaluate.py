@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from nas.data.sources import DataConfig
-from nas.files import write_atomic
+from nas.files import write_atomic, write_json
 from nas.options import Count, CountOrNone, ImageSize, Name, OneOf, Share, Workers, check_object
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def evaluate_into(config: EvaluateCommand, folder: Path) -> Evaluation:
     if config.time:
         result = replace(result, milliseconds={**times, "batch1": time_model(network, size)["median"]})
     scores = {"model": str(config.model), "data": data.name, "split": data.split, "image_size": size}
-    write_atomic(folder / "scores.json", json.dumps(scores | result.as_dict(), indent=1) + "\n")
+    write_json(folder / "scores.json", scores | result.as_dict())
     if config.results:
         write_atomic(folder / "results.json", json.dumps(coco_results(data, every)))
     if config.plots:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -15,7 +12,7 @@ from typing import Any
 import numpy as np
 
 import nas
-from nas.files import save_spec, write_atomic
+from nas.files import csv_text, save_spec, write_atomic, write_json
 from nas.measure.device import commit
 from nas.report.search import Mark, SearchRecord, draw_search, network_parts, write_search_page
 from nas.searchers.base import Candidate
@@ -51,7 +48,7 @@ def write_search(result: SearchResult, folder: Path) -> list[Path]:
     ]
     written.append(write_atomic(folder / "pareto.csv", _front_csv(result)))
     written.append(write_atomic(folder / "trace.csv", result.outcome.history.to_csv(_sampled(result))))
-    written.append(write_atomic(folder / "summary.json", json.dumps(summary(result), indent=1) + "\n"))
+    written.append(write_json(folder / "summary.json", summary(result)))
     return written
 
 
@@ -213,14 +210,9 @@ def _deployed(result: SearchResult) -> Any:
 
 def _front_csv(result: SearchResult) -> str:
     """The front, highest score first, with the shape of each network in one column."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
     names = list(result.best.metrics)
-    writer.writerow(["digest", *names, "shape"])
-    for candidate in result.front:
-        values = [repr(round(float(candidate.metrics[name]), 9)) for name in names]
-        writer.writerow([candidate.digest, *values, shape_of(candidate.spec)])
-    return text.getvalue()
+    rows = [(c.digest, *(round(float(c.metrics[name]), 9) for name in names), shape_of(c.spec)) for c in result.front]
+    return csv_text([("digest", *names, "shape"), *rows])
 
 
 def shape_of(spec: Any) -> str:

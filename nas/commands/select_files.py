@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import html
-import io
 import json
 import platform
 import time
@@ -15,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import nas
 from nas.errors import UserError
-from nas.files import save_spec, write_atomic
+from nas.files import csv_text, save_spec, write_atomic, write_json
 from nas.measure.device import commit, cpu_facts
 from nas.selection.halving import RungResult
 from nas.selection.portfolio import Finalist, Proposal
@@ -96,7 +94,7 @@ def write_finalists(path: Path, finalists: Sequence[Finalist]) -> Path:
         {"name": f.name, "origin": f.origin, "space": f.space, "score": f.score, "digest": f.digest,
          "metrics": dict(f.metrics), "spec": to_dict(f.spec)} for f in finalists
     ]  # fmt: skip
-    return write_atomic(path, json.dumps(rows, indent=1) + "\n")
+    return write_json(path, rows)
 
 
 def read_finalists(path: Path) -> tuple[Finalist, ...]:
@@ -127,7 +125,7 @@ def write_selection(result: SelectionResult, trainings: Trainings) -> list[Path]
                   provenance=provenance(result)),
         write_atomic(folder / "selected.safetensors", weights.read_bytes()),
         *(write_atomic(folder / f"selected{file.suffix}", file.read_bytes()) for file in exported),
-        write_atomic(folder / "summary.json", json.dumps(summary(result), indent=1) + "\n"),
+        write_json(folder / "summary.json", summary(result)),
     ]  # fmt: skip
     written.append(write_atomic(folder / "report.html", report_page(result)))
     return written
@@ -135,12 +133,9 @@ def write_selection(result: SelectionResult, trainings: Trainings) -> list[Path]
 
 def table_csv(result: SelectionResult) -> str:
     """The table of rungs as CSV."""
-    rows, text = result.rows(), io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    for row in rows:
-        writer.writerow({key: f"{value:.6g}" if isinstance(value, float) else value for key, value in row.items()})
-    return text.getvalue()
+    rows = result.rows()
+    shown = [[f"{value:.6g}" if isinstance(value, float) else value for value in row.values()] for row in rows]
+    return csv_text([list(rows[0]), *shown])
 
 
 def provenance(result: SelectionResult) -> dict[str, Any]:

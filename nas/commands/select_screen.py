@@ -24,7 +24,7 @@ from nas.cost.latency import LatencyTable
 from nas.data.dataset import DetectionData
 from nas.data.sources import load_splits
 from nas.errors import UserError
-from nas.files import write_atomic
+from nas.files import write_json
 from nas.frame import Frame
 from nas.searchers.optuna import open_storage
 from nas.selection.deployment import deploy
@@ -115,7 +115,7 @@ class Selection:
             fixed = DEPLOYING * (2 + command.seeds)
             plan = plan_of_minutes(command.minutes, seconds, fixed, count, factor=command.factor, seeds=command.seeds)
             screen.say(f"an epoch of one network takes {seconds:.1f} s: {plan.cost * seconds / 3600:.1f} h of training")
-        write_atomic(path, json.dumps(plan.to_dict(), indent=1) + "\n")
+        write_json(path, plan.to_dict())
         return plan
 
     def _task(self, plan: Plan) -> TrainingTask:

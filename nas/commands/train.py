@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Sequence
@@ -14,7 +13,7 @@ from nas.augment.pipeline import Augmentation
 from nas.config import compose_config, continued, store_settings
 from nas.data.sources import DataConfig, load_splits
 from nas.errors import UserError
-from nas.files import write_atomic
+from nas.files import write_json
 from nas.options import ImageSize, Name, OneOf, Seed
 from nas.training.options import FREE_OPTIONS, DistillOptions, TrainerOptions
 
@@ -123,7 +122,7 @@ def train_from_config(config: TrainCommand, folder: Path, hooks: Sequence[Hook] 
     if test is not None:
         model = load_checkpoint(result.best).to(device_kind(config.device))
         scores = evaluate(model.fuse(), test, model.image_size)
-        write_atomic(folder / "test.json", json.dumps(scores.as_dict(), indent=1) + "\n")
+        write_json(folder / "test.json", scores.as_dict())
         print(f"test AP {scores.ap:.3f}  AP50 {scores.ap50:.3f}  AP75 {scores.ap75:.3f}  ({scores.images} images)")
     print(f"model: {result.best}")
     return result

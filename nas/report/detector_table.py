@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import csv
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from nas.files import csv_text
 
 #: Column -> heading and number of decimals.
 COLUMNS: dict[str, tuple[str, int]] = {
@@ -118,12 +119,10 @@ def comparison_csv(entries: Sequence[Entry]) -> str:
     """One row an entry; every number is followed by its error bar where it has one, and by its source."""
     columns = shown_columns(entries)
     with_error = {column for column in columns if any(_error(entry, column) is not None for entry in entries)}
-    header = ["detector", "family", "image_size"]
+    header: list[object] = ["detector", "family", "image_size"]
     for column in columns:
         header += [column, *([f"{column}_error"] if column in with_error else []), f"{column}_source"]
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(header)
+    rows: list[list[object]] = [header]
     for entry in entries:
         row: list[object] = [entry.name, entry.family, entry.image_size]
         for column in columns:
@@ -133,8 +132,8 @@ def comparison_csv(entries: Sequence[Entry]) -> str:
                 error = _error(entry, column)
                 row.append("" if error is None else round(error, 6))
             row.append("" if figure is None else figure.source)
-        writer.writerow(row)
-    return stream.getvalue()
+        rows.append(row)
+    return csv_text(rows)
 
 
 def _error(entry: Entry, column: str) -> float | None:

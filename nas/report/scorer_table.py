@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from nas.files import write_atomic
+from nas.files import csv_text, write_atomic
 from nas.report.canvas import ACCENT, INK, PALE, WARM, canvas, label, save_png
 from nas.scorers.agreement import Agreement, Estimate, Spread
 
@@ -115,31 +113,25 @@ def _scores_table(table: RankTable) -> list[str]:
 
 def scores_csv(table: RankTable) -> str:
     """Networks by scorers: the first seed's scores and the accuracies."""
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
     columns = {**table.truth, **table.columns}
-    writer.writerow(["network", *columns])
-    for index, name in enumerate(table.names):
-        writer.writerow([name, *(f"{column[index]:.8g}" for column in columns.values())])
-    return stream.getvalue()
+    rows = [[name, *(f"{column[index]:.8g}" for column in columns.values())] for index, name in enumerate(table.names)]
+    return csv_text([["network", *columns], *rows])
 
 
 def agreement_csv(rows: list[Row]) -> str:
     """One line a scorer and target: every statistic with its interval, the spread, the cost."""
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
     names = ("spearman", "kendall", "ndcg", "found")
     edges = [f"{name}{suffix}" for name in names for suffix in ("", "_low", "_high")]
     tail = ["seeds", "spearman_worst_seed", "spearman_best_seed", "seed_noise", "seconds"]
-    writer.writerow(["target", "scorer", "networks", *edges, *tail])
+    lines: list[list[object]] = [["target", "scorer", "networks", *edges, *tail]]
     for row in rows:
         estimates: list[Estimate] = [getattr(row.agreement, name) for name in names]
         numbers = [f"{value:.5f}" for item in estimates for value in (item.value, item.low, item.high)]
         seeds = row.spread
         figures = (seeds.lowest, seeds.highest, seeds.noise) if seeds else ()
         extra = [str(seeds.seeds), *(f"{value:.5f}" for value in figures)] if seeds else [""] * 4
-        writer.writerow([row.target, row.scorer, row.agreement.networks, *numbers, *extra, f"{row.seconds:.4f}"])
-    return stream.getvalue()
+        lines.append([row.target, row.scorer, row.agreement.networks, *numbers, *extra, f"{row.seconds:.4f}"])
+    return csv_text(lines)
 
 
 def draw_agreement(table: RankTable, target: str, path: Path) -> Path:

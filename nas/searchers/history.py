@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import zipfile
 from array import array
@@ -14,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nas.errors import UserError
-from nas.files import write_atomic
+from nas.files import csv_text, write_atomic
 from nas.searchers.base import Candidate, Evaluation, Problem, Proposals
 from nas.searchers.pareto import nondominated
 from nas.spec import digest
@@ -59,13 +58,8 @@ class History:
 
     def to_csv(self, rows: npt.NDArray[np.int64]) -> str:
         """The chosen rows as CSV text with a header; the first column is the row number."""
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(["evaluation", *self.names])
-        columns = [self.column(name)[rows] for name in self.names]
-        for i, row in enumerate(rows):
-            writer.writerow([int(row) + 1, *(repr(float(column[i])) for column in columns)])
-        return text.getvalue()
+        columns = [(rows + 1).tolist(), *(self.column(name)[rows].tolist() for name in self.names)]
+        return csv_text([("evaluation", *self.names), *zip(*columns, strict=True)])
 
 
 #: New candidates that wait before they are sorted into the front.

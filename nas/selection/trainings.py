@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 import time
 from collections.abc import Sequence
@@ -13,6 +12,7 @@ from filelock import FileLock
 
 from nas.errors import UserError
 from nas.selection.portfolio import Finalist
+from nas.training.log import read_epochs
 from nas.training.run import TrainingTask, run_training
 from nas.training.state import resumable
 
@@ -46,10 +46,7 @@ class Trainings:
 
     def curve(self, finalist: Finalist, seed: int) -> dict[int, float]:
         """Validation AP by epoch, as far as the training has come."""
-        path = self.place(finalist, seed) / "epochs.jsonl"
-        if not path.is_file():
-            return {}
-        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        rows = read_epochs(self.place(finalist, seed))
         return {int(row["epoch"]): float(row["ap"]) for row in rows}
 
 

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from torch.utils.tensorboard import SummaryWriter
 
-from nas.files import write_atomic
+from nas.files import read_text, write_atomic
 from nas.training.hooks import Hook, Speed, Step, TrainingView, Validation
 
 STEPS, EPOCHS = "steps.csv", "epochs.jsonl"
@@ -46,6 +46,12 @@ class LogFiles(Hook):
     def on_train_end(self, view: TrainingView, error: BaseException | None) -> None:
         self._steps.close()
         self._epochs.close()
+
+
+def read_epochs(folder: Path) -> list[dict[str, float]]:
+    """The validations of the training in a folder, in order: step, epoch and scores of each; none where none was yet."""
+    path = folder / EPOCHS
+    return [json.loads(line) for line in read_text(path).splitlines()] if path.is_file() else []
 
 
 class TensorBoard(Hook):
