@@ -25,7 +25,7 @@ from nas.cost.kernel_model import Features, Hardware, Parameters, evaluate
 from nas.cost.table_file import TABLES, Header, write_table
 
 HERE = Path(__file__).parent
-T4 = Hardware()
+T4 = Hardware(multiprocessors=40, cache_mb=4.0, value_bytes=2)
 #: Families whose published rows share source and protocol and whose drawings are certain.
 FAMILIES = ("damo-yolo", "yolov7", "yolov9", "yolo11")
 #: Centre and relative width (of the logarithm) of each parameter before any fit: 65 TFLOP/s and 320 GB/s of the

@@ -12,20 +12,21 @@ A kernel takes the soft maximum of its arithmetic and its memory traffic, plus a
 - a SiLU epilogue, concatenation (producers write in place, mostly) and depthwise convolution have a price per byte.
 
 Every part grows with channels, resolution and depth, so the sum does. None of the eleven numbers belongs to a model or
-a family. Only numpy is imported.
+a family.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
-from typing import Any
+from dataclasses import asdict, dataclass
+from typing import Annotated, Any
 
 import numpy as np
+from annotated_types import Ge
 
 from nas.blocks.operation import Operation
-from nas.cost.table_file import Bound, Price, number
-from nas.errors import UserError
+from nas.cost.table_file import Bound, Price
+from nas.options import Count, NotNegative, Positive, Share, read_object
 
 FloatArray = np.ndarray[Any, np.dtype[np.float64]]
 
@@ -52,30 +53,17 @@ class Parameters:
     silu, concat, depthwise: share or multiple of the bytes that such a kernel touches.
     """
 
-    rate: float
-    tile_half: float
-    window: float
-    bandwidth: float
-    cache_factor: float
-    gap: float
-    tile_gap: float
-    silu: float
-    concat: float
-    depthwise: float
-    network: float
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any], where: str) -> Parameters:
-        """From a table file. Raises UserError for a missing, unknown or impossible number."""
-        names = [field.name for field in fields(cls)]
-        unknown = sorted(set(data) - set(names))
-        if unknown:
-            raise UserError(f"{where}: unknown parameter {unknown[0]}; known: {', '.join(names)}")
-        floor = {"rate": 1e-6, "bandwidth": 1e-6, "window": 1e-3}
-        values = {name: number(data.get(name), f"{where}: parameter {name}", floor.get(name, 0.0)) for name in names}
-        if values["cache_factor"] > 1:
-            raise UserError(f"{where}: parameter cache_factor must be at most 1, got {values['cache_factor']:g}")
-        return cls(**values)
+    rate: Annotated[float, Ge(1e-6)]
+    tile_half: NotNegative
+    window: Annotated[float, Ge(1e-3)]
+    bandwidth: Annotated[float, Ge(1e-6)]
+    cache_factor: Share
+    gap: NotNegative
+    tile_gap: NotNegative
+    silu: NotNegative
+    concat: NotNegative
+    depthwise: NotNegative
+    network: NotNegative
 
     def to_dict(self) -> dict[str, float]:
         return asdict(self)
@@ -85,16 +73,9 @@ class Parameters:
 class Hardware:
     """Datasheet facts that are not calibrated: multiprocessors, L2 cache in MB, bytes of one value."""
 
-    multiprocessors: int = 40
-    cache_mb: float = 4.0
-    value_bytes: int = 2
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any], where: str) -> Hardware:
-        names = [field.name for field in fields(cls)]
-        if sorted(data) != sorted(names):
-            raise UserError(f"{where}: hardware must have exactly {', '.join(names)}")
-        return cls(**{name: number(data[name], f"{where}: hardware {name}", 1e-9) for name in names})  # type: ignore[arg-type]
+    multiprocessors: Count
+    cache_mb: Positive
+    value_bytes: Count
 
 
 def _padded(values: FloatArray, multiple: int) -> FloatArray:
@@ -164,11 +145,8 @@ class KernelModel:
     @classmethod
     def from_body(cls, body: Mapping[str, Any], batch: int, where: str) -> KernelModel:
         """From the body of a table file. Raises UserError for anything missing, unknown or not a number."""
-        for key in ("parameters", "hardware"):
-            if not isinstance(body.get(key), dict):
-                raise UserError(f"{where}: the table lacks {key!r}")
-        parameters = Parameters.from_dict(body["parameters"], where)
-        return cls(parameters, Hardware.from_dict(body["hardware"], where), batch)
+        parameters = read_object(Parameters, body.get("parameters"), f"{where}: parameters")
+        return cls(parameters, read_object(Hardware, body.get("hardware"), f"{where}: hardware"), batch)
 
     @property
     def offset_ms(self) -> float:

@@ -10,14 +10,16 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from annotated_types import Ge
 
 from nas.blocks.operation import Operation
 from nas.cost.kernel_model import BOUNDS, Features, FloatArray, KernelModel, evaluate
 from nas.cost.table_file import Bound, Header, How, Price, number
 from nas.errors import UserError
+from nas.options import Count, Name, NotNegative, read_object
 
 #: Columns of a row: the kernel, its milliseconds per batch, and the spread of its repetitions in percent of them.
 COLUMNS = (
@@ -34,19 +36,9 @@ _TRUST: tuple[How, ...] = ("exact", "interpolated", "roofline")
 class Kernels:
     """How a runtime runs operations: channels are padded to blocks; which activations and sums a convolution carries."""
 
-    channel_block: int = 1
-    fused_activations: tuple[str, ...] = ("none", "relu", "silu")
-    fuses_sum: bool = True
-
-    @classmethod
-    def from_dict(cls, data: Any, where: str) -> Kernels:
-        if not isinstance(data, dict) or set(data) != {"channel_block", "fused_activations", "fuses_sum"}:
-            raise UserError(f"{where}: kernels must have channel_block, fused_activations and fuses_sum")
-        block = int(number(data["channel_block"], f"{where}: channel_block", 1))
-        fused, sums = data["fused_activations"], data["fuses_sum"]
-        if not isinstance(fused, list) or not all(isinstance(name, str) for name in fused) or type(sums) is not bool:
-            raise UserError(f"{where}: fused_activations must be a list of names and fuses_sum true or false")
-        return cls(block, tuple(fused), sums)
+    channel_block: Count
+    fused_activations: tuple[Name, ...]
+    fuses_sum: bool
 
     def of(self, operation: Operation) -> list[Operation]:
         """The kernels that this runtime runs for one operation, as keys of the table."""
@@ -81,6 +73,14 @@ class Kernels:
             operation.kind, *channels, operation.height, operation.width, operation.in_height, operation.in_width,
             operation.kernel, operation.stride, groups, activation, operation.fused_add,
         )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """From the sum of a network's kernels to the whole: factor * sum + offset_ms."""
+
+    factor: Annotated[float, Ge(1e-9)]
+    offset_ms: NotNegative
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,14 +134,10 @@ class MeasuredRows:
         """From a table file. Raises UserError for a corrupt, duplicated or incomplete row, with its number."""
         if body.get("columns") != list(COLUMNS):
             raise UserError(f"{where}: columns must be {', '.join(COLUMNS)}")
-        line = body.get("line")
-        if not isinstance(line, dict):
-            raise UserError(f"{where}: the table lacks 'line' (offset_ms and factor)")
-        kernels = Kernels.from_dict(body.get("kernels"), where)
+        line = read_object(Line, body.get("line"), f"{where}: line")
+        kernels = read_object(Kernels, body.get("kernels"), f"{where}: kernels")
         model = KernelModel.from_body(body, header.batch, where)
-        rows = read_rows(body.get("rows"), where)
-        factor = number(line.get("factor"), f"{where}: line factor", 1e-9)
-        return cls(rows, kernels, model, factor, number(line.get("offset_ms"), f"{where}: line offset_ms"))
+        return cls(read_rows(body.get("rows"), where), kernels, model, line.factor, line.offset_ms)
 
     def body(self, rows: Sequence[Row]) -> dict[str, Any]:
         """The body of a table file with these rows."""

@@ -93,6 +93,10 @@ class OfficialTable:
             batch=batch,
             units="ms",
             provenance={"how": "official TinyNAS table; convolutions alone have a price", "rows": len(rows)},
+            validation={},
+            processor="",
+            image_sizes=(),
+            map_sizes=None,
         )
         grouped: dict[Any, dict[float, dict[str, list[Any]]]] = defaultdict(
             lambda: defaultdict(lambda: {"points": [], "values": []})

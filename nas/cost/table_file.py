@@ -11,14 +11,17 @@ import platform
 import sys
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Annotated, Any, Literal, Protocol
+
+from annotated_types import MinLen
 
 from nas.blocks.operation import Operation
 from nas.errors import Caution, UserError, shown
 from nas.files import write_atomic
+from nas.options import Count, Name, Rule, read_object
 
 How = Literal["exact", "interpolated", "roofline", "model"]
 Bound = Literal["compute", "memory", "launch"]
@@ -48,8 +51,8 @@ class Pricer(Protocol):
 
 
 FORMAT = "maenas-latency/2"
-KINDS = ("kernel_model", "measured")
 TABLES = Path(__file__).parent / "tables"
+SMALLEST_FIRST = Rule("pixels, smallest first", lambda sides: list(sides) == sorted(sides))
 #: The table of a command that is not told another.
 DEFAULT_TABLE = "t4_tensorrt_fp16"
 
@@ -62,18 +65,18 @@ class Header:
     were timed; map_sizes: smallest and largest side of their maps, which is where the table holds (None: not limited).
     """
 
-    name: str
-    kind: str
-    device: str
-    runtime: str
-    precision: str
-    batch: int
-    units: str
+    name: Name
+    kind: Literal["kernel_model", "measured"]
+    device: Name
+    runtime: Name
+    precision: Name
+    batch: Count
+    units: Annotated[str, Rule("ms (milliseconds per batch)", "ms".__eq__)]
     provenance: dict[str, Any]
-    validation: dict[str, Any] = field(default_factory=dict)
-    processor: str = ""
-    image_sizes: tuple[int, ...] = ()
-    map_sizes: tuple[int, int] | None = None
+    validation: dict[str, Any]
+    processor: Name
+    image_sizes: Annotated[tuple[Count, ...], MinLen(1), SMALLEST_FIRST]
+    map_sizes: Annotated[tuple[Count, Count], SMALLEST_FIRST] | None
 
     @property
     def error_percent(self) -> float | None:
@@ -129,37 +132,12 @@ def read_table(path: Path) -> tuple[Header, dict[str, Any]]:
         raise UserError(
             f"{path}: format must be {FORMAT!r}, got {shown(found)}; python -m nas.profile measures one anew"
         )
-    return _header(path, data), data
+    head = {key: data[key] for key in Header.__dataclass_fields__ if key in data}
+    return read_object(Header, head | {"name": path.stem}, f"{path}:"), data
 
 
 def _no_constant(text: str) -> float:
     raise ValueError(f"{text} is not a number")
-
-
-def _header(path: Path, data: Mapping[str, Any]) -> Header:
-    expected: dict[str, type] = {
-        "kind": str, "device": str, "runtime": str, "precision": str, "batch": int, "units": str,
-        "provenance": dict, "validation": dict, "processor": str, "image_sizes": list, "map_sizes": list,
-    }  # fmt: skip
-    for key, kind in expected.items():
-        if key not in data:
-            raise UserError(f"{path}: the header lacks {key!r}")
-        if type(data[key]) is not kind or (kind is str and not data[key].strip()):
-            raise UserError(f"{path}: {key} must be a {kind.__name__}, got {shown(data[key])}")
-    if data["kind"] not in KINDS:
-        raise UserError(f"{path}: kind must be one of {', '.join(KINDS)}, got {data['kind']!r}")
-    if data["batch"] < 1:
-        raise UserError(f"{path}: batch must be at least 1, got {data['batch']}")
-    if data["units"] != "ms":
-        raise UserError(f"{path}: units must be 'ms' (milliseconds per batch), got {data['units']!r}")
-    for key in ("image_sizes", "map_sizes"):
-        sides = data[key]
-        if not sides or any(type(side) is not int or side < 1 for side in sides) or sides != sorted(sides):
-            raise UserError(f"{path}: {key} must list pixels, smallest first, got {sides!r}")
-    if len(data["map_sizes"]) != 2:
-        raise UserError(f"{path}: map_sizes must be the smallest and the largest, got {data['map_sizes']!r}")
-    values: dict[str, Any] = {key: tuple(data[key]) if kind is list else data[key] for key, kind in expected.items()}
-    return Header(path.stem, **values)
 
 
 def number(value: Any, where: str, minimum: float = 0.0) -> float:

@@ -202,6 +202,7 @@ def write_measured(
             "spread_percent": round(sorted(item.spread_percent for item in measurements)[len(measurements) // 2], 1),
             **facts,
         },
+        validation={},
         processor=str(facts.get("processor", runtime.device())),
         image_sizes=tuple(sorted(times)),
         map_sizes=map_sizes(op for item in measurements for op in operations(item.spec, "folded")),
