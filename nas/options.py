@@ -206,14 +206,15 @@ def _check_inner(name: str, value: Any, annotation: Any, inner: Any) -> Any:
     """A dataclass, alone, optional or in a list, given as an object or as a mapping."""
     if value is None and type(None) in get_args(annotation):
         return None
-    if get_origin(annotation) is list and isinstance(value, list | tuple):
-        return [check_value(f"{name}[{index}]", item, inner) for index, item in enumerate(value)]
+    several = get_origin(annotation) in (list, tuple)
+    if several and isinstance(value, list | tuple):
+        return get_origin(annotation)(check_value(f"{name}[{index}]", item, inner) for index, item in enumerate(value))
     if isinstance(value, inner):
         check_object(value, name)
         return value
-    if isinstance(value, Mapping) and get_origin(annotation) is not list:
-        return inner(**check_fields(inner, value, name))
-    wanted = "a list of mappings" if get_origin(annotation) is list else "a mapping"
+    if isinstance(value, Mapping) and not several:
+        return read_object(inner, value, name)
+    wanted = "a list of mappings" if several else "a mapping"
     raise UserError(f"{name} must be {wanted} with {', '.join(_hints(inner))}, got {shown(value)}")
 
 
@@ -221,7 +222,7 @@ def _dataclass_in(annotation: Any) -> Any:
     """The dataclass that an annotation is, or is optional or a list of."""
     if dataclasses.is_dataclass(annotation):
         return annotation
-    if get_origin(annotation) in (Union, types.UnionType, list):
+    if get_origin(annotation) in (Union, types.UnionType, list, tuple):
         return next((part for part in get_args(annotation) if dataclasses.is_dataclass(part)), None)
     return None
 

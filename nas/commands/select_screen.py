@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,8 +24,9 @@ from nas.cost.latency import LatencyTable
 from nas.data.dataset import DetectionData
 from nas.data.sources import load_splits
 from nas.errors import UserError
-from nas.files import write_json
+from nas.files import read_json, write_json
 from nas.frame import Frame
+from nas.options import read_object
 from nas.searchers.optuna import open_storage
 from nas.selection.deployment import deploy
 from nas.selection.halving import Halving, RungResult, Standing
@@ -105,7 +106,7 @@ class Selection:
         """The stored plan, or a new one: of the epochs that were asked for, or of those that fit into the minutes."""
         command, path = self.command, self.folder / "plan.json"
         if path.is_file():
-            return Plan.from_dict(json.loads(path.read_text(encoding="utf-8")))
+            return read_object(Plan, read_json(path), f"{path}:")
         count = len(finalists)
         if command.minutes is None:
             plan = make_plan(count, command.epochs, command.factor, command.seeds)
@@ -115,7 +116,7 @@ class Selection:
             fixed = DEPLOYING * (2 + command.seeds)
             plan = plan_of_minutes(command.minutes, seconds, fixed, count, factor=command.factor, seeds=command.seeds)
             screen.say(f"an epoch of one network takes {seconds:.1f} s: {plan.cost * seconds / 3600:.1f} h of training")
-        write_json(path, plan.to_dict())
+        write_json(path, asdict(plan))
         return plan
 
     def _task(self, plan: Plan) -> TrainingTask:
@@ -131,7 +132,7 @@ class Selection:
 
     def _identity(self, finalists: Sequence[Finalist], plan: Plan) -> str:
         """What the studies of this selection are called."""
-        facts = [[finalist.digest for finalist in finalists], plan.to_dict(), self.splits["train"].digest(),
+        facts = [[finalist.digest for finalist in finalists], asdict(plan), self.splits["train"].digest(),
                  self.splits["val"].digest(), self.command.trainer.decisive(), self.command.augmentation.decisive(),
                  self.command.image_size, self.command.seed, self.command.weights]  # fmt: skip
         return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:12]

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from nas.errors import UserError
+from nas.options import read_object
 
 FORMAT = "maenas-export/1"
 #: The key under which files carry it.
@@ -47,13 +48,7 @@ def read_metadata(text: str | None, path: object) -> Metadata:
         raise UserError(f"{path} does not say its classes and input size: it was not made by python -m nas.export")
     if data.get("format") != FORMAT:
         raise UserError(f"{path}: format is {data.get('format')!r}, this version reads {FORMAT!r}")
-    try:
-        names = tuple(str(name) for name in data["classes"])
-        return Metadata(
-            names, int(data["image_size"]), bool(data["end_to_end"]), bool(data["nms"]), str(data["precision"])
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{path}: its metadata is damaged ({error})") from None
+    return read_object(Metadata, {key: data[key] for key in data if key != "format"}, f"{path}: its metadata:")
 
 
 class Runtime:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 from nas.errors import UserError
+from nas.options import Count
 
 #: Networks that at least take part in the last rung, where there are so many: a winner and a runner-up.
 LAST = 2
@@ -18,8 +17,8 @@ FEWEST_EPOCHS = 4
 class Rung:
     """Up to which epoch the entrants of a rung are trained, and how many there are."""
 
-    epochs: int
-    entrants: int
+    epochs: Count
+    entrants: Count
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +29,12 @@ class Plan:
     """
 
     rungs: tuple[Rung, ...]
-    seeds: int = 1
+    seeds: Count = 1
+
+    def __post_init__(self) -> None:
+        ends = [rung.epochs for rung in self.rungs]
+        if not ends or ends != sorted(set(ends)):
+            raise UserError(f"the rungs of a selection must end at later and later epochs, got {ends}")
 
     @property
     def epochs(self) -> int:
@@ -51,23 +55,6 @@ class Plan:
     def exhaustive(self) -> int:
         """Epochs that training all networks to the end would take."""
         return self.rungs[0].entrants * self.epochs
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data for a file."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, stored: Mapping[str, Any]) -> Plan:
-        """The plan of a file; UserError for anything else."""
-        try:
-            rungs = tuple(Rung(int(row["epochs"]), int(row["entrants"])) for row in stored["rungs"])
-            plan = cls(rungs, int(stored["seeds"]))
-        except (KeyError, TypeError, ValueError) as error:
-            raise UserError(f"not the plan of a selection: {error}") from None
-        ends = [rung.epochs for rung in rungs]
-        if not rungs or ends != sorted(set(ends)) or ends[0] < 1 or plan.seeds < 1:
-            raise UserError("not the plan of a selection: rungs must rise from epoch 1 on")
-        return plan
 
 
 def make_plan(candidates: int, epochs: int, factor: float = 3.0, seeds: int = 1, first: float = 0.0) -> Plan:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from nas.errors import UserError
+from nas.options import read_object
 from nas.selection.rungs import Plan, Rung, make_plan, plan_of_minutes
 
 
@@ -23,7 +27,7 @@ def test_rungs_rise_and_networks_fall(candidates: int, epochs: int, factor: floa
     ends, counts = [rung.epochs for rung in plan.rungs], [rung.entrants for rung in plan.rungs]
     assert ends == sorted(set(ends)) and ends[-1] == plan.epochs == epochs
     assert counts == sorted(counts, reverse=True) and counts[0] == candidates and counts[-1] >= 2
-    assert Plan.from_dict(plan.to_dict()) == plan
+    assert read_object(Plan, json.loads(json.dumps(asdict(plan)))) == plan
 
 
 def test_a_longer_first_rung_moves_the_others_closer() -> None:
@@ -57,5 +61,5 @@ def test_too_few_minutes_say_what_would_fit() -> None:
     "stored", [{}, {"rungs": [], "seeds": 1}, {"rungs": [{"epochs": 3, "entrants": 2}] * 2, "seeds": 1}]
 )
 def test_a_damaged_plan_is_named(stored: dict) -> None:
-    with pytest.raises(UserError, match="not the plan of a selection"):
-        Plan.from_dict(stored)
+    with pytest.raises(UserError, match="plan.json lacks rungs|the rungs of a selection must end"):
+        read_object(Plan, stored, "plan.json:")
