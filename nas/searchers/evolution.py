@@ -56,7 +56,42 @@ def first_draws(problem: Problem, keys: Words, first: int) -> Proposals:
     return Proposals(individuals, np.arange(first, first + count), np.full(count, -1))
 
 
-class Evolution:
+class _Population:
+    """The individuals that a searcher keeps, each with its excess over the budget, its birth and the searcher's own column."""
+
+    def __init__(self, problem: Problem, seed: int, crossover: float, **own: npt.NDArray[Any]) -> None:
+        self._problem, self._seed, self._crossover = problem, seed, crossover
+        born = np.zeros(0, dtype=np.int64)
+        self._kept: Arrays = {"individuals": problem.initial()[:0], "excess": np.zeros(0), "born": born, **own}
+
+    def _joined(self, proposals: Proposals, evaluation: Evaluation, **own: npt.NDArray[Any]) -> Arrays:
+        """What is kept, and behind it what was told."""
+        told = {
+            "individuals": proposals.individuals,
+            "excess": excess(self._problem, evaluation),
+            "born": proposals.born,
+        }
+        return {name: np.concatenate([self._kept[name], column]) for name, column in (told | own).items()}
+
+    def _keep(self, joined: Arrays, rows: Rows) -> None:
+        self._kept = {name: column[rows] for name, column in joined.items()}
+
+    def _crossed(self, mothers: Rows, fathers: Rows, crossed: npt.NDArray[np.bool_], keys: Words) -> Individuals:
+        """The mothers; those that are `crossed`, with their fathers."""
+        individuals = self._kept["individuals"][mothers]
+        if crossed.any():
+            others = self._kept["individuals"][fathers[crossed]]
+            individuals[crossed] = self._problem.crossover(individuals[crossed], others, keys[crossed])
+        return individuals
+
+    def state(self) -> Arrays:
+        return dict(self._kept)
+
+    def restore(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
+        self._kept = {name: state[name] for name in self._kept}
+
+
+class Evolution(_Population):
     """Keeps the best `population` distinct individuals; each proposal changes a uniformly drawn one of them.
 
     crossover: share of proposals that are first crossed with a second parent. minor_from: number of evaluations told
@@ -75,68 +110,48 @@ class Evolution:
         batch: Annotated[int, Ge(1), Le(1_000_000)] | None = None,
     ) -> None:
         self.batch = batch or (4 * population if problem.generous else max(population // 8, 16))
-        self._problem, self._seed, self._size = problem, seed, population
-        self._crossover, self._minor_from = crossover, minor_from
+        super().__init__(problem, seed, crossover, score=np.zeros(0))
+        self._size, self._minor_from = population, minor_from
         self._told, self._rounds = 0, 1
-        self._individuals: Individuals = problem.initial()[:0]
-        self._score = np.zeros(0)
-        self._excess = np.zeros(0)
-        self._born = np.zeros(0, dtype=np.int64)
 
     def ask(self, first: int, count: int) -> Proposals:
         keys = candidate_keys(self._seed, first, count)
-        born = np.arange(first, first + count)
-        if len(self._born) < 2:
+        born, size = np.arange(first, first + count), len(self._kept["born"])
+        if size < 2:
             return first_draws(self._problem, keys, first)
         stream = Stream(mix(keys))
-        mothers = stream.below(len(self._born))
-        fathers = stream.below(len(self._born))
+        mothers, fathers = stream.below(size), stream.below(size)
         crossed = stream.chance(self._crossover)
         changed = ~crossed | stream.chance(0.5)
         minor = np.zeros(count, dtype=bool)
         if self._minor_from is not None and self._told >= self._minor_from:
             minor = stream.chance(0.5)
-        individuals = self._individuals[mothers]
-        if crossed.any():
-            individuals[crossed] = self._problem.crossover(
-                individuals[crossed], self._individuals[fathers[crossed]], keys[crossed]
-            )
+        individuals = self._crossed(mothers, fathers, crossed, keys)
         for small in (False, True):
             rows = changed & (minor == small)
             if rows.any():
                 for turn in range(1, self._rounds + 1):
                     fresh = mix(keys[rows] ^ np.uint64(turn))
                     individuals[rows] = self._problem.mutate(individuals[rows], fresh, small)
-        return Proposals(individuals, born, self._born[mothers])
+        return Proposals(individuals, born, self._kept["born"][mothers])
 
     def tell(self, proposals: Proposals, evaluation: Evaluation) -> None:
         self._told += len(proposals)
         new = len(proposals) / self.batch
         self._rounds = min(self._rounds + 1, _MOST_ROUNDS) if new < 0.4 else max(self._rounds - (new > 0.8), 1)
-        individuals = np.concatenate([self._individuals, proposals.individuals])
-        score = np.concatenate([self._score, np.nan_to_num(evaluation.score, nan=-np.inf)])
-        outside = np.concatenate([self._excess, excess(self._problem, evaluation)])
-        born = np.concatenate([self._born, proposals.born])
-        best = np.lexsort((born, -score, outside))[: self._size]
-        self._individuals, self._score = individuals[best], score[best]
-        self._excess, self._born = outside[best], born[best]
+        score = np.nan_to_num(evaluation.score, nan=-np.inf)
+        joined = self._joined(proposals, evaluation, score=score)
+        self._keep(joined, np.lexsort((joined["born"], -joined["score"], joined["excess"]))[: self._size])
 
     def state(self) -> Arrays:
-        return {
-            "individuals": self._individuals,
-            "score": self._score,
-            "excess": self._excess,
-            "born": self._born,
-            "counts": np.array([self._told, self._rounds]),
-        }
+        return super().state() | {"counts": np.array([self._told, self._rounds])}
 
     def restore(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
-        self._individuals, self._score = state["individuals"], state["score"]
-        self._excess, self._born = state["excess"], state["born"]
+        super().restore(state)
         self._told, self._rounds = (int(value) for value in state["counts"])
 
 
-class Nsga2:
+class Nsga2(_Population):
     """Keeps `population` individuals, spread over the front; parents win binary tournaments of rank and crowding.
 
     crossover: share of proposals that are crossed before they are changed.
@@ -150,51 +165,26 @@ class Nsga2:
         crossover: Share = 0.5,
     ) -> None:
         self.batch = population
-        self._problem, self._seed, self._crossover = problem, seed, crossover
         self._columns = [problem.metrics.index(metric) for metric in problem.budget.metrics]
-        self._individuals: Individuals = problem.initial()[:0]
-        self._points = np.zeros((0, 1 + len(self._columns)))
-        self._excess = np.zeros(0)
-        self._born = np.zeros(0, dtype=np.int64)
+        super().__init__(problem, seed, crossover, points=np.zeros((0, 1 + len(self._columns))))
 
     def ask(self, first: int, count: int) -> Proposals:
         keys, born = candidate_keys(self._seed, first, count), np.arange(first, first + count)
-        if len(self._born) < 2:
+        if len(self._kept["born"]) < 2:
             return first_draws(self._problem, keys, first)
         stream = Stream(mix(keys))
         mothers, fathers = (self._winners(stream) for _ in range(2))
-        crossed = stream.chance(self._crossover)
-        individuals = self._individuals[mothers]
-        if crossed.any():
-            individuals[crossed] = self._problem.crossover(
-                individuals[crossed], self._individuals[fathers[crossed]], keys[crossed]
-            )
+        individuals = self._crossed(mothers, fathers, stream.chance(self._crossover), keys)
         individuals = self._problem.mutate(individuals, mix(keys ^ np.uint64(1)), False)
-        return Proposals(individuals, born, self._born[mothers])
+        return Proposals(individuals, born, self._kept["born"][mothers])
 
     def tell(self, proposals: Proposals, evaluation: Evaluation) -> None:
         score = np.nan_to_num(evaluation.score, nan=-np.inf)
         points = np.column_stack([-score, evaluation.metrics[:, self._columns]])
-        individuals = np.concatenate([self._individuals, proposals.individuals])
-        points = np.concatenate([self._points, points])
-        outside = np.concatenate([self._excess, excess(self._problem, evaluation)])
-        born = np.concatenate([self._born, proposals.born])
-        chosen = survivors(points, outside, self.batch)
-        self._individuals, self._points = individuals[chosen], points[chosen]
-        self._excess, self._born = outside[chosen], born[chosen]
-
-    def state(self) -> Arrays:
-        return {
-            "individuals": self._individuals,
-            "points": self._points,
-            "excess": self._excess,
-            "born": self._born,
-        }
-
-    def restore(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
-        self._individuals, self._points = state["individuals"], state["points"]
-        self._excess, self._born = state["excess"], state["born"]
+        joined = self._joined(proposals, evaluation, points=points)
+        self._keep(joined, survivors(joined["points"], joined["excess"], self.batch))
 
     def _winners(self, stream: Stream) -> Rows:
         """The better of two random members each: survivors are kept best first, so the lower number wins."""
-        return np.minimum(stream.below(len(self._born)), stream.below(len(self._born)))
+        size = len(self._kept["born"])
+        return np.minimum(stream.below(size), stream.below(size))
