@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from nas.files import read_json, write_atomic
-from nas.measure.device import cpu_facts
+from nas.measure import cpu_facts
 
 
 def save_result(path: Path, case: str, numbers: Mapping[str, Any]) -> Path:

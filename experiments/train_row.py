@@ -22,7 +22,7 @@ from nas.config import launch
 from nas.cost.table_file import cpu_name
 from nas.errors import UserError
 from nas.files import write_atomic
-from nas.measure.device import commit
+from nas.measure import commit
 
 
 def train_row(config: RowConfig, folder: Path) -> dict[str, Any] | None:

@@ -21,7 +21,7 @@ from nas.options import check_fields, check_keywords
 from nas.spec import Backbone, Spec, require_side
 
 if TYPE_CHECKING:
-    from nas.deploy.pipeline import ExportReport
+    from nas.deploy.export import ExportReport
     from nas.deploy.runtime import Runtime
     from nas.inference.scoring import Evaluation
     from nas.training.hooks import Hook
@@ -181,7 +181,7 @@ class Detector:
         Raises UserError if the file does not give torch's detections.
         """
         from nas.deploy import ExportSettings
-        from nas.deploy.pipeline import export_model
+        from nas.deploy.export import export_model
 
         settings = ExportSettings(**check_fields(ExportSettings, {"format": format, **options}, "export"))
         return export_model(self.model, path, settings)

@@ -13,12 +13,12 @@ from nas.deploy import ExportCommand
 from nas.files import write_json
 
 if TYPE_CHECKING:
-    from nas.deploy.pipeline import ExportReport
+    from nas.deploy.export import ExportReport
 
 
 def run(command: ExportCommand, job: Job) -> None:
     """Export into Hydra's run folder (or to `output`) and print how the file compares with torch."""
-    from nas.deploy.pipeline import export_model
+    from nas.deploy.export import export_model
     from nas.detector import Detector
 
     console = Console()

@@ -21,7 +21,7 @@ import sys
 from pathlib import Path
 
 from nas.data.sources import DataConfig, data_root
-from nas.measure.device import cpu_facts
+from nas.measure import cpu_facts
 from nas.training.log import read_epochs
 from nas.training.state import resumable
 

@@ -17,7 +17,7 @@ from experiments.detector_bench.networks import Network
 from experiments.detector_bench.table import Run, add_runs, load
 from nas.commands.train import TrainCommand, task_of
 from nas.config import compose_config
-from nas.measure.device import cpu_facts
+from nas.measure import cpu_facts
 
 if TYPE_CHECKING:
     from nas.data.dataset import DetectionData

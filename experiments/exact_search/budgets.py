@@ -19,7 +19,7 @@ from nas.config import compose_config
 from nas.cost.latency import LatencyTable
 from nas.errors import UserError
 from nas.files import config_folder, read_text, write_atomic
-from nas.measure.device import commit
+from nas.measure import commit
 from nas.searchers.base import Problem
 from nas.searchers.catalog import make_problem, search_with
 from nas.searchers.loop import Progress, SearchOutcome

@@ -24,7 +24,7 @@ from nas.detector import Detector
 from nas.errors import UserError
 from nas.inference.pictures import open_pictures
 from nas.inference.run import predict_into
-from nas.measure.device import commit
+from nas.measure import commit
 
 
 def measure(model: str, source: Path, scratch: Path, rounds: int) -> tuple[list[float], list[float]]:

@@ -17,7 +17,7 @@ from nas.cost.budget import Budget
 from nas.cost.latency import LatencyTable
 from nas.cost.table_file import cpu_name
 from nas.frame import Frame
-from nas.measure.device import commit
+from nas.measure import commit
 from nas.scorers.entropy import Entropy
 from nas.searchers.evolution import Evolution
 from nas.searchers.loop import run_loop

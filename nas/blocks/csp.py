@@ -23,7 +23,7 @@ class CSP(Block):
     backbone's activation (as the official models).
     """
 
-    module: ClassVar[str] = "nas.models.stages:CSPStage"
+    module: ClassVar[str] = "nas.models.backbone:CSPStage"
     spp_inside: ClassVar[bool] = True
     list_name: ClassVar[str] = "csp_stage"
 

@@ -14,7 +14,7 @@ from nas.blocks.operation import Operation, Role, convolution, halved, pointwise
 class InvertedResidual(Block):
     """`depth` inverted bottlenecks (1x1 to `hidden`, depthwise, 1x1) of the DAMO-YOLO nano models."""
 
-    module: ClassVar[str] = "nas.models.stages:InvertedStage"
+    module: ClassVar[str] = "nas.models.backbone:InvertedStage"
     spp_inside: ClassVar[bool] = True
     nano_start: ClassVar[bool] = True
 

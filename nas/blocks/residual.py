@@ -19,7 +19,7 @@ LAYERS_PER_UNIT = {"k1kx": 2, "kxkx": 2, "k1kxk1": 3, "k1dwk1": 3, "k1dwsek1": 3
 class Plain(Block):
     """One convolution with BN and activation (the closing 1x1 of the MobileNet-like published nets)."""
 
-    module: ClassVar[str] = "nas.models.stages:PlainStage"
+    module: ClassVar[str] = "nas.models.backbone:PlainStage"
 
     out: int
     kernel: int = 1
@@ -45,7 +45,7 @@ class Residual(Block):
     `shortcut="stride1"` is DAMO-YOLO (no shortcut at all at stride 2).
     """
 
-    module: ClassVar[str] = "nas.models.stages:ResidualStage"
+    module: ClassVar[str] = "nas.models.backbone:ResidualStage"
     spp_inside: ClassVar[bool] = True
     shortcuts_may_go: ClassVar[bool] = True
 

@@ -13,7 +13,7 @@ import numpy as np
 
 import nas
 from nas.files import csv_text, save_spec, write_atomic, write_json
-from nas.measure.device import commit
+from nas.measure import commit
 from nas.report.search import Mark, SearchRecord, draw_search, network_parts, write_search_page
 from nas.searchers.base import Candidate
 from nas.searchers.run import SearchResult, published_marks

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import nas
 from nas.errors import UserError
 from nas.files import csv_text, save_spec, write_atomic, write_json
-from nas.measure.device import commit, cpu_facts
+from nas.measure import commit, cpu_facts
 from nas.selection.halving import RungResult
 from nas.selection.portfolio import Finalist, Proposal
 from nas.selection.rungs import Plan

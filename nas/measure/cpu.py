@@ -19,7 +19,7 @@ from nas.cost.kernel_model import Hardware
 from nas.cost.measured_table import Kernels, Row
 from nas.cost.table_file import cpu_name
 from nas.deploy.openvino import convert, import_openvino
-from nas.measure.device import cpu_facts
+from nas.measure import cpu_facts
 from nas.measure.measurement import Measurement, merge_rows, subject_graph, time_repeated
 from nas.spec import DetectorSpec
 

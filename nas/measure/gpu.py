@@ -15,7 +15,7 @@ from nas.cost.measured_table import Kernels, Row
 from nas.deploy.tensorrt import OUTPUTS, Engine, build_plan, import_tensorrt
 from nas.errors import UserError
 from nas.lowering import operations
-from nas.measure.device import gpu_facts
+from nas.measure import gpu_facts
 from nas.measure.measurement import Measurement, build_subject, spread, subject_graph, typical
 from nas.spec import DetectorSpec
 

@@ -77,7 +77,7 @@ def build_subject(spec: DetectorSpec) -> nn.Module:
 def subject_graph(spec: DetectorSpec, format: str = "onnx", precision: str = "fp32", batch: int | None = None) -> Any:
     """The ONNX graph of the subject, as `python -m nas.export` hands it to a runtime; `batch` fixes its batch."""
     from nas.deploy import ExportSettings
-    from nas.deploy.pipeline import deployed_graph
+    from nas.deploy.export import deployed_graph
 
     settings = ExportSettings(format=format, precision=precision, batch=batch)
     return deployed_graph(build_subject(spec), spec.image_size, settings)

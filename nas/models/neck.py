@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from nas.lowering.repgfpn import FusionNode, branch_widths, fusion_concat, hidden_width, neck_graph
+from nas.models.backbone import InvertedUnit
 from nas.models.layers import ConvBNAct, DepthwiseDown, RepConv
-from nas.models.stages import InvertedUnit
 from nas.spec import NeckSpec
 
 

@@ -10,7 +10,7 @@ from statistics import median
 from nas.cost.latency import LatencyTable
 from nas.data.dataset import DetectionData
 from nas.deploy import ExportSettings, load_runtime
-from nas.deploy.pipeline import export_model
+from nas.deploy.export import export_model
 from nas.inference.evaluator import evaluate, time_model
 from nas.models.checkpoint import load_checkpoint
 from nas.selection.portfolio import Finalist

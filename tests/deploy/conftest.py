@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from nas.deploy.pipeline import generated_pictures
+from nas.deploy.export import generated_pictures
 from nas.models.detector import DetectionModel, build_detector
 from nas.spec import Backbone, DetectorSpec, HeadSpec, NeckSpec, Residual, Stem
 

@@ -10,13 +10,13 @@ import onnx
 import pytest
 import torch
 
-import nas.deploy.pipeline as export_module
+import nas.deploy.export as export_module
 from nas.data.images import to_rgb
 from nas.deploy import ExportSettings, load_runtime
+from nas.deploy.export import export_model
 from nas.deploy.onnx_graph import append_nms, decoding_nodes, export_onnx, layer_of, set_metadata, write
 from nas.deploy.openvino import export_openvino
 from nas.deploy.parity import TOLERANCES, verify
-from nas.deploy.pipeline import export_model
 from nas.deploy.precision import float_nodes, quantise, to_half
 from nas.deploy.runtime import Metadata, read_metadata
 from nas.detector import Detector

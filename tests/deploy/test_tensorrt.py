@@ -16,9 +16,9 @@ import torch
 from onnx import TensorProto
 
 from nas.deploy import ExportSettings
+from nas.deploy.export import deployed_graph
 from nas.deploy.onnx_graph import decoding_nodes
 from nas.deploy.parity import TOLERANCES, verify
-from nas.deploy.pipeline import deployed_graph
 from nas.deploy.runtime import Metadata
 from nas.deploy.tensorrt import TensorRtRuntime, build_plan, export_tensorrt
 from nas.errors import UserError

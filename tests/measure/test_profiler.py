@@ -229,7 +229,7 @@ def operations_sample() -> Any:
 
 def test_what_is_timed_is_what_is_exported(tmp_path: Path) -> None:
     from nas.deploy import ExportSettings
-    from nas.deploy.pipeline import export_model
+    from nas.deploy.export import export_model
     from nas.measure.measurement import build_subject, subject_graph
 
     backbone = find_space("tinynas_k1kx").smallest()

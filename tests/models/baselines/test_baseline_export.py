@@ -12,9 +12,9 @@ import torch
 from PIL import Image
 
 from nas.deploy import load_runtime
+from nas.deploy.export import generated_pictures
 from nas.deploy.onnx_graph import export_onnx, set_metadata, write
 from nas.deploy.parity import TOLERANCES, verify
-from nas.deploy.pipeline import generated_pictures
 from nas.deploy.runtime import Metadata
 from nas.models.weights import from_official
 
