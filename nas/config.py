@@ -26,7 +26,7 @@ Settings = TypeVar("Settings")
 _DIGITS = 400
 
 
-def compose_config(name: str, schema: type[Settings], options: Mapping[str, Any]) -> Settings:
+def compose_config(name: str, schema: type[Settings], options: Mapping[str, object]) -> Settings:
     """The settings that the command line would give: conf/`name`.yaml on `schema` with overrides.
 
     options: values by dotted or nested key ({"data": "bccd", "trainer": {"epochs": 3}}). Raises UserError, in one line,
@@ -131,7 +131,7 @@ def _plain_type(annotation: Any) -> Any:
     return str if origin is Literal or annotation is Path else annotation
 
 
-def _flat(options: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def _flat(options: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, object]]:
     for key, value in options.items():
         if isinstance(value, Mapping):
             yield from _flat(value, f"{prefix}{key}.")

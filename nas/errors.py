@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 
 class UserError(Exception):
     """Something the user gave cannot be used; the message is one line with the thing and the remedy."""
@@ -21,7 +19,7 @@ class InternalError(Exception):
     """Two results of the program contradict each other: a defect of the program, never of what the user gave."""
 
 
-def shown(value: Any) -> str:
+def shown(value: object) -> str:
     """A value for a message: one short line, whatever it is."""
     try:
         text = repr(value)

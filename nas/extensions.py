@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any, Literal
+from types import ModuleType
+from typing import Literal
 
 from nas.errors import UserError
 
@@ -24,7 +25,7 @@ def is_reference(name: str) -> bool:
     return bool(colon) and attribute.isidentifier() and all(part.isidentifier() for part in module.split("."))
 
 
-def reference_to(value: type | Any) -> str:
+def reference_to(value: type | Callable[..., object]) -> str:
     """`module:attribute` of a class or function, as `loaded` and `imported` read it back."""
     return f"{value.__module__}:{value.__qualname__}"
 
@@ -38,7 +39,7 @@ def use(modules: Iterable[str]) -> None:
         _import(module, f"use=[{module}]")
 
 
-def imported(reference: str, kind: Kind) -> Any:
+def imported(reference: str, kind: Kind) -> object:
     """What a person names on the command line or in Python; its module is imported.
 
     Raises UserError if the module cannot be imported or has no such attribute.
@@ -47,7 +48,7 @@ def imported(reference: str, kind: Kind) -> Any:
     return _attribute(_import(module, f"{kind}={reference}"), attribute, reference, kind)
 
 
-def loaded(reference: str, kind: Kind, where: str) -> Any:
+def loaded(reference: str, kind: Kind, where: str) -> object:
     """What a file names: from a module that is imported already or installed under an entry point, never otherwise.
 
     where: the file, for the message. Raises UserError that tells which `use=` would allow it.
@@ -63,12 +64,12 @@ def loaded(reference: str, kind: Kind, where: str) -> Any:
     return _attribute(sys.modules[module], attribute, reference, kind)
 
 
-def installed(kind: Kind) -> dict[str, EntryPoint]:
+def installed(kind: str) -> dict[str, EntryPoint]:
     """The entry points `maenas.blocks`, `maenas.spaces`, `maenas.scorers` or `maenas.searchers` by name, not yet loaded."""
     return {point.name: point for point in entry_points(group=f"maenas.{kind}s")}
 
 
-def found(name: str, kind: Kind) -> Any | None:
+def found(name: str, kind: Kind) -> object | None:
     """What a person's name stands for outside the package, by reference or by entry point; None if for nothing."""
     if is_reference(name):
         return imported(name, kind)
@@ -76,7 +77,7 @@ def found(name: str, kind: Kind) -> Any | None:
     return None if point is None else _load(point, kind)
 
 
-def _import(module: str, asked: str) -> Any:
+def _import(module: str, asked: str) -> ModuleType:
     try:
         return importlib.import_module(module)
     except Exception as error:
@@ -87,13 +88,13 @@ def _import(module: str, asked: str) -> Any:
         raise UserError(f"{asked}: importing {module} failed with {type(error).__name__}: {error}") from error
 
 
-def _load(point: EntryPoint, kind: Kind) -> Any:
+def _load(point: EntryPoint, kind: Kind) -> object:
     module, _, attribute = point.value.partition(":")
     return _attribute(_import(module, f"{kind} {point.name}"), attribute, point.value, kind)
 
 
-def _attribute(module: Any, attribute: str, reference: str, kind: Kind) -> Any:
-    value = module
+def _attribute(module: ModuleType, attribute: str, reference: str, kind: Kind) -> object:
+    value: object = module
     for part in attribute.split("."):
         value = getattr(value, part, None)
     if value is None:

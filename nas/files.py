@@ -81,7 +81,7 @@ def read_json(path: str | Path) -> Any:
         raise UserError(f"{path} is not JSON that can be read: {str(error).split(';')[0]}") from None
 
 
-def write_json(path: str | Path, data: Any) -> Path:
+def write_json(path: str | Path, data: object) -> Path:
     """Write plain data as JSON, one entry a line, atomically."""
     return write_atomic(path, json.dumps(data, indent=1) + "\n")
 
@@ -93,7 +93,7 @@ def csv_text(rows: Iterable[Sequence[object]]) -> str:
     return text.getvalue()
 
 
-def dump_yaml(data: Any) -> str:
+def dump_yaml(data: object) -> str:
     """Deterministic YAML: keys in the given order, short lists on one line."""
     return yaml.dump(data, Dumper=_Dumper, sort_keys=False, width=120, allow_unicode=True)
 
@@ -102,8 +102,8 @@ def spec_document(
     spec: Spec,
     name: str = "",
     description: str = "",
-    metrics: Mapping[str, Any] | None = None,
-    provenance: Mapping[str, Any] | None = None,
+    metrics: Mapping[str, object] | None = None,
+    provenance: Mapping[str, object] | None = None,
     breaks: str = "",
 ) -> dict[str, Any]:
     """What a spec file holds: the architecture, its digest, and what is known of it."""

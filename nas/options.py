@@ -103,7 +103,7 @@ LOWEST_FIRST = Rule("lowest first", lambda pair: pair[0] <= pair[1])
 DISTINCT = Rule("all different", lambda entries: len(set(entries)) == len(entries))
 
 
-def check_value(name: str, value: Any, annotation: Any) -> Any:
+def check_value(name: str, value: object, annotation: Any) -> Any:
     """`value` in the annotated type; UserError that names `name` (and the entry of a list) for anything else."""
     from pydantic import ValidationError
 
@@ -123,7 +123,9 @@ def check_value(name: str, value: Any, annotation: Any) -> Any:
     raise UserError(f"{name}{place} must be {describe(wanted)}, got {shown(given)}")
 
 
-def check_fields(kind: Any, values: Mapping[Any, Any], where: str = "", given: Collection[str] = ()) -> dict[str, Any]:
+def check_fields(
+    kind: type, values: Mapping[Any, object], where: str = "", given: Collection[str] = ()
+) -> dict[str, Any]:
     """`values` in the types of the fields of the dataclass `kind`, by name; those left out stay out.
 
     where: what comes before the names in messages (`trainer`, or `plan.json:`); given: fields that are not the user's.
@@ -132,7 +134,7 @@ def check_fields(kind: Any, values: Mapping[Any, Any], where: str = "", given: C
     return _checked(values, hints, where, where.removesuffix(":"))
 
 
-def read_object(kind: type[Made], data: Any, where: str = "") -> Made:
+def read_object(kind: type[Made], data: object, where: str = "") -> Made:
     """An object of the dataclass `kind` from plain data, such as a file holds.
 
     where: as of `check_fields`. Raises UserError for a field that is unknown, lacking, or refused by its annotation.
@@ -146,20 +148,22 @@ def read_object(kind: type[Made], data: Any, where: str = "") -> Made:
     return kind(**values)
 
 
-def lacking_fields(kind: Any, values: Collection[str]) -> list[str]:
+def lacking_fields(kind: type, values: Collection[str]) -> list[str]:
     """Names of the fields of a dataclass that have no default and are not among `values`."""
     missing = dataclasses.MISSING
     needed = [item.name for item in dataclasses.fields(kind) if item.default is item.default_factory is missing]
     return [name for name in needed if name not in values]
 
 
-def check_object(value: Any, where: str = "") -> None:
+def check_object(value: object, where: str = "") -> None:
     """Raise UserError for the first field of a dataclass instance, nested ones too, that its annotation refuses."""
-    check_fields(type(value), {item.name: getattr(value, item.name) for item in dataclasses.fields(value)}, where)
+    check_fields(
+        type(value), {item.name: getattr(value, item.name) for item in dataclasses.fields(cast(Any, value))}, where
+    )
 
 
 def check_keywords(
-    function: Callable[..., Any], values: Mapping[Any, Any], where: str, given: Collection[str] = (), owner: str = ""
+    function: Callable[..., Any], values: Mapping[Any, object], where: str, given: Collection[str] = (), owner: str = ""
 ) -> dict[str, Any]:
     """`values` in the types of the keywords of `function`; given: parameters that are not the user's.
 
@@ -169,14 +173,14 @@ def check_keywords(
     return _checked(values, hints, where, owner or where)
 
 
-def unknown(owner: str, key: Any, known: Collection[str]) -> UserError:
+def unknown(owner: str, key: object, known: Collection[str]) -> UserError:
     """The error for an option that does not exist: the nearest name, and all that there are."""
     near = difflib.get_close_matches(str(key), known, 1, 0.7)
     hint = f"did you mean {near[0]}? It" if near else "it"
     return UserError(f"{owner or 'this command'} has no option {shown(key)}; {hint} has {', '.join(known) or 'none'}")
 
 
-def describe(annotation: Any) -> str:
+def describe(annotation: object) -> str:
     """What an annotation allows, in words."""
     base, metadata = _parts(annotation)
     rules = [item.text for item in metadata if isinstance(item, Rule)]

@@ -184,7 +184,7 @@ class DetectorSpec:
         require_side(self.image_size)
 
 
-def require_side(image_size: Any, multiple: int = 32) -> int:
+def require_side(image_size: object, multiple: int = 32) -> int:
     """The side of a square input that strides must divide, a detector's unless told; raises SpecError otherwise."""
     side = _whole(image_size)
     if side is None or side < multiple or side % multiple:
@@ -193,7 +193,7 @@ def require_side(image_size: Any, multiple: int = 32) -> int:
     return side
 
 
-def image_side(network: Any, image_size: int | None = None) -> int:
+def image_side(network: object, image_size: int | None = None) -> int:
     """The side, in pixels, of the square image for a network: `image_size` if given, else its own, else 640.
 
     network: a spec, or a module, whose `image_size` and `strides` are read where it has them. Raises SpecError unless
@@ -312,7 +312,7 @@ def _build(kind: type, data: Any, where: str) -> Any:
         raise SpecError(f"{where}: {error}") from None
 
 
-def from_dict(data: Mapping[str, Any]) -> Spec:
+def from_dict(data: Mapping[str, object]) -> Spec:
     """The spec that `to_dict` described: a detector if it has a `backbone`, else a backbone.
 
     Raises SpecError that names the field for anything unknown, missing or of the wrong type.

@@ -7,19 +7,21 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 import nas
 from nas.files import csv_text, save_spec, write_atomic, write_json
+from nas.lowering import Operation, operations
 from nas.measure import commit
 from nas.report.search import Mark, SearchRecord, draw_search, network_parts, write_search_page
 from nas.searchers.base import Candidate
 from nas.searchers.run import SearchResult, published_marks
-from nas.spec import backbone_of
+from nas.spec import Spec, backbone_of
 from search_spaces import changed_limits
 
+Made = TypeVar("Made")
 #: Evaluations that trace.csv and the pictures show.
 SAMPLE = 4000
 SHOWN = ("latency_ms", "flops_g", "params_m", "layers", "rho")
@@ -60,7 +62,7 @@ def decorate_search(result: SearchResult, folder: Path) -> Decoration:
     written: list[Path] = []
     warnings: list[str] = []
 
-    def attempt(what: str, make: Callable[[], list[Any]]) -> list[Any]:
+    def attempt(what: str, make: Callable[[], list[Made]]) -> list[Made]:
         try:
             return make()
         except Exception as error:  # whatever it is, the result is written already
@@ -202,9 +204,7 @@ def _prices(result: SearchResult) -> tuple[dict[str, Any], ...]:
     return tuple(rows)
 
 
-def _deployed(result: SearchResult) -> Any:
-    from nas.lowering import operations
-
+def _deployed(result: SearchResult) -> tuple[Operation, ...]:
     return operations(result.best.spec, "folded", result.settings.frame.image_size)
 
 
@@ -215,7 +215,7 @@ def _front_csv(result: SearchResult) -> str:
     return csv_text([("digest", *names, "shape"), *rows])
 
 
-def shape_of(spec: Any) -> str:
+def shape_of(spec: Spec) -> str:
     """A backbone in one line: the stem's width, then out/bottleneck x depth of every block."""
     backbone = backbone_of(spec)
     blocks = [f"{b.out}/{getattr(b, 'bottleneck', getattr(b, 'hidden', '-'))}x{b.depth}" for b in backbone.blocks]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 from nas.errors import UserError
 from nas.extensions import found, installed
@@ -59,7 +59,7 @@ def find_scorer(scorer: str | Callable[..., Any]) -> Scorer:
     function = found(scorer, "scorer")
     if function is None:
         raise UserError(f"unknown scorer {scorer!r}; known: {', '.join([*SCORERS, *installed('scorer')])}")
-    return own_scorer(function, scorer)
+    return own_scorer(cast(Callable[..., Any], function), scorer)
 
 
 def spec_scorer(scorer: str | Callable[..., Any]) -> Scorer:

@@ -117,8 +117,8 @@ class Problem(Protocol):
     def evaluate(self, individuals: Individuals, stop: Callable[[], bool] = lambda: False) -> Evaluation:
         """Score and metrics of each individual; raises Interrupted if `stop` turns true meanwhile."""
 
-    def spec(self, individual: Any) -> Spec:
-        """The architecture of one individual."""
+    def specs(self, individuals: Individuals) -> list[Spec]:
+        """The architectures of individuals."""
 
     def encode(self, specs: Sequence[Any]) -> Individuals:
         """The individuals of specs that belong to the space."""

@@ -16,7 +16,7 @@ from nas.errors import UserError
 from nas.files import csv_text, write_atomic
 from nas.searchers.base import Candidate, Evaluation, Problem, Proposals
 from nas.searchers.pareto import nondominated
-from nas.spec import digest
+from nas.spec import Spec, digest
 
 
 class History:
@@ -113,7 +113,8 @@ class Archive:
         """The front, highest score first."""
         self._settle()
         order = np.lexsort((self._lineage[:, 0], *self._values[:, 1:].T[self._columns[::-1]], -self._values[:, 0]))
-        return [self._candidate(row) for row in order]
+        specs = self._problem.specs(self._individuals[order])
+        return [self._candidate(spec, row) for spec, row in zip(specs, order, strict=True)]
 
     def state(self) -> dict[str, npt.NDArray[Any]]:
         self._settle()
@@ -132,8 +133,7 @@ class Archive:
             row = self._values[self._values[:, 0].argmax()]
             self._top = (float(row[0]), row)
 
-    def _candidate(self, row: int) -> Candidate:
-        spec = self._problem.spec(self._individuals[row])
+    def _candidate(self, spec: Spec, row: int) -> Candidate:
         metrics = dict(zip(("score", *self._problem.metrics), self._values[row].tolist(), strict=True))
         born, parent = self._lineage[row].tolist()
         return Candidate(spec, digest(spec), metrics, parent, born)

@@ -99,8 +99,8 @@ class SpecProblem:
     def identities(self, individuals: Individuals) -> Words:
         return np.array([int(digest(spec), 16) for spec in individuals], dtype=np.uint64)
 
-    def spec(self, individual: Any) -> Spec:
-        return individual
+    def specs(self, individuals: Individuals) -> list[Spec]:
+        return individuals.tolist()
 
     def encode(self, specs: Sequence[Any]) -> Individuals:
         result = np.empty(len(specs), dtype=object)

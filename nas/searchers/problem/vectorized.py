@@ -25,6 +25,7 @@ from nas.errors import UserError
 from nas.scorers.formula import uncounted
 from nas.searchers.base import Evaluation
 from nas.searchers.problem.objective import METRICS, WIDTH, Array, Objective
+from nas.spec import Spec
 from search_spaces.chain import ResidualChains
 from search_spaces.genes import DEPTH, FIELDS, KERNEL, MID, OUT, GeneCodec, Genes
 from search_spaces.streams import Integers, Words, row_hashes
@@ -166,6 +167,9 @@ class GeneProblem(GeneCodec):
         self._lay_out()
 
     # ------------------------------------------------------------------ individuals
+
+    def specs(self, individuals: Genes) -> list[Spec]:
+        return [self.spec(row) for row in individuals]
 
     def identities(self, individuals: Genes) -> Words:
         return row_hashes(individuals)
