@@ -12,12 +12,15 @@ from nas.spec import Spec, image_side
 
 _FORWARD: Cost = "forward"
 _BACKWARD: Cost = "backward"
+_SHARED: dict[str, Any] = {"cost": _BACKWARD, "random": True, "shared": True}
+_FIRST_ORDER = {"path": "nas.scorers.gradient:first_order", "needs": "module and images", **_SHARED}
+_AZNAS = {"path": "nas.scorers.gradient:aznas", "source": "AZ-NAS, CVPR 2024", "needs": "module", **_SHARED}
 
 #: Functions take (module, images (B, 3, H, W), seed); those that need a module alone read the shape of the images.
 ZERO_COST: tuple[Scorer, ...] = (
-    Scorer("snip", "nas.scorers.gradient:snip", "Lee et al., ICLR 2019", "module and images", _BACKWARD, True),
-    Scorer("grad_norm", "nas.scorers.gradient:grad_norm", "Abdelfattah 2021", "module and images", _BACKWARD, True),
-    Scorer("fisher", "nas.scorers.gradient:fisher", "Theis et al., 2018", "module and images", _BACKWARD, True),
+    Scorer("snip", source="Lee et al., ICLR 2019", **_FIRST_ORDER),
+    Scorer("grad_norm", source="Abdelfattah 2021", **_FIRST_ORDER),
+    Scorer("fisher", source="Theis et al., 2018", **_FIRST_ORDER),
     Scorer("grasp", "nas.scorers.gradient:grasp", "Wang et al., ICLR 2020", "module and images", _BACKWARD, True),
     Scorer("synflow", "nas.scorers.gradient:synflow", "Tanaka et al., NeurIPS 2020", "module", _BACKWARD, True),
     Scorer("zico", "nas.scorers.gradient:zico", "Li et al., ICLR 2023", "module and images", _BACKWARD, True),
@@ -25,9 +28,7 @@ ZERO_COST: tuple[Scorer, ...] = (
     Scorer("jacov", "nas.scorers.activation:jacov", "Mellor et al., 2020", "module and images", _BACKWARD, True),
     Scorer("zen", "nas.scorers.activation:zen", "Lin et al., ICCV 2021", "module", _FORWARD, True),
     Scorer("meco", "nas.scorers.activation:meco", "Jiang et al., NeurIPS 2023", "module", _FORWARD, True),
-    Scorer("az_expressivity", "nas.scorers.gradient:az_expressivity", "AZ-NAS, CVPR 2024", "module", _BACKWARD, True),
-    Scorer("az_progressivity", "nas.scorers.gradient:az_progressivity", "AZ-NAS, CVPR 2024", "module", _BACKWARD, True),
-    Scorer("az_trainability", "nas.scorers.gradient:az_trainability", "AZ-NAS, CVPR 2024", "module", _BACKWARD, True),
+    *(Scorer(name, **_AZNAS) for name in ("az_expressivity", "az_progressivity", "az_trainability")),
 )
 
 _ALL = (

@@ -32,6 +32,7 @@ class Scorer:
     and `seed` they name.
     cost: the order of one evaluation; random: whether two evaluations of one network may differ.
     source: paper, or "ours"; closed_form: the `Formula` (its class, or a made one) beside the function, if there is one.
+    shared: the function answers several scorers by name, in one pass.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Scorer:
     cost: Cost = "microseconds"
     random: bool = False
     closed_form: str = ""
+    shared: bool = False
 
     @property
     def function(self) -> Callable[..., Any]:
@@ -63,7 +65,8 @@ class Scorer:
     def __call__(self, network: Any, **keywords: Any) -> Any:
         """The answer of the function; an error of one's own code is told in one line, with its place."""
         try:
-            return self.function(network, **keywords)
+            answer = self.function(network, **keywords)
+            return answer[self.name] if self.shared else answer
         except UserError:
             raise
         except Exception as error:

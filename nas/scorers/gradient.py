@@ -59,21 +59,6 @@ def first_order(model: nn.Module, images: Tensor, seed: int = 0) -> dict[str, fl
     return {"snip": saliency, "grad_norm": norm, "fisher": fisher}
 
 
-def snip(model: nn.Module, images: Tensor, seed: int = 0) -> float:
-    """Connection sensitivity, sum |w dL/dw|."""
-    return first_order(model, images, seed)["snip"]
-
-
-def grad_norm(model: nn.Module, images: Tensor, seed: int = 0) -> float:
-    """Sum over layers of the norm of the weight gradient."""
-    return first_order(model, images, seed)["grad_norm"]
-
-
-def fisher(model: nn.Module, images: Tensor, seed: int = 0) -> float:
-    """Fisher information that the channels carry."""
-    return first_order(model, images, seed)["fisher"]
-
-
 def grasp(model: nn.Module, images: Tensor, seed: int = 0) -> float:
     """Gradient signal preservation, -sum w (H g), H the Hessian and g the gradient of the loss (Wang, ICLR 2020)."""
     prepare(model, train=True)
@@ -158,7 +143,7 @@ def largest_singular_value(source: Tensor, output: Tensor, generator: torch.Gene
     return float(torch.linalg.matrix_norm(g @ v.T / v.shape[1], 2))
 
 
-def aznas_measures(model: nn.Module, images: Tensor, seed: int = 0) -> dict[str, float]:
+def aznas(model: nn.Module, images: Tensor, seed: int = 0) -> dict[str, float]:
     """az_expressivity, az_progressivity, az_trainability of a network with Gaussian input and Kaiming weights.
 
     Expressivity is the sum of spectrum entropies of block outputs, progressivity their least increase from block to
@@ -190,18 +175,3 @@ def aznas_measures(model: nn.Module, images: Tensor, seed: int = 0) -> dict[str,
         "az_progressivity": min(later - earlier for earlier, later in zip(entropies, entropies[1:], strict=False)),
         "az_trainability": sum(trainability) / len(trainability),
     }
-
-
-def az_expressivity(model: nn.Module, images: Tensor, seed: int = 0) -> float:
-    """Sum of the spectrum entropies of all block outputs."""
-    return aznas_measures(model, images, seed)["az_expressivity"]
-
-
-def az_progressivity(model: nn.Module, images: Tensor, seed: int = 0) -> float:
-    """Least increase of the spectrum entropy from block to block."""
-    return aznas_measures(model, images, seed)["az_progressivity"]
-
-
-def az_trainability(model: nn.Module, images: Tensor, seed: int = 0) -> float:
-    """Mean of 2 - s - 1/s over blocks, s the spectral norm of a block's Jacobian."""
-    return aznas_measures(model, images, seed)["az_trainability"]

@@ -11,7 +11,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,11 +39,6 @@ class Pass:
         return self.scorer.needs == "module and images"
 
 
-#: Scorers that share their work: the function returns a dict of all of them.
-_SHARED = {
-    "first_order": ("nas.scorers.gradient:first_order", ("snip", "grad_norm", "fisher")),
-    "aznas": ("nas.scorers.gradient:aznas_measures", ("az_expressivity", "az_progressivity", "az_trainability")),
-}
 #: Ensembles -> the scorers and counts that they rank together.
 ENSEMBLES: dict[str, tuple[str, ...]] = {
     "aznas": ("az_expressivity", "az_progressivity", "az_trainability", "macs"),
@@ -64,11 +59,11 @@ def passes_for(names: Iterable[str], own: Sequence[Scorer] = ()) -> tuple[Pass, 
         if name not in known and name not in ENSEMBLES:
             raise UserError(f"unknown zero-cost scorer {name!r}; known: {', '.join([*known, *ENSEMBLES])}")
     result = []
-    for name, (path, answers) in _SHARED.items():
+    for path in dict.fromkeys(scorer.path for scorer in ZERO_COST if scorer.shared):
+        answers = tuple(scorer.name for scorer in ZERO_COST if scorer.path == path)
         if wanted & set(answers):
-            first = known[answers[0]]
-            shared = Scorer(name, path, first.source, first.needs, first.cost, True)
-            result.append(Pass(name, shared, answers))
+            name = str(path).partition(":")[2]
+            result.append(Pass(name, replace(known[answers[0]], name=name, shared=False), answers))
             wanted -= set(answers)
     result += [Pass(name, known[name], (name,)) for name in known if name in wanted]
     return (*result, *(Pass(scorer.name, scorer, (scorer.name,)) for scorer in own))

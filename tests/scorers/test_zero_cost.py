@@ -15,15 +15,13 @@ from torch import Tensor, nn
 from nas.errors import UserError
 from nas.models.backbone import BackboneModule
 from nas.models.nasbench import CellNetwork
+from nas.scorers import SCORERS
 from nas.scorers.activation import jacov, meco, naswot, zen
 from nas.scorers.gradient import (
-    aznas_measures,
+    aznas,
     first_order,
-    fisher,
-    grad_norm,
     grasp,
     largest_singular_value,
-    snip,
     spectrum_entropy,
     synflow,
     zico,
@@ -31,7 +29,8 @@ from nas.scorers.gradient import (
 from nas.scorers.probe import task_loss
 from nas.spec import Backbone, Residual, Stem
 
-SCALARS = (snip, grad_norm, fisher, grasp, synflow, zico, naswot, jacov, zen, meco)
+SHARED = tuple(SCORERS[name] for name in ("snip", "grad_norm", "fisher"))
+SCALARS = (*SHARED, grasp, synflow, zico, naswot, jacov, zen, meco)
 
 
 def linear(inputs: int = 6, classes: int = 3, seed: int = 0) -> nn.Module:
@@ -181,16 +180,16 @@ def networks() -> list[nn.Module]:
     return [CellNetwork(mixed, width=8, depth=1), BackboneModule(spec)]
 
 
-@pytest.mark.parametrize("score", SCALARS, ids=lambda score: score.__name__)
+@pytest.mark.parametrize("score", SCALARS, ids=lambda score: getattr(score, "name", "") or score.__name__)
 def test_scores_of_classifier_and_backbone_are_finite_and_repeat(score) -> None:  # type: ignore[no-untyped-def]
     images = torch.randn(8, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-    first, second = ([score(model, images, 5) for model in networks()] for _ in range(2))
+    first, second = ([score(model, images=images, seed=5) for model in networks()] for _ in range(2))
     assert all(map(math.isfinite, first)) and first == pytest.approx(second, rel=1e-4)
 
 
-def test_aznas_measures_of_classifier_and_backbone() -> None:
+def test_aznas_of_classifier_and_backbone() -> None:
     for model in networks():
-        measures = aznas_measures(model, torch.zeros(8, 3, 32, 32), 0)
+        measures = aznas(model, torch.zeros(8, 3, 32, 32), 0)
         assert set(measures) == {"az_expressivity", "az_progressivity", "az_trainability"}
         assert measures["az_expressivity"] > 0 > measures["az_trainability"]
 
@@ -200,7 +199,7 @@ def test_a_dead_cell_gets_the_worst_score_instead_of_an_error() -> None:
     for score in (synflow, naswot, jacov, zen):
         assert score(CellNetwork(("none",) * 6, width=4, depth=1), images, 0) == -math.inf
     assert first_order(CellNetwork(("none",) * 6, width=4, depth=1), images)["snip"] == 0
-    measures = aznas_measures(CellNetwork(("none",) * 6, width=4, depth=2), images)
+    measures = aznas(CellNetwork(("none",) * 6, width=4, depth=2), images)
     assert measures["az_trainability"] == -math.inf
 
 
@@ -215,9 +214,9 @@ def test_wrong_networks_are_refused_in_one_line() -> None:
     with pytest.raises(UserError, match="no activation module"):
         naswot(nn.Sequential(nn.Conv2d(3, 3, 1)), torch.zeros(2, 3, 4, 4))
     with pytest.raises(UserError, match="no convolution"):
-        snip(nn.Sequential(nn.ReLU()), torch.zeros(2, 3, 4, 4))
+        first_order(nn.Sequential(nn.ReLU()), torch.zeros(2, 3, 4, 4))
     with pytest.raises(UserError, match="no sequence of blocks"):
-        aznas_measures(nn.Sequential(nn.Conv2d(3, 3, 1)), torch.zeros(2, 3, 4, 4))
+        aznas(nn.Sequential(nn.Conv2d(3, 3, 1)), torch.zeros(2, 3, 4, 4))
 
 
 def test_the_package_does_not_import_torch() -> None:
