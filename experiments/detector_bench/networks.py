@@ -211,7 +211,11 @@ def ordered(drawn: Sequence[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
 
 def scores_of(spec: DetectorSpec) -> dict[str, float]:
     """Every score that needs no training and no torch, by name."""
-    names = [scorer.name for scorer in SCORERS.values() if scorer.needs == "spec" and scorer.name != "random"]
+    names = [
+        scorer.name
+        for scorer in SCORERS.values()
+        if scorer.needs == "spec" and scorer.name not in ("random", "learned")
+    ]
     return {name: float(f"{score_spec(spec, name):.9g}") for name in names}
 
 

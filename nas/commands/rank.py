@@ -12,7 +12,7 @@ import numpy as np
 from annotated_types import Ge, Le, MinLen
 
 from nas.errors import UserError
-from nas.files import load_spec, read_text, read_yaml
+from nas.files import load_spec, read_text, read_yaml, write_atomic
 from nas.options import CountOrNone, Name, OneOf, Seed, Threads, check_object
 from nas.report.scorer_table import RankTable, Row, write_rank_report
 from nas.scorers import find_scorer, score_spec
@@ -29,7 +29,7 @@ Columns = dict[str, np.ndarray]
 
 @dataclass(frozen=True)
 class RankSettings:
-    """What `python -m nas.rank` is told: give `networks` or `benchmark`.
+    """What `python -m nas.rank` is told: give `networks` or `benchmark`; or, with action=fit, `table` and `output` alone.
 
     networks: a published name, a spec file, or a YAML list of them (entries may carry accuracies: {model: X, ap: .4});
     benchmark: nasbench201 or nasbench_macro, from the tables in the folder `tables`;
@@ -38,8 +38,10 @@ class RankSettings:
     the first so many networks spread_seeds repeats; batch, inputs (gaussian, or a folder of pictures), image_size (0:
     the network's own): what scorers see;
     published: a CSV of published correlations to print beside ours; folder: where results go, and go on after an interruption.
+    table, output: trained detectors as JSON lines, and the file of the learned score that action=fit makes of them.
     """
 
+    action: Annotated[str, OneOf("rank", "fit")] = "rank"
     networks: Name | None = None
     benchmark: Annotated[str, OneOf("nasbench201", "nasbench_macro")] | None = None
     tables: Name | None = None
@@ -57,14 +59,18 @@ class RankSettings:
     published: Path | None = None
     folder: Path = Path("outputs/rank")
     progress: bool = True
+    table: Path | None = None
+    output: Path | None = None
 
 
 def run_ranking(settings: RankSettings) -> str:
-    """Score, judge, and write scores.jsonl, scores.csv, agreement.csv, report.md and PNGs into `folder`.
+    """Score, judge, and write scores.jsonl, scores.csv, agreement.csv, report.md and PNGs into `folder`; or fit.
 
     Returns the report's text. Raises UserError for settings that contradict each other, before anything is computed.
     """
     _check(settings)
+    if settings.action == "fit":
+        return _fit(settings)
     analytic, passes = _plan(settings.scorers)
     folder = Path(settings.folder)
     count = _count(settings)
@@ -76,6 +82,14 @@ def run_ranking(settings: RankSettings) -> str:
 
 def _check(settings: RankSettings) -> None:
     check_object(settings)
+    if settings.action == "fit":
+        if settings.table is None or settings.output is None:
+            raise UserError(
+                "action=fit needs table=TABLE of trained detectors (JSON lines) and output=FILE for the score"
+            )
+        return
+    if settings.table is not None or settings.output is not None:
+        raise UserError("table= and output= belong to action=fit")
     if (settings.networks is None) == (settings.benchmark is None):
         raise UserError("give networks=NAME_OR_FILE or benchmark=nasbench201|nasbench_macro tables=FOLDER")
     if settings.benchmark is not None and settings.tables is None:
@@ -85,6 +99,27 @@ def _check(settings: RankSettings) -> None:
 
         pictures_in(Path(settings.inputs))
     _published(settings.published)
+
+
+def _fit(settings: RankSettings) -> str:
+    """Fit the learned score to the table and write its file; what it is, in a few lines."""
+    from nas import __version__
+    from nas.scorers.fitting import fit, read_table
+
+    assert settings.table is not None and settings.output is not None
+    found = fit(read_table(Path(settings.table)))
+    found = replace(found, versions={"maenas": __version__, **found.versions})
+    write_atomic(settings.output, found.to_json())
+    lines = [
+        f"{len(found.networks)} networks, {found.runs} runs; shrinkage {found.shrinkage:g}; rank correlation with the AP "
+        f"of left-out networks, within data sets and bands: {found.left_out:+.2f}"
+    ]
+    for term in found.data:
+        width = "too few for an interval" if term.half_width is None else f"AP within {term.half_width:.3f}"
+        lines.append(
+            f"{term.name}: {term.networks} networks, {term.runs} runs; {found.coverage:.0%} of left-out {width}"
+        )
+    return "\n".join([*lines, f"{settings.output}: scorer=learned scorer.file={settings.output}"])
 
 
 def _plan(names: Sequence[str]) -> tuple[list[str], tuple[Pass, ...]]:

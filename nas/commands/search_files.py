@@ -96,6 +96,7 @@ def provenance(result: SearchResult) -> dict[str, Any]:
         "limits": dict(settings.budget.limits),
         "scorer": settings.scorer_name,
         "scorer_options": _plain(settings.scorer_options),
+        **({"score_digest": settings.score_digest} if settings.score_digest else {}),
         "searcher": settings.searcher_name,
         "searcher_options": _plain(settings.searcher_options),
         "neck": _plain(neck),
@@ -113,6 +114,8 @@ def _plain(value: Any) -> Any:
     """Options as YAML and JSON hold them."""
     if isinstance(value, Mapping):
         return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, Path):
+        return str(value)
     return [_plain(item) for item in value] if isinstance(value, tuple | list) else value
 
 

@@ -37,6 +37,7 @@ _ALL = (
     Scorer("mae_residual", "nas.scorers.residual:mae_residual", "ours, after MAE-DET", closed_form="ResidualEntropy"),
     Scorer("effective_rank", "nas.scorers.residual:effective_rank", "ours", closed_form="EffectiveRank"),
     Scorer("level_balance", "nas.scorers.counts:level_balance", "ours", closed_form="LevelBalance"),
+    Scorer("learned", "nas.scorers.learned:learned", "ours", closed_form="read_learned"),
     Scorer("deepmad", "nas.scorers.deepmad:deepmad", "DeepMAD, arXiv 2303.02165", closed_form="DeepMad"),
     Scorer("params", "nas.scorers.counts:params", "baseline", closed_form="PARAMS"),
     Scorer("macs", "nas.scorers.counts:macs", "baseline", closed_form="MACS"),

@@ -31,7 +31,7 @@ class Scorer:
     needs: "spec" scorers take (spec, **options); the others (module, **options), and whichever of `images` (B, 3, H, W)
     and `seed` they name.
     cost: the order of one evaluation; random: whether two evaluations of one network may differ.
-    source: paper, or "ours"; closed_form: the `Formula` (its class, or a made one) beside the function, if there is one.
+    source: paper, or "ours"; closed_form: the `Formula` beside the function, if there is one: made, or what makes it.
     shared: the function answers several scorers by name, in one pass.
     """
 

@@ -82,7 +82,7 @@ def chance(spec: Spec, seed: Seed = 0) -> float:
 class LevelBalance(LevelSum):
     """sum over levels of w_s (ln C_s + sum of ln MACs, in millions, of stem and blocks up to the end of s)."""
 
-    def gain(self, operations: Sequence[Operation]) -> float:
+    def gain(self, operations: Sequence[Operation], side: int) -> float:
         return math.log(math.fsum(op.macs for op in main_convolutions(operations)) / 1e6)
 
 

@@ -35,7 +35,7 @@ class DeepMad(Formula):
     alpha2: float = 1.0
     depth_penalty: float = 0.0
 
-    def gain(self, operations: Sequence[Operation]) -> float:
+    def gain(self, operations: Sequence[Operation], side: int) -> float:
         main = main_convolutions(operations)
         widths = np.log([op.in_channels // op.groups for op in main])
         return float(0.5 * (self.alpha1 * widths + 2 * self.alpha2 * np.log([op.kernel for op in main])).sum())

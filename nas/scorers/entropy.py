@@ -51,7 +51,7 @@ class Entropy(LevelSum):
 
     level_weights: Weights = LEVEL_WEIGHTS
 
-    def gain(self, operations: Sequence[Operation]) -> float:
+    def gain(self, operations: Sequence[Operation], side: int) -> float:
         return log_gain(operations)
 
     def linear(self) -> Linear:

@@ -10,7 +10,7 @@ import importlib
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
@@ -49,8 +49,8 @@ class Formula(ABC):
 
     sums_units: ClassVar[bool] = False
 
-    def gain(self, operations: Sequence[Operation]) -> float:
-        """Gain of one part."""
+    def gain(self, operations: Sequence[Operation], side: int) -> float:
+        """Gain of one part, whose operations are those on an image of `side` pixels."""
         return 0.0
 
     @abstractmethod
@@ -66,6 +66,11 @@ class Formula(ABC):
     def linear(self) -> Linear | None:
         """The score as a sum over parts, None where it is none."""
         return None
+
+    @property
+    def digest(self) -> str:
+        """Of what was read from a file, which a search that goes on must find again; empty without one."""
+        return ""
 
     def score(self, spec: Spec, image_size: int | None = None) -> float:
         """The score of a backbone, or of a detector's backbone, at `image_size` pixels (its own, or 640)."""
@@ -95,21 +100,21 @@ def formula_of(scorer: Scorer, options: Mapping[str, Any]) -> Formula | None:
     if not scorer.closed_form:
         return None
     usual = {name: item.default for name, item in inspect.signature(scorer.function).parameters.items()}
-    given = {key: value for key, value in options.items() if value is not None and value != usual[key]}
+    given = {key: value for key, value in options.items() if value is not None and value != usual.get(key)}
     made = getattr(importlib.import_module(scorer.function.__module__), scorer.closed_form)
-    if not isinstance(made, type):
+    if isinstance(made, Formula):
         return None if given else made
-    return None if given.keys() - {item.name for item in fields(made)} else made(**given)
+    return None if given.keys() - inspect.signature(made).parameters else made(**given)
 
 
 def level_ends(backbone: Backbone, formula: Formula, side: int) -> tuple[Array, Array, Array]:
     """Gains up to the end of each level, widths and map sides there, of a backbone on an image of `side` pixels."""
-    size, width, gain = halved((side, side), backbone.stem.stride), backbone.stem.out, 0.0
+    size, width = halved((side, side), backbone.stem.stride), backbone.stem.out
     groups = backbone_operations(backbone, side)
-    gain = formula.gain(groups[0])
+    gain = formula.gain(groups[0], side)
     ends = {0: (gain, width, min(size))}
     for block, level, group in zip(backbone.blocks, backbone.levels, groups[1:], strict=True):
-        gain, size = gain + formula.gain(group), halved(size, block.stride)
+        gain, size = gain + formula.gain(group, side), halved(size, block.stride)
         ends[level] = (gain, block.out, min(size))
     gains, channels, sides = np.array(list(ends.values()), dtype=np.float64).T
     return gains, channels, sides

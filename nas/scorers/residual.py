@@ -61,7 +61,7 @@ def variance_shares(operations: Sequence[Operation]) -> list[tuple[float, list[O
 class ResidualEntropy(LevelSum):
     """sum over levels of w_s (ln C_s + attenuated gains up to the end of s)."""
 
-    def gain(self, operations: Sequence[Operation]) -> float:
+    def gain(self, operations: Sequence[Operation], side: int) -> float:
         shares = variance_shares(operations)
         return 0.5 * math.fsum(share * math.log(op.fan_in) for share, unit in shares for op in unit)
 
@@ -72,7 +72,7 @@ class EffectiveRank(Formula):
 
     level_weights: Weights = DETECTOR_LEVELS
 
-    def gain(self, operations: Sequence[Operation]) -> float:
+    def gain(self, operations: Sequence[Operation], side: int) -> float:
         shares = variance_shares(operations)
         return math.fsum(share / op.out_channels for share, unit in shares for op in unit)
 

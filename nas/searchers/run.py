@@ -17,6 +17,7 @@ from nas.frame import Frame
 from nas.lowering import operations
 from nas.options import Pixels, check_fields, check_value, unknown
 from nas.scorers import find_scorer, score_spec
+from nas.scorers.formula import formula_of
 from nas.searchers import SearchOptions
 from nas.searchers.base import Candidate
 from nas.searchers.catalog import check_searcher, make_problem, search_with, searcher_name
@@ -79,6 +80,12 @@ class SearchSettings(SearchOptions):
         return searcher_name(self.searcher)
 
     @property
+    def score_digest(self) -> str:
+        """Digest of the file that the score is read from; empty without one."""
+        formula = formula_of(find_scorer(self.scorer), self.scorer_options)
+        return formula.digest if formula is not None else ""
+
+    @property
     def identity(self) -> str:
         """What a resumed run must share: a digest of everything that decides the result."""
         values: dict[str, Any] = {
@@ -92,6 +99,8 @@ class SearchSettings(SearchOptions):
             "scorer_options": sorted(self.scorer_options.items()),
             "searcher_options": sorted(self.searcher_options.items()),
         }
+        if self.score_digest:
+            values["score_digest"] = self.score_digest
         return hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 

@@ -188,7 +188,7 @@ class Objective:
             result[LAYERS] = len(main)
             result[LOG_FAN] = sum(log(op.fan_in) for op in main)
             if self.formula is not None:
-                result[GAIN] = self.formula.gain(operations)
+                result[GAIN] = self.formula.gain(operations, self.image_size)
         return result
 
     def _price(self, operations: object) -> None:
