@@ -1,4 +1,4 @@
-"""python -m nas.rank networks=damo-yolo-s: training-free scores of networks, or their worth on a benchmark."""
+"""python -m nas.rank networks=damo-yolo-s: score networks, judge scores, fit one to trained detectors."""
 
 from __future__ import annotations
 

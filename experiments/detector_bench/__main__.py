@@ -6,12 +6,17 @@
     python -m experiments.detector_bench measure [most=0 repetitions=30]
     python -m experiments.detector_bench report
     python -m experiments.detector_bench simulate [candidates=36 draws=100]
+    python -m experiments.detector_bench proxies [most=0 batch=16 image_size=320]
+    python -m experiments.detector_bench judge   [score=FILE folds=10 resamples=1000]
 
 `plan` draws networks.jsonl.gz (twenty minutes). `train` adds to bench.jsonl.gz, run by run, what it lacks, at most `most` runs
 (0: all): run it again to go on, on as many machines as you like with shard=0/3, 1/3, 2/3; `jobs` workers share one
 machine. `merge` takes over the runs of another machine's table. `measure` times the exported files, on an idle machine.
 `report` writes results.md and pictures, also from an unfinished training. `simulate` replays selections on the curves.
-`networks=` and `table=` are the two files.
+`judge` writes judged.md and judged.json: the learned score (`python -m nas.rank action=fit table=TABLE output=FILE`) on
+networks, data sets and spaces left out, beside its rivals, and the coverage of the intervals of score=FILE (the shipped one
+unless told); `proxies` adds to proxies.jsonl the rivals that need a built network, network by network. `networks=`,
+`table=` and `scores=` are the three files.
 """
 
 from __future__ import annotations
@@ -23,11 +28,12 @@ from typing import Any
 from experiments.command import options_of, run, run_workers, shard_of
 from experiments.detector_bench.networks import PATH as NETWORKS
 from experiments.detector_bench.networks import draw_networks, read_networks, write_networks
+from experiments.detector_bench.proxies import PATH as SCORES
 from experiments.detector_bench.table import PATH as TABLE
 from experiments.detector_bench.table import add_runs, load
 from nas.errors import UserError
 
-FILES: dict[str, Any] = {"networks": str(NETWORKS), "table": str(TABLE)}
+FILES: dict[str, Any] = {"networks": str(NETWORKS), "table": str(TABLE), "scores": str(SCORES)}
 OPTIONS: dict[str, dict[str, Any]] = {
     "plan": {
         "bands": "20,24,29",
@@ -49,6 +55,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "measure": {"most": 0, "repetitions": 30},
     "report": {},
     "simulate": {"candidates": 36, "draws": 100},
+    "proxies": {"most": 0, "batch": 16, "image_size": 320},
+    "judge": {"score": "", "folds": 10, "resamples": 1000},
 }
 #: Data sets on which every network is trained; the others get the shared ones.
 WHOLE = ("bccd",)
@@ -80,10 +88,33 @@ def main(arguments: list[str]) -> None:
         from experiments.detector_bench.simulator import write_simulation
 
         print(write_simulation(load(table), options["candidates"], options["draws"], table.parent))
+    elif action == "proxies":
+        from experiments.detector_bench.proxies import measure_proxies
+
+        given = {name: options[name] for name in OPTIONS["proxies"]}
+        left = measure_proxies(read_networks(networks), Path(options["scores"]), **given)
+        print(f"{left} networks are left; the same command goes on" if left else "all networks are scored")
+    elif action == "judge":
+        print(judge(options, table))
     else:
         from experiments.detector_bench.report import write_report
 
         print(write_report(load(table), table.parent))
+
+
+def judge(options: dict[str, Any], table: Path) -> str:
+    """Judge the learned score by what the table holds now."""
+    from experiments.detector_bench.judging import write_judgement
+    from experiments.detector_bench.proxies import read_proxies
+    from nas.scorers.learned import SHIPPED, read_learned
+
+    fitted = (
+        read_learned(Path(options["score"]) if options["score"] else None)
+        if options["score"] or SHIPPED.is_file()
+        else None
+    )
+    proxies = read_proxies(Path(options["scores"]))
+    return write_judgement(load(table), table.parent, proxies, fitted, options["folds"], options["resamples"])
 
 
 def parse(arguments: list[str]) -> tuple[str, dict[str, Any]]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from experiments.detector_bench.table import Run
-from experiments.noise import measured_noise
+from experiments.noise import Noise, measured_noise
 from nas.errors import UserError
 from nas.files import write_atomic
 from nas.report.canvas import ACCENT, INK, PALE, WARM, canvas, label, save_png
@@ -61,15 +61,9 @@ def summary(runs: Sequence[Run]) -> list[str]:
 
 
 def noise_line(runs: Sequence[Run]) -> str:
-    """Between-network against between-seed deviation of test AP, bands taken out."""
-    bands = {
-        band: np.mean([r.test_ap for r in first_seeds(runs) if r.band_ms == band]) for band in {r.band_ms for r in runs}
-    }
-    values: dict[str, list[float]] = {}
-    for run in sorted(runs, key=lambda run: run.seed):
-        values.setdefault(run.digest, []).append(float(run.test_ap - bands[run.band_ms]))
+    """What seeds alone make of the differences between networks, in a line."""
     try:
-        noise = measured_noise(values.values())
+        noise = noise_of(runs)
     except UserError:
         return "Noise: not known yet, two networks with several seeds are needed."
     return (
@@ -77,6 +71,20 @@ def noise_line(runs: Sequence[Run]) -> str:
         f"({noise.networks} networks with several); variance ratio {noise.ratio:.1f}; a perfect score would correlate "
         f"about {noise.ceiling:.2f} with one seed."
     )
+
+
+def noise_of(runs: Sequence[Run]) -> Noise:
+    """Between-network against between-seed deviation of test AP on one data set, bands taken out.
+
+    UserError if fewer than two networks have several seeds.
+    """
+    bands = {
+        band: np.mean([r.test_ap for r in first_seeds(runs) if r.band_ms == band]) for band in {r.band_ms for r in runs}
+    }
+    values: dict[str, list[float]] = {}
+    for run in sorted(runs, key=lambda run: run.seed):
+        values.setdefault(run.digest, []).append(float(run.test_ap - bands[run.band_ms]))
+    return measured_noise(values.values())
 
 
 def first_seeds(runs: Sequence[Run]) -> list[Run]:
@@ -87,14 +95,16 @@ def first_seeds(runs: Sequence[Run]) -> list[Run]:
     return list(found.values())
 
 
-def within_bands(runs: Sequence[Run], name: str, fewest: int = 8) -> float | None:
-    """Spearman's rho of a score or count with test AP, the mean over bands of at least `fewest` networks."""
-    rhos = []
-    for band in {run.band_ms for run in runs}:
-        chosen = [run for run in runs if run.band_ms == band]
-        if len(chosen) >= fewest:
-            values = np.array([(run.scores | run.counts)[name] for run in chosen])
-            rhos.append(spearman(values, np.array([run.test_ap for run in chosen])))
+def within_bands(runs: Sequence[Run], name: str) -> float | None:
+    """Spearman's rho of a score or count with test AP, the mean over bands with networks enough."""
+    values = np.array([(run.scores | run.counts)[name] for run in runs])
+    return within(values, np.array([run.test_ap for run in runs]), np.array([run.band_ms for run in runs]))
+
+
+def within(values: np.ndarray, aps: np.ndarray, groups: np.ndarray, fewest: int = 8) -> float | None:
+    """Spearman's rho of values with APs, the mean over groups of at least `fewest` networks; None if there are none."""
+    parts = [groups == group for group in np.unique(groups)]
+    rhos = [spearman(values[part], aps[part]) for part in parts if part.sum() >= fewest]
     return float(np.mean(rhos)) if rhos else None
 
 

@@ -26,7 +26,21 @@ from nas.scorers.agreement import spearman
 from nas.scorers.subjects import read_table
 
 HERE = Path(__file__).parent
-_OTHERS = ["snip", "grad_norm", "fisher", "jacov", "naswot", "zico", "zen", "meco", "synflow", "aznas", "vote"]
+_OTHERS = [
+    "snip",
+    "grad_norm",
+    "fisher",
+    "jacov",
+    "naswot",
+    "zico",
+    "zico_bc",
+    "swap",
+    "zen",
+    "meco",
+    "synflow",
+    "aznas",
+    "vote",
+]
 
 
 def parts(tables: str, folder: Path, count: int = 1000) -> dict[str, RankSettings]:

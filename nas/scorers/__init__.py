@@ -24,6 +24,8 @@ ZERO_COST: tuple[Scorer, ...] = (
     Scorer("grasp", "nas.scorers.gradient:grasp", "Wang et al., ICLR 2020", "module and images", _BACKWARD, True),
     Scorer("synflow", "nas.scorers.gradient:synflow", "Tanaka et al., NeurIPS 2020", "module", _BACKWARD, True),
     Scorer("zico", "nas.scorers.gradient:zico", "Li et al., ICLR 2023", "module and images", _BACKWARD, True),
+    Scorer("zico_bc", "nas.scorers.gradient:zico_bc", "arXiv 2309.14666", "module and images", _BACKWARD, True),
+    Scorer("swap", "nas.scorers.activation:swap", "Peng et al., ICLR 2024", "module and images", _FORWARD, True),
     Scorer("naswot", "nas.scorers.activation:naswot", "Mellor et al., ICML 2021", "module and images", _FORWARD, True),
     Scorer("jacov", "nas.scorers.activation:jacov", "Mellor et al., 2020", "module and images", _BACKWARD, True),
     Scorer("zen", "nas.scorers.activation:zen", "Lin et al., ICCV 2021", "module", _FORWARD, True),

@@ -42,6 +42,31 @@ def naswot(model: nn.Module, images: Tensor, seed: int = 0) -> float:
     return log_determinant(kernel)
 
 
+@torch.no_grad()
+def swap(model: nn.Module, images: Tensor, seed: int = 0) -> float:
+    """Number of different patterns in which the units of all activations are on over the images (SWAP, Peng, ICLR 2024).
+
+    A unit's pattern is its on/off state, as in naswot, on each of 2 to 64 images; without the paper's factor for size.
+    """
+    _several("swap", images)
+    if images.shape[0] > 64:
+        raise UserError(f"swap tells patterns over at most 64 images apart: got {images.shape[0]}")
+    prepare(model, train=True)
+    places = torch.arange(images.shape[0])[:, None]
+    seen = torch.empty(0, dtype=torch.int64)
+
+    def collect(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        nonlocal seen
+        patterns = ((inputs[0] > 0).flatten(1).long() << places).sum(0)  # one bit an image
+        seen = torch.cat([seen, patterns]).unique()
+
+    hooks = [layer.register_forward_pre_hook(collect) for layer in activation_layers(model)]
+    answer(model, images)
+    for hook in hooks:
+        hook.remove()
+    return float(len(seen))
+
+
 def log_determinant(kernel: Tensor) -> float:
     """ln |det| of a square matrix, -inf if singular."""
     return float(torch.linalg.slogdet(kernel).logabsdet)

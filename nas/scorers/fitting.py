@@ -32,8 +32,8 @@ from nas.errors import UserError
 from nas.options import CountOrNone, Name, Positive, check_fields
 from nas.scorers.agreement import spearman
 from nas.scorers.formula import Array
-from nas.scorers.learned import FEATURES, Band, DataTerm, Learned, features_of
-from nas.spec import Backbone, Spec, backbone_of, digest, from_dict
+from nas.scorers.learned import FEATURES, Band, DataTerm, Learned, features_of, network_of
+from nas.spec import Backbone, Spec, backbone_of, from_dict
 
 Integers = npt.NDArray[np.int64]
 
@@ -110,9 +110,8 @@ def _cells(rows: Iterable[Trained]) -> _Cells:
     aps: dict[tuple[str, float | None, str], list[tuple[int, float]]] = {}
     backbones: dict[str, Backbone] = {}
     for row in rows:
-        backbone = backbone_of(row.spec)
-        name = digest(backbone)
-        backbones[name] = backbone
+        name = network_of(row.spec)
+        backbones[name] = backbone_of(row.spec)
         aps.setdefault((row.data, row.band_ms, name), []).append((row.seed, row.ap))
     size: dict[tuple[str, float | None], int] = {}
     for data, band, _ in aps:
@@ -151,10 +150,12 @@ def fit(rows: Sequence[Trained]) -> Learned:
     standard = (cells.features[:, kept] - means[kept]) / deviations[kept]
     target = cells.ap / scale[cells.data]
     design = np.hstack([standard, np.eye(len(cells.groups))[cells.group]])
-    left_out = {value: _left_out(design, target, cells.owner, value, standard.shape[1]) for value in SHRINKAGES}
+    count = standard.shape[1]
+    left_out = _left_out(design, target, cells.owner, count)
     shrinkage = min(SHRINKAGES, key=lambda value: (float(np.mean(left_out[value][0] ** 2)), -value))
-    solution = np.linalg.solve(*_normal(design, target, shrinkage, standard.shape[1])).astype(np.float64)
-    slopes, levels = solution[: standard.shape[1]], solution[standard.shape[1] :]
+    matrix = design.T @ design + _shrunk(count, design.shape[1], shrinkage)
+    solution = np.linalg.solve(matrix, design.T @ target).astype(np.float64)
+    slopes, levels = solution[:count], solution[count:]
     pooled, centre = float(scale.mean()), float(cells.ap.mean())
     coefficients = np.zeros(len(FEATURES))
     coefficients[kept] = pooled * slopes / deviations[kept]
@@ -190,24 +191,24 @@ def _scales(cells: _Cells) -> Array:
     return result
 
 
-def _normal(design: Array, target: Array, shrinkage: float, features: int) -> tuple[Array, Array]:
-    """Matrix and right side of the normal equations; the levels behind the features are not shrunk."""
-    penalty = np.zeros(design.shape[1])
-    penalty[:features] = shrinkage
-    return design.T @ design + np.diag(penalty), design.T @ target
+def _shrunk(features: int, columns: int, shrinkage: float) -> Array:
+    """What a shrinkage adds to the normal equations; the levels behind the features are not shrunk."""
+    return np.diag(np.where(np.arange(columns) < features, shrinkage, 0.0))
 
 
-def _left_out(design: Array, target: Array, owner: Integers, shrinkage: float, features: int) -> tuple[Array, Array]:
-    """Residuals (target - prediction) and scores (without level) of each row, by a fit without any row of its network."""
-    matrix, right = _normal(design, target, shrinkage, features)
-    residuals, scores = np.empty_like(target), np.empty_like(target)
-    for network in range(owner.max() + 1):
-        own = owner == network
-        part = design[own]
-        solution = np.linalg.solve(matrix - part.T @ part, right - part.T @ target[own])
-        residuals[own] = target[own] - part @ solution
-        scores[own] = part[:, :features] @ solution[:features]
-    return residuals, scores
+def _left_out(design: Array, target: Array, owner: Integers, features: int) -> dict[float, tuple[Array, Array]]:
+    """By shrinkage, residuals (target - prediction) and scores (without level) of each row, from a fit without its network."""
+    squares = np.zeros((owner.max() + 1, *(design.shape[1],) * 2))
+    np.add.at(squares, owner, design[:, :, None] * design[:, None, :])
+    products = np.zeros(squares.shape[:2])
+    np.add.at(products, owner, design * target[:, None])
+    squares, products = squares.sum(axis=0) - squares, products.sum(axis=0) - products
+    result = {}
+    for shrinkage in SHRINKAGES:
+        matrices = squares + _shrunk(features, design.shape[1], shrinkage)
+        terms = design * np.linalg.solve(matrices, products[:, :, None])[owner, :, 0]
+        result[shrinkage] = (target - terms.sum(axis=1), terms[:, :features].sum(axis=1))
+    return result
 
 
 def _term(
@@ -241,7 +242,7 @@ def _means(values: Array, group: Integers) -> Array:
 
 def _digest_of(rows: Sequence[Trained]) -> str:
     """Sixteen hex digits of what was fitted to."""
-    lines = sorted(f"{digest(row.spec)} {row.data} {row.band_ms} {row.seed} {row.ap!r}" for row in rows)
+    lines = sorted(f"{network_of(row.spec)} {row.data} {row.band_ms} {row.seed} {row.ap!r}" for row in rows)
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
 
 

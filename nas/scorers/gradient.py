@@ -113,6 +113,24 @@ def zico(model: nn.Module, images: Tensor, seed: int = 0, batches: int = 2) -> f
     return score
 
 
+def zico_bc(model: nn.Module, images: Tensor, seed: int = 0, batches: int = 2, beta: float = 1.0) -> float:
+    """zico - beta * sum over layers of ln (H W / sqrt C) of their output maps, against depth and thinness.
+
+    ZiCo-BC, Bhardwaj et al., ICCV workshops 2023 (arXiv 2309.14666), whose beta is 1 for classification and detection.
+    """
+    excess: dict[nn.Module, float] = {}
+
+    def keep(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        cells = output.shape[2] * output.shape[3] if output.dim() == 4 else 1
+        excess[module] = math.log(cells / output.shape[1] ** 0.5)
+
+    hooks = [layer.register_forward_hook(keep) for layer in weighted_layers(model)]
+    score = zico(model, images, seed, batches)
+    for hook in hooks:
+        hook.remove()
+    return score - beta * math.fsum(excess.values())
+
+
 def spectrum_entropy(features: Tensor) -> float:
     """Entropy of the normalised PCA spectrum of a map (B, C, H, W): ln C if isotropic, 0 at rank one."""
     points = features.detach().transpose(0, 1).flatten(1)

@@ -35,7 +35,7 @@ from nas.lowering import Operation, backbone_operations
 from nas.options import Count, Name, NotNegative, Positive, Share, check_fields
 from nas.scorers.entropy import log_gain
 from nas.scorers.formula import Array, Formula, Linear, weighted
-from nas.spec import USUAL_SIDE, Backbone, Spec
+from nas.spec import USUAL_SIDE, Backbone, Spec, backbone_of, digest
 
 FORMAT = "maenas-learned-score/1"
 #: The file that is used where none is named.
@@ -186,6 +186,12 @@ def _read(path: Path, changed: int, size: int) -> Learned:
     if strange:
         raise UserError(f"{path}: feature {shown(strange[0])} is unknown or named twice; known: {', '.join(FEATURES)}")
     return found
+
+
+@lru_cache(maxsize=1 << 14)
+def network_of(spec: Spec) -> str:
+    """Digest of the backbone: all that a learned score sees of a network."""
+    return digest(backbone_of(spec))
 
 
 @lru_cache(maxsize=1 << 14)

@@ -279,7 +279,7 @@ def test_words_of_the_command_are_checked_before_anything_long(tmp_path: Path) -
     assert parse(["train", "most=20", "data=cards"])[1]["most"] == 20
     write_networks([network(0)], tmp_path / "n.gz")
     for words, message in (
-        ([], "say what to do: plan, train, merge, measure, report, simulate"),
+        ([], "say what to do: plan, train, merge, measure, report, simulate, proxies, judge"),
         (["train", "mots=3"], "unknown option 'mots=3'"),
         (["train", "data=cats", f"networks={tmp_path / 'n.gz'}"], "data=cats: one of cards, bccd, aquarium"),
         (["train", "shard=3/3", f"networks={tmp_path / 'n.gz'}"], "shard=3/3: i/n"),

@@ -25,6 +25,7 @@ from nas.scorers.counts import chance
 from nas.scorers.deepmad import deepmad
 from nas.scorers.entropy import Entropy, log_gain, mae, mae_neck, neck_log_variances
 from nas.scorers.formula import counted_depths
+from nas.scorers.learned import SHIPPED
 from nas.spec import Backbone, DetectorSpec, NeckSpec, Residual, Stem
 from search_spaces import load_published
 from search_spaces.official import from_official
@@ -219,7 +220,9 @@ def test_scorers_by_name_and_their_errors() -> None:
     spec = load_published("damo-yolo-t")
     for name, scorer in SCORERS.items():
         assert scorer.name == name and callable(scorer.function) and scorer.source
-        if scorer.needs == "spec":
+        if scorer.needs == "spec" and (
+            name != "learned" or SHIPPED.is_file()
+        ):  # the bench must hold enough for it first
             assert math.isfinite(score_spec(spec, name))
     assert score_spec(spec, "layers") == 19 and score_spec(spec, "params") == pytest.approx(8.479631)
     with pytest.raises(UserError, match="unknown scorer 'mea'; known: mae"):

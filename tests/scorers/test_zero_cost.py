@@ -16,7 +16,7 @@ from nas.errors import UserError
 from nas.models.backbone import BackboneModule
 from nas.models.nasbench import CellNetwork
 from nas.scorers import SCORERS
-from nas.scorers.activation import jacov, meco, naswot, zen
+from nas.scorers.activation import jacov, meco, naswot, swap, zen
 from nas.scorers.gradient import (
     aznas,
     first_order,
@@ -25,12 +25,13 @@ from nas.scorers.gradient import (
     spectrum_entropy,
     synflow,
     zico,
+    zico_bc,
 )
 from nas.scorers.probe import task_loss
 from nas.spec import Backbone, Residual, Stem
 
 SHARED = tuple(SCORERS[name] for name in ("snip", "grad_norm", "fisher"))
-SCALARS = (*SHARED, grasp, synflow, zico, naswot, jacov, zen, meco)
+SCALARS = (*SHARED, grasp, synflow, zico, zico_bc, naswot, swap, jacov, zen, meco)
 
 
 def linear(inputs: int = 6, classes: int = 3, seed: int = 0) -> nn.Module:
@@ -126,10 +127,41 @@ def test_zico_varies_images_and_labels_but_not_the_head() -> None:
     assert found == pytest.approx(expected, abs=0.02)
 
 
+def test_zico_bc_pays_for_large_maps_and_thin_layers() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 9, 3, 2), nn.Flatten(), nn.Linear(9 * 4 * 4, 5))
+    images = torch.randn(4, 3, 12, 12)
+    # Maps of 10 x 10 with 4 channels and of 4 x 4 with 9, and five logits.
+    excess = math.log(100 / 2) + math.log(16 / 3) + math.log(1 / 5**0.5)
+    plain = zico(copy.deepcopy(model), images)
+    assert zico_bc(copy.deepcopy(model), images) == pytest.approx(plain - excess)
+    assert zico_bc(copy.deepcopy(model), images, beta=2.0) == pytest.approx(plain - 2 * excess)
+    assert zico_bc(copy.deepcopy(model), images, beta=0.0) == plain
+
+
 def test_naswot_counts_shared_states() -> None:
     images = torch.tensor([[1.0, 1.0, -1.0, -1.0], [1.0, -1.0, -1.0, -1.0]]).view(2, 4, 1, 1)
     assert naswot(nn.Sequential(nn.ReLU(), nn.Flatten()), images) == pytest.approx(math.log(4 * 4 - 3 * 3))
     assert naswot(nn.Sequential(nn.ReLU(), nn.Flatten()), images[[0, 0]]) == -math.inf
+
+
+def test_swap_counts_different_patterns_over_all_layers() -> None:
+    images = torch.tensor([[1.0, 1.0, -1.0, -1.0], [1.0, -1.0, -1.0, -1.0]]).view(2, 4, 1, 1)
+    one = nn.Sequential(nn.ReLU(), nn.Flatten())
+    assert swap(one, images) == 3  # on-on, on-off, off-off twice
+    assert swap(one, images[[0, 0]]) == 2
+
+    class Negated(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return -x
+
+    assert swap(nn.Sequential(nn.SiLU(), Negated(), nn.SiLU(), nn.Flatten()), images) == 4  # off-on is new
+    many = torch.randn(64, 300, 1, 1, generator=torch.Generator().manual_seed(0))
+    assert swap(one, many) == 300
+    with pytest.raises(UserError, match="at most 64 images"):
+        swap(one, torch.randn(65, 3, 1, 1))
+    with pytest.raises(UserError, match="at least 2, got 1"):
+        swap(one, images[:1])
 
 
 def test_jacov_of_a_linear_network_is_that_of_equal_jacobians() -> None:
