@@ -87,7 +87,7 @@ def left_out_scores(runs: Sequence[Run], rows: Sequence[Run], part: Callable[[Ru
     scores, notes = np.full(len(rows), np.nan), []
     for name in sorted({part(row) for row in rows}):
         try:
-            found = fit(trained([run for run in runs if part(run) != name]))
+            found = fit(trained([run for run in runs if part(run) != name]), intervals=False)
         except UserError as error:
             notes.append(f"without {name}: {error}")
             continue

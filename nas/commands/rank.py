@@ -110,9 +110,10 @@ def _fit(settings: RankSettings) -> str:
     found = fit(read_table(Path(settings.table)))
     found = replace(found, versions={"maenas": __version__, **found.versions})
     write_atomic(settings.output, found.to_json())
+    kinds = ", ".join(dict.fromkeys(name.partition("@")[0] for name in found.features))
     lines = [
-        f"{len(found.networks)} networks, {found.runs} runs; shrinkage {found.shrinkage:g}; rank correlation with the AP "
-        f"of left-out networks, within data sets and bands: {found.left_out:+.2f}"
+        f"{len(found.networks)} networks, {found.runs} runs; terms of {kinds}, shrinkage {found.shrinkage:g}; rank "
+        f"correlation with the AP of left-out networks, data sets and bands taken out: {found.left_out or 0.0:+.2f}"
     ]
     for term in found.data:
         width = "too few for an interval" if term.half_width is None else f"AP within {term.half_width:.3f}"

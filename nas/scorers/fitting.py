@@ -5,9 +5,10 @@ The AP of network i on data set d in band b of its budget is taken as
     AP = scale_d * (level_db + sum over features of coefficient * standardised feature) + noise,
 
 scale_d the deviation of AP within the bands of d, so that every data set counts alike; the levels are free, the
-coefficients share one ridge penalty. Runs of several seeds are averaged. A network is its backbone: the shrinkage is
-the one that predicts networks best of which no run, on whatever data, took part in the fit, and the residuals of these
-predictions make the intervals (conformal: the ninth decile, counted for one network more than there are).
+coefficients share one ridge penalty. Runs of several seeds are averaged. A network is its backbone: the kinds of
+features and the shrinkage are those that predict networks best of which no run, on whatever data, took part in the fit.
+All of this is repeated without each tenth of the networks, and the errors on that tenth make the intervals (conformal:
+their ninth decile, counted for one network more than there are).
 
 Everything is written with nine digits, and the order of the table's lines does not matter.
 """
@@ -20,7 +21,8 @@ import json
 import math
 import zlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import combinations
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -32,7 +34,7 @@ from nas.errors import UserError
 from nas.options import CountOrNone, Name, Positive, check_fields
 from nas.scorers.agreement import spearman
 from nas.scorers.formula import Array
-from nas.scorers.learned import FEATURES, Band, DataTerm, Learned, features_of, network_of
+from nas.scorers.learned import FEATURES, KINDS, Band, DataTerm, Learned, features_of, network_of
 from nas.spec import Backbone, Spec, backbone_of, from_dict
 
 Integers = npt.NDArray[np.int64]
@@ -40,8 +42,10 @@ Integers = npt.NDArray[np.int64]
 #: The fewest networks that are fitted to.
 FEWEST = 20
 COVERAGE = 0.9
+#: Parts of the networks that are left out in turn for the intervals.
+_FOLDS = 10
 #: Candidates for the shrinkage, in units of the penalty on standardised coefficients.
-SHRINKAGES = tuple(float(f"{10 ** (step / 4):.4g}") for step in range(-8, 17))
+SHRINKAGES = tuple(float(f"{10 ** (step / 2):.4g}") for step in range(-4, 9))
 
 
 @dataclass(frozen=True)
@@ -91,9 +95,11 @@ def _row(row: Any) -> Trained:
 class _Cells:
     """Mean AP of every network on every data set and band, and what is known of it; one row each.
 
-    owner, group, data: numbers of the network, of the (data set, band), of the data set.
+    keys: (data set, band, network); owner, group, data: numbers of the network, of the (data set, band), of the data set.
     """
 
+    keys: list[tuple[str, float | None, str]]
+    backbones: dict[str, Backbone]
     networks: list[str]
     groups: list[tuple[str, float | None]]
     sets: list[str]
@@ -105,7 +111,7 @@ class _Cells:
     runs: Integers
 
 
-def _cells(rows: Iterable[Trained]) -> _Cells:
+def _cells(rows: Iterable[Trained], fewest: int) -> _Cells:
     """Sorted, so that no order of rows changes a result; a group of one network tells nothing and is left out."""
     aps: dict[tuple[str, float | None, str], list[tuple[int, float]]] = {}
     backbones: dict[str, Backbone] = {}
@@ -119,14 +125,16 @@ def _cells(rows: Iterable[Trained]) -> _Cells:
     keys = [key for key in aps if size[key[0], key[1]] > 1]
     keys.sort(key=lambda key: (key[0], -1.0 if key[1] is None else key[1], key[2]))
     networks = sorted({name for _, _, name in keys})
-    if len(networks) < FEWEST:
+    if len(networks) < fewest:
         raise UserError(
             f"{len(networks)} networks that share a data set and band with another are too few to fit a score; "
-            f"train at least {FEWEST}"
+            f"train at least {fewest}"
         )
     groups = list(dict.fromkeys((data, band) for data, band, _ in keys))
     sets = list(dict.fromkeys(data for data, _ in groups))
     return _Cells(
+        keys,
+        backbones,
         networks,
         groups,
         sets,
@@ -139,44 +147,65 @@ def _cells(rows: Iterable[Trained]) -> _Cells:
     )
 
 
-def fit(rows: Sequence[Trained]) -> Learned:
-    """The score that predicts left-out networks best; raises UserError for fewer than FEWEST, or AP that does not vary."""
-    cells = _cells(rows)
+def fit(rows: Sequence[Trained], intervals: bool = True) -> Learned:
+    """The score that predicts left-out networks best; raises UserError for fewer than FEWEST, or AP that does not vary.
+
+    intervals: also fit again without each tenth of the networks, for intervals and `left_out`, which else are None.
+    """
+    found = _fit(rows, FEWEST)
+    if not intervals:
+        return found
+    cells = _cells(rows, FEWEST)
+    number = {name: place % _FOLDS for place, name in enumerate(cells.networks)}
+    truth = {key: float(ap) for key, ap in zip(cells.keys, cells.ap, strict=True)}
+    errors: dict[str, list[float]] = {name: [] for name in cells.sets}
+    scores, aps, groups = [], [], []
+    for fold in range(_FOLDS):
+        try:
+            part = _fit([row for row in rows if number.get(network_of(row.spec), fold) != fold], 2)
+        except UserError:  # what is left does not vary
+            continue
+        for (data, band, name), ap in truth.items():
+            if number[name] == fold and part.knows(data, band):
+                spec = cells.backbones[name]
+                errors[data].append(abs(ap - part.predict(spec, data, band)))
+                scores.append(part.score(spec) * part.term(data).slope)
+                aps.append(ap)
+                groups.append(cells.groups.index((data, band)))
+    terms = [replace(term, half_width=_half_width(errors[term.name])) for term in found.data]
+    if groups:
+        inside = (np.array(values) - _means(np.array(values), np.array(groups)) for values in (scores, aps))
+        found = replace(found, left_out=_short(spearman(*inside)))
+    return replace(found, data=terms)
+
+
+def _fit(rows: Sequence[Trained], fewest: int) -> Learned:
+    cells = _cells(rows, fewest)
     scale = _scales(cells)
-    inside = cells.features - _means(cells.features, cells.group)
-    deviations = inside.std(axis=0)
-    means = cells.features.mean(axis=0)
-    kept = deviations > 1e-9 * np.maximum(np.abs(means), 1.0)
-    standard = (cells.features[:, kept] - means[kept]) / deviations[kept]
+    means, deviations = cells.features.mean(axis=0), (cells.features - _means(cells.features, cells.group)).std(axis=0)
+    varied = np.flatnonzero(deviations > 1e-9 * np.maximum(np.abs(means), 1.0))
+    standard = (cells.features - means) / np.where(deviations > 0, deviations, 1.0)
     target = cells.ap / scale[cells.data]
-    design = np.hstack([standard, np.eye(len(cells.groups))[cells.group]])
-    count = standard.shape[1]
-    left_out = _left_out(design, target, cells.owner, count)
-    shrinkage = min(SHRINKAGES, key=lambda value: (float(np.mean(left_out[value][0] ** 2)), -value))
-    matrix = design.T @ design + _shrunk(count, design.shape[1], shrinkage)
-    solution = np.linalg.solve(matrix, design.T @ target).astype(np.float64)
-    slopes, levels = solution[:count], solution[count:]
+    chosen, shrinkage = _choice(standard, cells, target, varied)
+    design, penalty = _design(standard, cells, chosen), _penalty(len(chosen), cells, shrinkage)
+    solution = np.linalg.solve(design.T @ design + penalty, design.T @ target)
+    levels = solution[len(chosen) :].astype(np.float64)
     pooled, centre = float(scale.mean()), float(cells.ap.mean())
-    coefficients = np.zeros(len(FEATURES))
-    coefficients[kept] = pooled * slopes / deviations[kept]
-    residuals, scores = left_out[shrinkage]
+    coefficients = pooled * solution[: len(chosen)] / deviations[chosen]
     return Learned(
-        features=FEATURES,
+        features=tuple(FEATURES[column] for column in chosen),
         coefficients=_rounded(coefficients),
-        means=_rounded(means),
-        deviations=_rounded(deviations),
-        intercept=_short(centre - float(coefficients @ means)),
+        means=_rounded(means[chosen]),
+        deviations=_rounded(deviations[chosen]),
+        intercept=_short(centre - float(coefficients @ means[chosen])),
         centre=_short(centre),
         shrinkage=shrinkage,
         coverage=COVERAGE,
-        left_out=_short(_agreement(cells, target, scores)),
+        left_out=None,
         table=_digest_of(rows),
         runs=int(cells.runs.sum()),
         networks=tuple(cells.networks),
-        data=[
-            _term(cells, number, name, float(scale[number]), pooled, levels, residuals)
-            for number, name in enumerate(cells.sets)
-        ],
+        data=[_term(cells, number, float(scale[number]), pooled, levels) for number in range(len(cells.sets))],
         versions={"numpy": np.__version__},
     )
 
@@ -191,44 +220,54 @@ def _scales(cells: _Cells) -> Array:
     return result
 
 
-def _shrunk(features: int, columns: int, shrinkage: float) -> Array:
-    """What a shrinkage adds to the normal equations; the levels behind the features are not shrunk."""
-    return np.diag(np.where(np.arange(columns) < features, shrinkage, 0.0))
+def _design(standard: Array, cells: _Cells, chosen: Integers) -> Array:
+    """Chosen features and one column a group."""
+    return np.hstack([standard[:, chosen], np.eye(len(cells.groups))[cells.group]])
 
 
-def _left_out(design: Array, target: Array, owner: Integers, features: int) -> dict[float, tuple[Array, Array]]:
-    """By shrinkage, residuals (target - prediction) and scores (without level) of each row, from a fit without its network."""
-    squares = np.zeros((owner.max() + 1, *(design.shape[1],) * 2))
-    np.add.at(squares, owner, design[:, :, None] * design[:, None, :])
-    products = np.zeros(squares.shape[:2])
-    np.add.at(products, owner, design * target[:, None])
-    squares, products = squares.sum(axis=0) - squares, products.sum(axis=0) - products
-    result = {}
-    for shrinkage in SHRINKAGES:
-        matrices = squares + _shrunk(features, design.shape[1], shrinkage)
-        terms = design * np.linalg.solve(matrices, products[:, :, None])[owner, :, 0]
-        result[shrinkage] = (target - terms.sum(axis=1), terms[:, :features].sum(axis=1))
-    return result
+def _penalty(features: int, cells: _Cells, shrinkage: float) -> Array:
+    """What a shrinkage adds to the normal equations; the levels of the groups are not shrunk."""
+    return np.diag([shrinkage] * features + [0.0] * len(cells.groups))
 
 
-def _term(
-    cells: _Cells, number: int, name: str, scale: float, pooled: float, levels: Array, residuals: Array
-) -> DataTerm:
-    chosen = cells.data == number
-    errors = np.sort(np.abs(residuals[chosen])) * scale
-    place = math.ceil((len(errors) + 1) * COVERAGE)
+def _choice(standard: Array, cells: _Cells, target: Array, varied: Integers) -> tuple[Integers, float]:
+    """The features, of some kinds out of KINDS, and the shrinkage with the least mean square error on left-out networks."""
+    kinds = [varied[[FEATURES[column].startswith(f"{kind}@") for column in varied]] for kind in KINDS]
+    rows = [np.flatnonzero(cells.owner == network) for network in range(len(cells.networks))]
+    sizes = {len(own) for own in rows}
+    blocks = [np.array([own for own in rows if len(own) == size]) for size in sorted(sizes)]
+    least, best = math.inf, (varied, SHRINKAGES[-1])
+    for used in (used for count in range(len(KINDS)) for used in combinations(kinds, count + 1)):
+        chosen = np.concatenate(used)
+        design = _design(standard, cells, chosen)
+        squares, products = design.T @ design, design.T @ target
+        for shrinkage in SHRINKAGES:
+            inverse = np.linalg.inv(squares + _penalty(len(chosen), cells, shrinkage))
+            residuals, spread = target - design @ (inverse @ products), design @ inverse
+            # A fit without some rows errs on them by (I - H)^-1 times what the whole fit does, H their part of the hat matrix.
+            error = 0.0
+            for own in blocks:
+                hat = spread[own] @ design[own].transpose(0, 2, 1)
+                error += float((np.linalg.solve(np.eye(own.shape[1]) - hat, residuals[own][:, :, None]) ** 2).sum())
+            if error < least:
+                least, best = error, (chosen, shrinkage)
+    return best
+
+
+def _term(cells: _Cells, number: int, scale: float, pooled: float, levels: Array) -> DataTerm:
+    name, chosen = cells.sets[number], cells.data == number
     bands = [
         Band(band, int((cells.group == group).sum()), _short(scale * float(levels[group])))
         for group, (data, band) in enumerate(cells.groups)
         if data == name
     ]
-    half_width = _short(float(errors[place - 1])) if place <= len(errors) else None
-    return DataTerm(name, int(chosen.sum()), int(cells.runs[chosen].sum()), _short(scale / pooled), half_width, bands)
+    return DataTerm(name, int(chosen.sum()), int(cells.runs[chosen].sum()), _short(scale / pooled), None, bands)
 
 
-def _agreement(cells: _Cells, truth: Array, predicted: Array) -> float:
-    """Spearman's rho over all rows, both sides centred within data sets and bands."""
-    return spearman(predicted - _means(predicted, cells.group), truth - _means(truth, cells.group))
+def _half_width(errors: Sequence[float]) -> float | None:
+    """The error that COVERAGE of new networks do not exceed, if they and those here are exchangeable; None for too few."""
+    place = math.ceil((len(errors) + 1) * COVERAGE)
+    return _short(sorted(errors)[place - 1]) if place <= len(errors) else None
 
 
 def _means(values: Array, group: Integers) -> Array:

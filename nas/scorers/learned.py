@@ -43,8 +43,9 @@ SHIPPED = Path(__file__).with_name("learned.json")
 STRIDES = (2, 4, 8, 16, 32)
 #: What is summed over the parts of a stride.
 _SUMS = ("gain", "work", "thin", "depth")
+KINDS = (*_SUMS, "width")
 #: Names of all features, in the order of `features_of`.
-FEATURES = tuple(f"{kind}@{stride}" for kind in (*_SUMS, "width") for stride in STRIDES)
+FEATURES = tuple(f"{kind}@{stride}" for kind in KINDS for stride in STRIDES)
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ class Learned(Formula):
 
     features: names out of FEATURES, with their coefficients (AP per unit) and their means and deviations in the table;
     centre: mean AP and mean score of the table; shrinkage: of the ridge; coverage: of the intervals; left_out: Spearman's
-    rho within bands of left-out networks; table: digest of its rows; runs, networks: how many, and the digests of the
+    rho of left-out networks, bands taken out; table: digest of its rows; runs, networks: how many, and the digests of the
     backbones; versions: of what fitted it.
     """
 
@@ -91,7 +92,7 @@ class Learned(Formula):
     centre: float
     shrinkage: Positive
     coverage: Share
-    left_out: float
+    left_out: float | None
     table: Name
     runs: Count
     networks: tuple[Name, ...]
@@ -125,17 +126,30 @@ class Learned(Formula):
 
         Raises UserError for another data set or band, or where there were too few networks for an interval.
         """
-        term = next((term for term in self.data if term.name == data), None)
-        if term is None:
-            raise UserError(f"unknown data set {shown(data)}; fitted to {', '.join(term.name for term in self.data)}")
+        half_width, middle = self.term(data).half_width, self.predict(spec, data, band_ms)
+        if half_width is None:
+            raise UserError(f"{data}: too few networks for an interval of {self.coverage:.0%}")
+        return middle - half_width, middle, middle + half_width
+
+    def predict(self, spec: Spec, data: str, band_ms: float | None = None) -> float:
+        """The AP of a network on a data set; raises UserError for a data set or band that was not in the table."""
+        term = self.term(data)
         band = next((band for band in term.bands if band.band_ms == band_ms), None)
         if band is None:
             known = ", ".join(str(band.band_ms) for band in term.bands)
             raise UserError(f"{data} has no band_ms={shown(band_ms)}; fitted to {known}")
-        if term.half_width is None:
-            raise UserError(f"{data}: {term.networks} networks are too few for an interval of {self.coverage:.0%}")
-        middle = band.level + term.slope * (self.score(spec) - self.centre)
-        return middle - term.half_width, middle, middle + term.half_width
+        return band.level + term.slope * (self.score(spec) - self.centre)
+
+    def knows(self, data: str, band_ms: float | None = None) -> bool:
+        """Whether a data set and band were in the table."""
+        return any(term.name == data and any(band.band_ms == band_ms for band in term.bands) for term in self.data)
+
+    def term(self, data: str) -> DataTerm:
+        """What is known of a data set; raises UserError for one that was not in the table."""
+        for term in self.data:
+            if term.name == data:
+                return term
+        raise UserError(f"unknown data set {shown(data)}; fitted to {', '.join(term.name for term in self.data)}")
 
     @cached_property
     def _known(self) -> dict[str, float]:

@@ -83,7 +83,7 @@ def test_figures_by_hand(runs: list[Run]) -> None:
 
 def test_parts_are_left_out_whole(runs: list[Run], monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
-    monkeypatch.setattr(judging, "fit", lambda rows: seen.append(rows) or fit(rows))
+    monkeypatch.setattr(judging, "fit", lambda rows, intervals: seen.append(rows) or fit(rows, intervals))
     fold = folds_of(runs, 5)
     assert folds_of(runs[::-1], 5) == fold and sorted(set(fold.values())) == list("01234")
     rows = [run for run in runs if run.seed == 0]
