@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Annotated
+from typing import Annotated, Any
 
 from annotated_types import Ge, Le
 
@@ -38,6 +38,7 @@ class NeckOptions:
     reg_max: Annotated[int, Ge(1), Le(1024)] = _HEAD.reg_max
     head_kernel: Kernel = _HEAD.kernel
     head_stacked: Depth = _HEAD.stacked
+    head_one_to_one: bool = _HEAD.one_to_one
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +54,7 @@ class Frame(NeckOptions):
 
     @property
     def head(self) -> HeadSpec:
-        return HeadSpec(self.num_classes, self.reg_max, self.head_kernel, self.head_stacked)
+        return HeadSpec(self.num_classes, self.reg_max, self.head_kernel, self.head_stacked, self.head_one_to_one)
 
     def neck(self, channels: tuple[int, ...]) -> NeckSpec:
         """The neck on maps of these widths."""
@@ -83,9 +84,9 @@ class Frame(NeckOptions):
                 theirs = getattr(spec.head, name.removeprefix("head_"))
                 raise UserError(f"space {space} holds detectors of {name} {theirs}, neck.{name} is {here}")
 
-    def head_fields(self) -> dict[str, int]:
+    def head_fields(self) -> dict[str, Any]:
         """The fields that describe the head."""
-        names = ("num_classes", "reg_max", "head_kernel", "head_stacked")
+        names = ("num_classes", "reg_max", "head_kernel", "head_stacked", "head_one_to_one")
         return {name: getattr(self, name) for name in names}
 
     def detector(self, spec: Spec) -> DetectorSpec:

@@ -146,12 +146,16 @@ class NeckSpec:
 
 @dataclass(frozen=True, slots=True)
 class HeadSpec:
-    """ZeroHead: one k x k projection per task and level; `stacked` adds 3x3 layers before both (ablation)."""
+    """ZeroHead: one k x k projection per task and level; `stacked` adds 3x3 layers before both (ablation).
+
+    one_to_one: deployed without NMS; a second head of the same shape, which only training has, teaches the network.
+    """
 
     num_classes: int = 80
     reg_max: int = 16
     kernel: int = 3
     stacked: int = 0
+    one_to_one: bool = field(default=False, metadata={"later": True})
 
     def __post_init__(self) -> None:
         require_positive(self, "num_classes", "reg_max", "kernel")
@@ -159,6 +163,7 @@ class HeadSpec:
             raise SpecError(f"HeadSpec.stacked must be 0 or more, got {self.stacked!r}")
         if self.kernel % 2 == 0:
             raise SpecError(f"HeadSpec.kernel must be odd, got {self.kernel}")
+        require_flag(self, "one_to_one")
 
 
 #: Pixels at which whatever has no image size of its own is counted, priced and scored.
@@ -227,13 +232,17 @@ def backbone_of(spec: Spec) -> Backbone:
 
 
 def to_dict(value: Any) -> Any:
-    """Plain dicts, lists, strings and numbers of a spec; blocks carry under `type` their class, one's own as `module:class`."""
+    """Plain dicts, lists, strings and numbers of a spec; blocks carry under `type` their class, one's own as `module:class`.
+
+    Fields that came later are told where they are not at their default, so that older specs keep their digests.
+    """
     if isinstance(value, tuple):
         return [to_dict(item) for item in value]
     if not hasattr(value, "__dataclass_fields__"):
         return value
     tagged = {"type": _block_name(type(value))} if isinstance(value, Block) else {}
-    return tagged | {item.name: to_dict(getattr(value, item.name)) for item in fields(value)}
+    told = [item for item in fields(value) if "later" not in item.metadata or getattr(value, item.name) != item.default]
+    return tagged | {item.name: to_dict(getattr(value, item.name)) for item in told}
 
 
 def _block_name(kind: type[Block]) -> str:

@@ -27,6 +27,13 @@ if TYPE_CHECKING:
 FREE = ("resume", "device", "progress", *(f"trainer.{name}" for name in FREE_OPTIONS))
 
 
+@dataclass(frozen=True)
+class HeadOptions:
+    """one_to_one: without NMS, by a second head that is trained one-to-one (nas.models.head); None: as the model says."""
+
+    one_to_one: bool | None = None
+
+
 @dataclass
 class TrainCommand:
     """model: a published or baseline name, a spec file (best.yaml), or a checkpoint to fine-tune.
@@ -40,6 +47,7 @@ class TrainCommand:
     augmentation: Augmentation = field(default_factory=Augmentation)
     trainer: TrainerOptions = field(default_factory=TrainerOptions)
     distill: DistillOptions = field(default_factory=DistillOptions)
+    head: HeadOptions = field(default_factory=HeadOptions)
     weights: Name | None = None
     image_size: ImageSize | None = None
     seed: Seed = 0
@@ -72,6 +80,7 @@ def task_of(config: TrainCommand) -> tuple[TrainingTask, DetectionData | None, D
         config.seed,
         config.device,
         config.weights,
+        config.head.one_to_one,
     )
     return task, splits.get("test"), report
 

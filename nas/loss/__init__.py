@@ -30,9 +30,9 @@ class LossOptions:
     classification: "qfl" (normalised by the positives) or "bce" (normalised by the summed quality, as all terms then);
     box_weighting: positives weigh their highest class probability ("score", DAMO-YOLO) or quality ("quality", TAL);
     distance_margin keeps a distance target below the last bin; auxiliary_weight multiplies a training-only branch;
-    end_to_end: the main branch learns one prior per object and the auxiliary many (YOLO26), their weights exchanged
-    over the training: the many-branch falls from 0.8 to 0.1; scale_by_batch: multiply the total by the batch of the whole
-    optimiser step, over all micro-batches and processes.
+    end_to_end: the main branch learns one prior per object and the auxiliary many, by one metric; as in YOLO26 their
+    weights are exchanged over the training: the many-branch falls from 0.8 to 0.1; scale_by_batch: multiply the total by
+    the batch of the whole optimiser step, over all micro-batches and processes.
     """
 
     assigner: Annotated[str, OneOf(*ASSIGNERS)] = "align_ota"

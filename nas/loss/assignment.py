@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
+from nas.errors import UserError
 from nas.loss import ASSIGNERS
 from nas.loss.terms import counting_waits, overlap, pairwise_iou
 
@@ -73,6 +74,10 @@ class Assigner(ABC):
         shape, device = boxes.shape[:2], boxes.device
         return Assignment(torch.full(shape, -1, dtype=torch.long, device=device), torch.zeros(shape, device=device))
 
+    def one_to_one(self) -> Assigner:
+        """The same metric with one prior per object, for a branch without NMS; UserError where there is none."""
+        raise UserError(f"assigner {type(self).__name__} has no one-to-one form: take align_ota, sim_ota or tal")
+
     @abstractmethod
     def assign(
         self, probabilities: Tensor, boxes: Tensor, points: Tensor, strides: Tensor, targets: Targets
@@ -108,7 +113,7 @@ class OTA(Assigner):
     soft: the class cost compares with the IoU instead of 1 (the alignment); power: exponent of the focal factor
         |target - p| (2 in the code, 1 in the report's equation 2, 0 in SimOTA).
     iou_cost: "log" is -ln IoU (the code), "linear" is -IoU (the report).
-    radius: half side in strides of the centre square; candidates: IoUs that are summed into k.
+    radius: half side in strides of the centre square; candidates: IoUs that are summed into k; most: the largest k.
     """
 
     soft: bool = True
@@ -118,6 +123,10 @@ class OTA(Assigner):
     iou_weight: float = 3.0
     radius: float = 2.5
     candidates: int = 10
+    most: int | None = None
+
+    def one_to_one(self) -> OTA:
+        return replace(self, most=1)
 
     def assign(
         self, probabilities: Tensor, boxes: Tensor, points: Tensor, strides: Tensor, targets: Targets
@@ -147,7 +156,7 @@ class OTA(Assigner):
     def _select(self, cost: Tensor, iou: Tensor, valid: Tensor) -> Assignment:
         """The k cheapest priors of each object; a prior wanted by several goes to the cheapest of all objects."""
         candidates = min(self.candidates, cost.shape[1])
-        count = iou.topk(candidates, dim=1).values.sum(1).int().clamp_(min=1)
+        count = iou.topk(candidates, dim=1).values.sum(1).int().clamp_(1, self.most)
         order = cost.topk(candidates, dim=1, largest=False).indices
         wanted = torch.arange(candidates, device=cost.device)[None, :, None] < count[:, None]
         chosen = torch.zeros_like(valid).scatter_(1, order, wanted) & valid
@@ -197,7 +206,7 @@ class ATSS(Assigner):
 class TAL(Assigner):
     """The `topk` priors with the highest score^alpha * CIoU^beta inside each object.
 
-    keep: after conflicts only the best `keep` priors of an object stay (1 gives YOLO26's one-to-one branch).
+    keep: after conflicts only the best `keep` priors of an object stay (1, of seven, is YOLO26's one-to-one branch).
     floor: added to an object's best metric before the others are divided by it. The published programs add 1e-9, which
     silences an object whose best prior is below it (CIoU 0.03 at a score of 0.001): its soft labels and box weights
     vanish, so it is never learnt. The paper has no floor: the best prior's label is its CIoU, however small.
@@ -208,6 +217,9 @@ class TAL(Assigner):
     beta: float = 6.0
     keep: int | None = None
     floor: float = 1e-9
+
+    def one_to_one(self) -> TAL:
+        return replace(self, topk=7, keep=1)
 
     def assign(
         self, probabilities: Tensor, boxes: Tensor, points: Tensor, strides: Tensor, targets: Targets

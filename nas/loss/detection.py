@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from nas.loss import LossOptions
-from nas.loss.assignment import TAL, Assigner, Assignment, Targets, make_assigner
+from nas.loss.assignment import Assigner, Assignment, Targets, make_assigner
 from nas.loss.distributed import mean_over_processes, world_size
 from nas.loss.terms import (
     OverlapKind,
@@ -42,7 +42,7 @@ class DetectionLoss:
         check_object(self.options, "trainer.loss")
         self.main_assigner = self.auxiliary_assigner = make_assigner(self.options.assigner)
         if self.options.end_to_end:
-            self.main_assigner = TAL(topk=7, keep=1)
+            self.main_assigner = self.auxiliary_assigner.one_to_one()
 
     @property
     def parts(self) -> int:

@@ -123,7 +123,8 @@ def neck_and_head_operations(
 ) -> tuple[Operation, ...]:
     """Operations after the backbone, which depend on it through C3, C4, C5 alone."""
     result = neck_operations(neck, channels, sizes)
-    result += head_operations(head, neck.out, sizes, neck.activation)
+    for _ in range(2 if head.one_to_one and form == "train" else 1):
+        result += head_operations(head, neck.out, sizes, neck.activation)
     return in_form(result, form)
 
 

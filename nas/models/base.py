@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from nas.models.checkpoint import Origin
 
 STRIDES = (8, 16, 32)
+#: Rows of a network without NMS.
+TOP = 300
 COCO_CLASSES = tuple(
     (
         "person,bicycle,car,motorcycle,airplane,bus,train,truck,boat,traffic light,fire hydrant,stop sign,"
@@ -66,6 +68,11 @@ class DetectorModule(nn.Module):
         self.num_classes = len(self.classes)
         self.image_size = image_size
 
+    @property
+    def auxiliary(self) -> str:
+        """What the branch is that only training has: "one_to_many", "pgi", or "" for none."""
+        return ""
+
     def forward(self, images: Tensor) -> RawPrediction | tuple[Tensor, Tensor]:
         return self.predict_raw(images) if self.training else self.predict(images)
 
@@ -99,6 +106,23 @@ def outside_autocast(device: torch.device) -> AbstractContextManager:
     if torch.amp.is_autocast_available(device.type) and torch.is_autocast_enabled(device.type):
         return torch.autocast(device.type, enabled=False)
     return nullcontext()
+
+
+def best_pairs(scores: Tensor, boxes: Tensor, top: int = TOP) -> tuple[Tensor, Tensor]:
+    """The `top` best (box, class) pairs among the `top` best boxes, the selection of YOLO26 in the place of NMS.
+
+    scores (B, A, C), boxes (B, A, 4) -> scores (B, top, C), zero but in one class, in descending order; boxes (B, top, 4).
+    """
+    num_classes = scores.shape[-1]
+    keep = min(top, scores.shape[1])
+    best = scores.amax(-1).topk(keep).indices
+    scores = scores.gather(1, best[..., None].expand(-1, -1, num_classes))
+    boxes = boxes.gather(1, best[..., None].expand(-1, -1, 4))
+    values, pairs = scores.flatten(1).topk(keep)
+    rows = torch.div(pairs, num_classes, rounding_mode="floor")
+    boxes = boxes.gather(1, rows[..., None].expand(-1, -1, 4))
+    chosen = (pairs % num_classes)[..., None]
+    return torch.zeros_like(scores).scatter(2, chosen, values[..., None]), boxes
 
 
 def numbered(classes: Sequence[str]) -> bool:

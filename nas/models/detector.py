@@ -10,7 +10,7 @@ from torch import Tensor
 
 from nas.models.backbone import BackboneModule
 from nas.models.base import DetectorModule, RawPrediction, class_names
-from nas.models.head import ZeroHead
+from nas.models.head import OneToOneHead, ZeroHead
 from nas.models.layers import fold_batch_norms, merge_branches
 from nas.models.neck import RepGFPN
 from nas.spec import DetectorSpec
@@ -24,7 +24,13 @@ class DetectionModel(DetectorModule):
         self.spec = spec
         self.backbone = BackboneModule(spec.backbone)
         self.neck = RepGFPN(spec.neck, spec.backbone.out_channels)
-        self.head = ZeroHead(spec.head, spec.neck.out, self.strides, spec.neck.activation)
+        head = OneToOneHead if spec.head.one_to_one else ZeroHead
+        self.head = head(spec.head, spec.neck.out, self.strides, spec.neck.activation)
+        self.end_to_end = spec.head.one_to_one
+
+    @property
+    def auxiliary(self) -> str:
+        return "one_to_many" if self.spec.head.one_to_one else ""
 
     def predict(self, images: Tensor) -> tuple[Tensor, Tensor]:
         return self.head(self.neck(self.backbone(images)))
@@ -37,8 +43,13 @@ class DetectionModel(DetectorModule):
         return {"backbone": maps, "neck": self.neck(maps)}
 
     def merge(self) -> Self:
-        """Sum parallel branches into single convolutions, in place: the form of the published parameter counts."""
+        """Sum parallel branches into single convolutions, and drop what only training needs, in place.
+
+        This is the form of the published parameter counts.
+        """
         merge_branches(self)
+        if isinstance(self.head, OneToOneHead):
+            self.head.drop_auxiliary()
         return self.eval()
 
     def fuse(self) -> Self:

@@ -9,7 +9,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from nas.models.base import RawPrediction, at_least_float32
+from nas.models.base import RawPrediction, at_least_float32, best_pairs
 from nas.models.layers import ConvBNAct
 from nas.spec import HeadSpec
 
@@ -105,6 +105,32 @@ class ZeroHead(nn.Module):
             points.append(torch.stack([x.repeat(rows), y.repeat_interleave(columns)]))
             strides.append(torch.full((rows * columns,), float(stride), device=device))
         return torch.cat(points, dim=1), torch.cat(strides)
+
+
+class OneToOneHead(ZeroHead):
+    """ZeroHead without NMS: `single`, a second one that learns one prior per object, is what is deployed.
+
+    In training it reads detached maps, and `auxiliary` of the prediction is the one-to-many branch, which has ZeroHead's
+    names, so that weights that were trained with NMS fit (two heads as in YOLOv10, arXiv 2405.14458).
+    """
+
+    def __init__(self, spec: HeadSpec, in_channels: Sequence[int], strides: Sequence[int], activation: str) -> None:
+        super().__init__(spec, in_channels, strides, activation)
+        self.single = ZeroHead(spec, in_channels, strides, activation)
+
+    def forward(self, maps: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """The 300 best (box, class) pairs: scores (B, 300, C), zero but in one class, and corners (B, 300, 4)."""
+        return best_pairs(*self.single(maps))
+
+    def predict_raw(self, maps: list[Tensor]) -> RawPrediction:
+        one = self.single.predict_raw([level.detach() for level in maps])
+        many = super().predict_raw(maps) if hasattr(self, "gfl_cls") else None
+        return one._replace(neck=maps, auxiliary=many)
+
+    def drop_auxiliary(self) -> None:
+        """Drop the one-to-many branch, which only training needs."""
+        for name in ("convs", "gfl_cls", "gfl_reg", "scales", "integral"):
+            self._modules.pop(name, None)
 
 
 def _stack(width: int, depth: int, activation: str) -> nn.Sequential:

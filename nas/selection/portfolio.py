@@ -179,9 +179,7 @@ def search_settings(proposal: Proposal, space: str, score: str) -> SearchSetting
     members: SearchSpace[Any] = find_space(space)
     frame, side = proposal.frame, proposal.frame.image_size
     if isinstance(members.initial(), DetectorSpec):
-        head = frame.head
-        frame = Frame(num_classes=head.num_classes, reg_max=head.reg_max, head_kernel=head.kernel,
-                      head_stacked=head.stacked, image_size=side)  # fmt: skip
+        frame = Frame(**frame.head_fields(), image_size=side)
         members = members.in_frame(frame).override(backbone={"image_size": side})
     else:
         members = members.override(image_size=side)

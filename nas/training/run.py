@@ -63,7 +63,8 @@ class TrainingResult:
 class TrainingTask:
     """What to train on what; `model` as in `prepare_detector`, val None trains without validation.
 
-    weights: a checkpoint of another network, whose entries that fit are the start.
+    weights: a checkpoint of another network, whose entries that fit are the start. one_to_one: whether ZeroHead is
+    deployed without NMS, None: as the model says.
     """
 
     model: Source
@@ -76,6 +77,7 @@ class TrainingTask:
     seed: int = 0
     device: str = "auto"
     weights: str | None = None
+    one_to_one: bool | None = None
 
 
 @told_when_full(
@@ -136,7 +138,7 @@ def _train(
     phases = Phases.of(options, task.augmentation)
     torch.manual_seed(task.seed)
     source = folder / "last.safetensors" if resume else task.model
-    detector = prepare_detector(source, task.train.classes, task.image_size)
+    detector = prepare_detector(source, task.train.classes, task.image_size, None if resume else task.one_to_one)
     if task.weights is not None and not resume:
         start_from(detector, task.weights)
     val = relabel(task.val, task.train.classes) if task.val is not None else None
@@ -249,6 +251,7 @@ def _fingerprint(task: TrainingTask, detector: DetectorModule) -> dict[str, Any]
         "epochs": options.epochs,
         "minutes": options.minutes,
         "weights": task.weights,
+        "head": task.one_to_one,
         "teacher": task.distill.teacher,
         "recipe": _recipe(task),
     }

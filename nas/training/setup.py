@@ -26,6 +26,7 @@ from nas.models.baselines import BASELINES, build_baseline
 from nas.models.build import build_model
 from nas.models.checkpoint import Origin, load_checkpoint
 from nas.models.detector import DetectionModel, build_detector
+from nas.models.head import OneToOneHead
 from nas.spec import Spec, require_side
 
 #: What a training starts from: a module, a name, a spec, a spec file, or a checkpoint.
@@ -91,8 +92,10 @@ def _buffers(sync: bool) -> dict[str, Any]:
     return {"forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers": sync}
 
 
-def prepare_detector(source: Source, classes: Sequence[str], image_size: int | None) -> DetectorModule:
-    """The detector to train, with the data's classes and the image size to train at.
+def prepare_detector(
+    source: Source, classes: Sequence[str], image_size: int | None, one_to_one: bool | None = None
+) -> DetectorModule:
+    """The detector to train, with the data's classes, the image size to train at and the head that is wanted.
 
     source: a module, a name, a spec, a spec file, or a checkpoint. A checkpoint of other classes keeps all weights
     except the layers whose size depends on the classes. Raises UserError if a module has another number of classes, and
@@ -113,6 +116,8 @@ def prepare_detector(source: Source, classes: Sequence[str], image_size: int | N
         detector = cast(DetectorModule, build_model(source, classes=classes))
         if not hasattr(detector, "predict_raw"):
             raise UserError(f"{source} is a backbone: to train it as a detector give it a neck and a head")
+    if one_to_one is not None:
+        detector = _with_head(detector, one_to_one)
     if image_size is not None:
         detector.image_size = require_side(image_size)
         if isinstance(detector, DetectionModel):
@@ -149,6 +154,22 @@ def adapt_classes(detector: DetectorModule, classes: Sequence[str]) -> DetectorM
         return detector
     fresh = _rebuild(detector, class_names(len(classes), classes))
     _take(fresh, detector.state_dict(), _source(detector), same_classes=False)
+    return fresh
+
+
+def _with_head(detector: DetectorModule, one_to_one: bool) -> DetectorModule:
+    """The detector with a head with or without NMS; a head that is made one-to-one starts both its branches alike."""
+    if not isinstance(detector, DetectionModel):
+        raise UserError(
+            f"head.one_to_one is of ZeroHead; {getattr(detector, 'name', 'this module')} has a head of its own"
+        )
+    if detector.spec.head.one_to_one == one_to_one:
+        return detector
+    head = replace(detector.spec.head, one_to_one=one_to_one)
+    fresh = build_detector(replace(detector.spec, head=head), classes=detector.classes)
+    _take(fresh, detector.state_dict(), _source(detector), same_classes=True)
+    if isinstance(fresh.head, OneToOneHead):
+        fresh.head.single.load_state_dict(detector.head.state_dict())
     return fresh
 
 

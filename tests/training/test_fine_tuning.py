@@ -116,3 +116,21 @@ def test_another_network_gives_what_fits(tiny, root, tmp_path, capsys):
     unlike = save_checkpoint(tmp_path / "unlike.safetensors", build_baseline("yolo11n", 5, 64, FIVE))
     with pytest.raises(UserError, match="none of its entries fits the network"):
         start_from(fresh, unlike)
+
+
+def test_a_detector_without_nms_is_trained_resumed_and_scored(tiny, root, tmp_path, capsys):
+    from nas.inference.evaluator import evaluate
+
+    first = tiny.run(root, tmp_path / "first", {"epochs": 2})
+    task = replace(tiny.tiny_task(root, {"epochs": 2}), model=str(first.best), one_to_one=True)
+    whole = run_training(task, tmp_path / "whole", progress=False)
+    run_training(task, tmp_path / "cut", progress=False, until=1)
+    cut = run_training(task, tmp_path / "cut", progress=False, resume=True)
+    model = load_checkpoint(whole.best)
+    assert model.end_to_end and cut.best.read_bytes() == whole.best.read_bytes()
+    scores = evaluate(model.fuse(), task.val, model.image_size)
+    assert scores.ap == pytest.approx(whole.score, abs=0.02)  # its BatchNorm statistics are measured there
+    rows = (tmp_path / "whole" / "steps.csv").read_text().splitlines()
+    assert {"aux_class", "aux_box", "aux_dfl"} <= set(rows[0].split(","))
+    distil = replace(task, model=tiny.tiny_spec(), distill=DistillOptions(str(first.best)))
+    assert load_checkpoint(run_training(distil, tmp_path / "distil", progress=False).last).end_to_end

@@ -9,11 +9,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from nas.models.base import STRIDES, RawPrediction, at_least_float32, outside_autocast
+from nas.models.base import STRIDES, RawPrediction, at_least_float32, best_pairs, outside_autocast
 from nas.models.baselines.conv import Conv, DWConv
 
 BINS = 16
-TOP = 300
 
 
 class DFL(nn.Module):
@@ -200,17 +199,3 @@ class EndToEndHead(nn.Module):
     def fuse(self) -> None:
         """Drop the one-to-many branch, which only training needs."""
         self.cv2 = self.cv3 = None
-
-
-def best_pairs(scores: Tensor, boxes: Tensor, top: int = TOP) -> tuple[Tensor, Tensor]:
-    """YOLO26's selection from scores (B, A, C) and boxes (B, A, 4): rows in descending score, one class each."""
-    num_classes = scores.shape[-1]
-    keep = min(top, scores.shape[1])
-    best = scores.amax(-1).topk(keep).indices
-    scores = scores.gather(1, best[..., None].expand(-1, -1, num_classes))
-    boxes = boxes.gather(1, best[..., None].expand(-1, -1, 4))
-    values, pairs = scores.flatten(1).topk(keep)
-    rows = torch.div(pairs, num_classes, rounding_mode="floor")
-    boxes = boxes.gather(1, rows[..., None].expand(-1, -1, 4))
-    chosen = (pairs % num_classes)[..., None]
-    return torch.zeros_like(scores).scatter(2, chosen, values[..., None]), boxes

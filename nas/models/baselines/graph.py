@@ -136,8 +136,7 @@ def prune(modules: nn.Sequential, sources: Rows) -> tuple[nn.Sequential, Rows, d
 class BaselineDetector(DetectorModule):
     """Rows `model.0 ... model.n` as published, the last of them the head.
 
-    `auxiliary` names a training-only second branch: "" (none), "pgi" (YOLOv9) or "one_to_many" (YOLO26). `backbone` are
-    the rows of the maps C3, C4, C5. The rows of an end-to-end detector are at most 300 ranked detections.
+    `backbone` are the rows of the maps C3, C4, C5. The rows of an end-to-end detector are at most 300 ranked detections.
     """
 
     def __init__(

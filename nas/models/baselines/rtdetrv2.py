@@ -83,7 +83,6 @@ class RTDETRv2(DetectorModule):
     """End-to-end detector of 300 queries."""
 
     end_to_end = True
-    auxiliary = ""
 
     def __init__(self, name: str, image_size: int, classes: Sequence[str]) -> None:
         super().__init__(classes, image_size)
