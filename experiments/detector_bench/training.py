@@ -18,6 +18,7 @@ from experiments.detector_bench.table import Run, add_runs, load
 from nas.commands.train import TrainCommand, task_of
 from nas.config import compose_config
 from nas.measure import cpu_facts
+from nas.spec import DetectorSpec
 
 if TYPE_CHECKING:
     from nas.data.dataset import DetectionData
@@ -108,15 +109,21 @@ def train_missing(jobs: Sequence[Job], table: Path, folder: Path, most: int = 0,
 
 
 def train_one(job: Job, folder: Path, **more: Any) -> Run:
-    """Train one network, or go on with it, and score its last averaged weights on the test split."""
+    """Train one network of the bench, or go on with it, and score its last averaged weights on the test split."""
+    config = bench_config(job.data, job.seed, **more)
+    known = {name: getattr(job.network, name) for name in OF_THE_NETWORK}
+    return Run(data=job.data, seed=job.seed, **trained(config, job.network.spec, folder), **known)
+
+
+def trained(config: TrainCommand, model: DetectorSpec | str, folder: Path) -> dict[str, Any]:
+    """Train a network, or go on with it; what of a `Run` a training tells, the last averaged weights scored on test."""
     import torch
 
     from nas.training.run import run_training
     from nas.training.state import resumable
 
-    config = bench_config(job.data, job.seed, **more)
     task, test, _ = task_of(config)
-    task.model = job.network.spec
+    task.model = model
     resume = resumable(folder)
     if folder.exists() and not resume:
         shutil.rmtree(folder)
@@ -124,22 +131,18 @@ def train_one(job: Job, folder: Path, **more: Any) -> Run:
     started, used = time.perf_counter(), cpu_seconds()
     result = run_training(task, folder, resume=resume, progress=False)
     scores = test_scores(task, result, test if test is not None else task.val)
-    network = job.network
-    return Run(
-        data=job.data,
-        seed=job.seed,
-        recipe=recipe_of(config),
-        image_size=int(config.image_size or 0),
-        epochs=config.trainer.epochs,
-        curve=curve_of(folder),
-        test_ap=round(float(scores.ap), 5),
-        test_ap50=round(float(scores.ap50), 5),
-        seconds=round(result.seconds if sittings > 1 else time.perf_counter() - started, 1),
-        cpu_seconds=round(cpu_seconds() - used, 1),
-        sittings=sittings,
-        machine=cpu_facts() | {"torch": torch.__version__, "threads": torch.get_num_threads()},
-        **{name: getattr(network, name) for name in OF_THE_NETWORK},
-    )
+    return {
+        "recipe": recipe_of(config),
+        "image_size": int(config.image_size or 0),
+        "epochs": config.trainer.epochs,
+        "curve": curve_of(folder),
+        "test_ap": round(float(scores.ap), 5),
+        "test_ap50": round(float(scores.ap50), 5),
+        "seconds": round(result.seconds if sittings > 1 else time.perf_counter() - started, 1),
+        "cpu_seconds": round(cpu_seconds() - used, 1),
+        "sittings": sittings,
+        "machine": cpu_facts() | {"torch": torch.__version__, "threads": torch.get_num_threads()},
+    }
 
 
 def test_scores(task: TrainingTask, result: TrainingResult, test: DetectionData | None) -> Any:

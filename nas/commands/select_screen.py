@@ -43,12 +43,20 @@ if TYPE_CHECKING:
 DEPLOYING = 40.0
 
 
+def proposal_of(command: SelectCommand, num_classes: int) -> Proposal:
+    """What decides the finalists of a selection on data of `num_classes` classes; UserError for a budget that is none."""
+    frame = Frame.of(replace(command.neck, num_classes=num_classes), command.image_size)
+    budget = Budget.of(limits_of(command.budget))
+    return Proposal(
+        budget, command.hardware, frame, command.candidates, command.tolerance, command.evaluations, command.seed
+    )
+
+
 class Selection:
     """One selection in its folder; every step that was done is read back from there."""
 
     def __init__(self, command: SelectCommand, folder: Path) -> None:
         self.command, self.folder = command, folder
-        self.budget = Budget.of(limits_of(command.budget))
         self.table = LatencyTable.load(command.hardware)
         self.storage = open_storage(command.storage) if command.storage else None
         splits, self.report = load_splits(command.data)
@@ -58,11 +66,7 @@ class Selection:
                     f"data {command.data.name} has no {split} split: set data.{split}.images and annotations"
                 )
         self.splits: dict[str, DetectionData] = splits
-        neck = replace(command.neck, num_classes=splits["train"].num_classes)
-        self.proposal = Proposal(
-            self.budget, command.hardware, Frame.of(neck, command.image_size), command.candidates, command.tolerance,
-            command.evaluations, command.seed,
-        )  # fmt: skip
+        self.proposal = proposal_of(command, splits["train"].num_classes)
 
     def run(self) -> SelectionResult:
         """Propose, plan, train and decide, each unless it is done already."""

@@ -47,12 +47,7 @@ def deploy(
     for finalist, seed, checkpoint in chosen:
         model = load_checkpoint(checkpoint)
         files.append(export_model(model, folder / f"{finalist.name}-seed{seed}.onnx", settings).path)
-    times: list[list[float]] = [[] for _ in files]
-    if runtime:
-        networks = [load_runtime(file, threads=threads) for file in files]
-        for _ in range(TURNS):
-            for own, network in zip(times, networks, strict=True):
-                own.append(time_model(network, network.image_size, runs=RUNS)["median"])
+    times = time_in_turns(files, threads) if runtime else [[] for _ in files]
     found = []
     for (finalist, seed, _), file, own in zip(chosen, files, times, strict=True):
         network = load_runtime(file)
@@ -61,3 +56,13 @@ def deploy(
         spread = (sorted(own)[TURNS // 4], sorted(own)[-1 - TURNS // 4]) if own else None
         found.append(Deployed(finalist, seed, file, data.split, float(scores.ap), float(scores.ap50), ms, spread))
     return found
+
+
+def time_in_turns(files: Sequence[Path], threads: int = 1) -> list[list[float]]:
+    """Milliseconds of exported files in one session: each one's median of every turn, so that a drift meets all alike."""
+    networks = [load_runtime(file, threads=threads) for file in files]
+    times: list[list[float]] = [[] for _ in files]
+    for _ in range(TURNS):
+        for own, network in zip(times, networks, strict=True):
+            own.append(time_model(network, network.image_size, runs=RUNS)["median"])
+    return times

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from nas.models.baselines.graph import BaselineDetector
 
 YOLO_SIZES = ("n", "s", "m", "l", "x")
+#: Families whose size is two multipliers.
+SCALABLE = ("yolov5", "yolov8", "yolo11", "yolo26")
 YOLOV9_SIZES = ("t", "s", "m", "c", "e")
 RTDETR_SIZES = ("s", "m", "l", "x")
 
@@ -52,10 +54,17 @@ _SPELLINGS = (
 
 
 def canonical_name(name: str) -> str | None:
-    """The canonical name of an official spelling (`yolov5nu`, `gelan-c`, `RT-DETRv2-S` ...), or None if unknown."""
+    """The canonical name of an official spelling (`yolov5nu`, `gelan-c`, `RT-DETRv2-S` ...), or None if unknown.
+
+    `yolo11n@0.3` is YOLO11n with the width multiplier 0.3 in the place of its own; likewise YOLOv5, YOLOv8 and YOLO26.
+    """
     key = name.strip().lower().replace("_", "-").replace(" ", "")
     if key in BASELINES:
         return key
+    if "@" in key:
+        known, width = canonical_name(key.partition("@")[0]), key.partition("@")[2]
+        scalable = known is not None and known[:-1] in SCALABLE and re.fullmatch(r"[0-3](\.\d{1,4})?", width)
+        return f"{known}@{float(width):g}" if scalable and float(width) > 0 else None
     for pattern, replacement in _SPELLINGS:
         if re.fullmatch(pattern, key):
             return re.sub(pattern, replacement, key)
@@ -108,5 +117,6 @@ def _from_rows(name: str, image_size: int, classes: tuple[str, ...]) -> Baseline
     else:
         from nas.models.baselines.yolo import yolo_graph
 
-        graph, backbone = yolo_graph(name[:-1], name[-1], num_classes)
+        drawing, _, width = name.partition("@")
+        graph, backbone = yolo_graph(drawing[:-1], drawing[-1], num_classes, float(width) if width else None)
     return BaselineDetector(name, graph, backbone, image_size, classes, name.startswith("yolo26"))

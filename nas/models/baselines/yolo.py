@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from nas.models.baselines.blocks import C2PSA, C3, C2f, C3k2
 from nas.models.baselines.conv import SPPF, Conv
@@ -85,9 +86,10 @@ class _Drawing(Graph):
             self.head(DFLHead(widths, num_classes, class_width, depthwise=depthwise), rows)
 
 
-def yolo_graph(family: str, size: str, num_classes: int) -> tuple[Graph, tuple[int, ...]]:
-    """Rows of a family's size, and those of C3, C4, C5."""
-    graph = _Drawing(SIZES[family][size])
+def yolo_graph(family: str, size: str, num_classes: int, width: float | None = None) -> tuple[Graph, tuple[int, ...]]:
+    """Rows of a family's size, with another width multiplier if one is given, and those of C3, C4, C5."""
+    scale = SIZES[family][size]
+    graph = _Drawing(scale if width is None else replace(scale, width=width))
     draw = _old_rows if family in ("yolov5", "yolov8") else _new_rows
     return graph, draw(graph, family, size in "mlx", num_classes)
 

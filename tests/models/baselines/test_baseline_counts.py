@@ -95,3 +95,27 @@ def test_official_spellings() -> None:
     assert canonical_name("RT-DETRv2-L") == "rtdetrv2-l"
     assert canonical_name("yolov9_t_published") == "yolov9t"
     assert canonical_name("yolov12n") is None
+
+
+def test_a_width_of_ones_own_follows_the_name(tmp_path):
+    assert canonical_name("YOLOv11n@0.30") == "yolo11n@0.3" and canonical_name("yolov8s@1") == "yolov8s@1"
+    for wrong in (
+        "yolo11n@",
+        "yolo11n@x",
+        "yolo11n@0",
+        "yolo11n@9",
+        "yolov9t@0.5",
+        "yolov7@1",
+        "yolo11n@0.3@0.3",
+        "yolo11n@-1",
+    ):
+        assert canonical_name(wrong) is None, wrong
+    own = {name: value.shape for name, value in build_baseline("yolo11n", 3, 64).state_dict().items()}
+    same = {name: value.shape for name, value in build_baseline("yolo11n@0.25", 3, 64).state_dict().items()}
+    wide = {name: value.shape for name, value in build_baseline("yolo11n@0.5", 3, 64).state_dict().items()}
+    assert own == same and wide == {n: v.shape for n, v in build_baseline("yolo11s", 3, 64).state_dict().items()}
+    from nas.models.checkpoint import load_checkpoint, save_checkpoint
+
+    narrow = build_baseline("yolo11n@0.3", 3, 64)
+    again = load_checkpoint(save_checkpoint(tmp_path / "narrow.safetensors", narrow))
+    assert again.name == "yolo11n@0.3" and again.model[0].conv.out_channels == 24

@@ -1,0 +1,96 @@
+"""What nas.select chose, against the optima of scores and what people drew: equally fast, trained alike, three seeds.
+
+    python -m experiments.selection plan    data=cards selected=outputs/select/DATE [learned=score.json]
+    python -m experiments.selection train   [data=cards,bccd,aquarium most=0 work=FOLDER]
+    python -m experiments.selection measure [data=cards,bccd,aquarium]
+    python -m experiments.selection report
+
+`plan` takes over the network of a finished selection and scales everybody else to its measured milliseconds, on an idle
+machine. `train` adds to runs.jsonl.gz, run by run, what it lacks. `measure` times all exported files of a data set in one
+session. `report` writes results.md. `contestants=`, `table=` and `times=` are the three files.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from experiments.command import options_of, run
+from experiments.selection.contestants import (
+    PATH,
+    add_contestants,
+    draw_contestants,
+    read_contestants,
+    selected_of,
+)
+from experiments.selection.training import PATH as TABLE
+from experiments.selection.training import measure, session_of, train_missing
+from nas.commands.select import SelectCommand
+from nas.errors import UserError
+from nas.files import read_json, read_yaml, write_atomic
+from nas.options import read_object
+
+FILES = {"contestants": str(PATH), "table": str(TABLE), "times": str(TABLE.with_name("times.json"))}
+SETS = "cards,bccd,aquarium"
+OPTIONS: dict[str, dict[str, Any]] = {
+    "plan": {"data": "", "selected": "", "learned": ""},
+    "train": {"data": SETS, "most": 0, "work": "outputs/selection"},
+    "measure": {"data": SETS},
+    "report": {},
+}
+
+
+def main(arguments: list[str]) -> None:
+    """Run one action; UserError for anything unknown."""
+    if not arguments or arguments[0] not in OPTIONS:
+        raise UserError(f"say what to do: {', '.join(OPTIONS)}")
+    action, options = arguments[0], options_of(arguments[1:], FILES | OPTIONS[arguments[0]])
+    people, table, times = (Path(options[name]) for name in FILES)
+    if action == "plan":
+        plan(options["data"], options["selected"], options["learned"], people)
+    elif action == "train":
+        left = train_missing(
+            read_contestants(people), options["data"].split(","), table, Path(options["work"]), options["most"]
+        )
+        print(f"{left} runs are left; the same command goes on" if left else "no run is missing")
+    elif action == "measure":
+        for data in options["data"].split(","):
+            chosen = [one for one in read_contestants(people) if one.data == data]
+            if chosen:
+                known = read_json(times) if times.is_file() else {}
+                known[data] = measure(chosen, class_count(data))
+                write_atomic(times, json.dumps(known, indent=1, sort_keys=True) + "\n")
+                print(f"{data}: {len(chosen)} networks in one session")
+    else:
+        from experiments.selection.report import write_report
+
+        print(write_report(read_contestants(people), table, times))
+
+
+def plan(data: str, selected: str, learned: str, people: Path) -> None:
+    """Draw the contestants of a data set from a finished selection on it."""
+    if not data or not selected:
+        raise UserError(
+            "data=NAME selected=FOLDER are needed: the data set and the folder of a finished selection on it"
+        )
+    network = selected_of(Path(selected))
+    command = read_object(SelectCommand, read_yaml(Path(selected) / "config.yaml"), f"{selected}/config.yaml:")
+    if command.data.name != data:
+        raise UserError(f"{selected} is a selection on {command.data.name}, not on {data}")
+    session = session_of(network.head.num_classes, network.image_size)
+    drawn = draw_contestants(data, command, network, session, learned)
+    add_contestants(people, drawn)
+    for one in drawn:
+        print(f"{one.name}: {one.ms:.2f} ms")
+
+
+def class_count(data: str) -> int:
+    """Classes of a data set."""
+    from experiments.detector_bench.measuring import class_count
+
+    return class_count(data)
+
+
+if __name__ == "__main__":
+    run(main)

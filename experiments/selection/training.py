@@ -1,0 +1,103 @@
+"""Trains the contestants, three seeds each, all by one recipe, and times their exported files in one session."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from filelock import FileLock
+
+from experiments.detector_bench.training import bench_config, recipe_of, trained
+from experiments.packed import read_packed, write_packed
+from experiments.selection.contestants import Contestant
+from nas.commands.train import TrainCommand
+from nas.measure import cpu_facts
+from nas.spec import DetectorSpec, digest
+
+PATH = Path(__file__).with_name("runs.jsonl.gz")
+#: Epochs on every data set, whatever the bench takes; seeds of every contestant.
+EPOCHS, SEEDS = 30, 3
+
+Row = dict[str, Any]
+
+
+def config_of(contestant: Contestant, seed: int, **more: Any) -> TrainCommand:
+    """The bench's recipe at the contestants' image size and epochs."""
+    given = {"image_size": contestant.image_size, "trainer.epochs": EPOCHS} | more
+    return bench_config(contestant.data, seed, **given)
+
+
+def key_of(row: Row) -> tuple[str, ...]:
+    """What no two runs share."""
+    return row["data"], row["digest"], str(row["seed"]), row["recipe"]
+
+
+def wanted(contestants: Sequence[Contestant], sets: Sequence[str], **more: Any) -> list[tuple[Contestant, int, str]]:
+    """(contestant, seed, recipe) of the data sets, seed by seed, so that every seed compares all."""
+    chosen = [one for one in contestants if one.data in sets]
+    recipes = {one.data: recipe_of(config_of(one, 0, **more)) for one in chosen}
+    return [(one, seed, recipes[one.data]) for seed in range(SEEDS) for one in chosen]
+
+
+def train_missing(
+    contestants: Sequence[Contestant], sets: Sequence[str], table: Path, folder: Path, most: int = 0, **more: Any
+) -> int:
+    """Train what the table lacks, at most `most` runs (0: all), each going on where it was stopped; returns what remains."""
+    done = {key_of(row) for row in read_packed(table)}
+    todo = [
+        job
+        for job in wanted(contestants, sets, **more)
+        if (job[0].data, job[0].digest, str(job[1]), job[2]) not in done
+    ]
+    for number, (one, seed, recipe) in enumerate(todo[: most or None], 1):
+        place = folder / f"{one.data}-{one.digest.replace('@', '-')}-{seed}-{recipe}"
+        row = {"data": one.data, "name": one.name, "family": one.family, "digest": one.digest, "seed": seed}
+        row |= trained(config_of(one, seed, **more), one.model, place)
+        with FileLock(f"{table}.lock"):
+            rows = {key_of(known): known for known in [*read_packed(table), row]}
+            write_packed(table, [rows[key] for key in sorted(rows)])
+        shutil.rmtree(place)
+        print(f"{number}/{len(todo)} {one.data} {one.name} seed {seed}: test AP {row['test_ap']:.3f}", flush=True)
+    return max(0, len(todo) - most) if most else 0
+
+
+def session_of(
+    classes: int, image_size: int, threads: int = 1
+) -> Callable[[Sequence[DetectorSpec | str]], list[float]]:
+    """Times detectors as deployed ONNX files, in turns: median milliseconds of each; a file is made once."""
+    from nas.deploy.onnx_graph import export_onnx, set_metadata, write
+    from nas.deploy.runtime import Metadata
+    from nas.measure.measurement import build_subject
+    from nas.models.baselines import build_baseline
+    from nas.selection.deployment import time_in_turns
+
+    folder = tempfile.TemporaryDirectory()
+    names = tuple(f"class {index}" for index in range(classes))
+
+    def exported(model: DetectorSpec | str) -> Path:
+        path = Path(folder.name) / f"{model if isinstance(model, str) else digest(model)}.onnx"
+        if not path.is_file():
+            network = (
+                build_baseline(model, classes, image_size).fuse() if isinstance(model, str) else build_subject(model)
+            )
+            graph = export_onnx(network, image_size)
+            set_metadata(graph, Metadata(names, image_size, bool(getattr(network, "end_to_end", False))))
+            write(graph, path)
+        return path
+
+    def session(models: Sequence[DetectorSpec | str]) -> list[float]:
+        return [median(times) for times in time_in_turns([exported(model) for model in models], threads)]
+
+    return session
+
+
+def measure(contestants: Sequence[Contestant], classes: int) -> Row:
+    """Milliseconds of all contestants of a data set in one session, and where."""
+    session = session_of(classes, contestants[0].image_size)
+    times = session([one.model for one in contestants])
+    return {"data": contestants[0].data, "machine": cpu_facts(), "threads": 1, "runtime": "ONNX Runtime, float32",
+            "ms": {one.digest: round(ms, 4) for one, ms in zip(contestants, times, strict=True)}}  # fmt: skip
