@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from nas.files import config_folder
 from nas.frame import NeckOptions
 from nas.inference import PredictCommand
 from nas.measure.profiler import ProfileSettings
+from nas.scorers import find_scorer
 
 SCHEMAS: dict[str, Any] = {
     "compare": CompareSettings,
@@ -76,3 +78,12 @@ def test_a_run_goes_on_with_its_settings_and_what_may_differ(tmp_path: Path) -> 
     (tmp_path / "config.yaml").write_text("seed: 3\n")
     with pytest.raises(UserError, match="config.yaml lacks space, scorer, searcher$"):
         continued(asked, [], free)
+
+
+@pytest.mark.parametrize("path", sorted((Path(config_folder()) / "scorer").glob("*.yaml")), ids=lambda path: path.stem)
+def test_the_file_of_a_score_repeats_its_defaults(path: Path) -> None:
+    """But for the penalty of the published DeepMAD searches, which the score itself leaves out."""
+    told = yaml.safe_load(path.read_text())
+    usual = inspect.signature(find_scorer(told.pop("name")).function).parameters
+    for key in told.keys() - {"depth_penalty"}:
+        assert list(usual[key].default) == told[key], key

@@ -49,12 +49,6 @@ class Budget:
         """Whether every limited metric is within its limit."""
         return all(metrics[metric] <= limit for metric, limit in self.limits)
 
-    def exceeded(self, metrics: Mapping[str, float]) -> list[str]:
-        """One readable line for every limit that is broken."""
-        return [
-            f"{metric} {metrics[metric]:.4g} > {limit:.4g}" for metric, limit in self.limits if metrics[metric] > limit
-        ]
-
     def use(self, metrics: Mapping[str, float]) -> dict[str, float]:
         """Share of each limit that is used up."""
         return {metric: metrics[metric] / limit for metric, limit in self.limits}

@@ -21,12 +21,11 @@ from nas.errors import UserError
 
 class Batch(NamedTuple):
     """images (B, 3, S, S) uint8 RGB; boxes: B tensors (K, 4) float32 corners in pixels of the S x S image; labels: B
-    tensors (K,) int64; image_ids, sizes (height, width) of the originals and indices into the data: B each."""
+    tensors (K,) int64; sizes (height, width) of the originals and indices into the data: B each."""
 
     images: Tensor
     boxes: list[Tensor]
     labels: list[Tensor]
-    image_ids: list[int | str]
     sizes: list[tuple[int, int]]
     indices: list[int]
     epoch: int
@@ -79,7 +78,6 @@ class Loader:
             raw["images"],
             list(torch.from_numpy(raw["boxes"]).split(raw["counts"])),
             list(torch.from_numpy(raw["labels"]).split(raw["counts"])),
-            [record.image_id for record in records],
             [(record.height, record.width) for record in records],
             raw["indices"],
             raw["epoch"],

@@ -61,18 +61,16 @@ class DataConfig:
     layout: Name = "as_is"  # of the archives: as_is, or a set of nas/data/annotated, whose annotations are ours
 
 
-def load_splits(
-    config: DataConfig, wanted: tuple[str, ...] = SPLITS, classes: tuple[str, ...] | None = None
-) -> tuple[dict[str, DetectionData], DataReport]:
+def load_splits(config: DataConfig, wanted: tuple[str, ...] = SPLITS) -> tuple[dict[str, DetectionData], DataReport]:
     """The wanted splits that the configuration has, with one list of classes, checked or repaired, and the report.
 
-    Classes are those given, else data.classes, else those of the first split that is read (the training one); other
+    Classes are data.classes, else those of the first split that is read (the training one); other
     splits are matched by name. UserError, before anything long: missing root, file or split, unknown class, another
     number of classes than data.num_classes, and in strict mode any broken label or image.
     """
     check_object(config, "data")
     root = data_root(config)
-    names = list(classes) if classes else list(config.classes) if config.classes else None
+    names = list(config.classes) if config.classes else None
     splits: dict[str, DetectionData] = {}
     problems: list[Problem] = []
     for split in SPLITS:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import colorsys
 from collections import deque
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
@@ -32,14 +33,20 @@ def class_colour(label: int) -> tuple[int, int, int]:
 
 def draw(pixels: Pixels, prediction: Prediction) -> Pixels:
     """A copy of a picture (H, W, 3) RGB with its detections; the best ones lie on top."""
+    named = zip(prediction.names, prediction.scores, strict=True)
+    return draw_boxes(pixels, prediction.boxes, prediction.labels, [f"{name} {score:.2f}" for name, score in named])
+
+
+def draw_boxes(pixels: Pixels, boxes: np.ndarray, labels: np.ndarray, texts: Sequence[str]) -> Pixels:
+    """A copy of a picture (H, W, 3) RGB with boxes (K, 4) in the colours of their labels (K,) and a text at each; the first
+    ones lie on top."""
     canvas = np.ascontiguousarray(pixels).copy()
     size = max(canvas.shape[:2])
     line, font = max(1, round(size / 500)), max(0.35, size / 1600)
-    for box, score, label in zip(prediction.boxes[::-1], prediction.scores[::-1], prediction.labels[::-1], strict=True):
+    for box, label, text in zip(boxes[::-1], labels[::-1], texts[::-1], strict=True):
         colour = class_colour(int(label))
         x1, y1, x2, y2 = (int(round(float(value))) for value in box)
         cv2.rectangle(canvas, (x1, y1), (x2, y2), colour, line, cv2.LINE_AA)
-        text = f"{prediction.classes[int(label)]} {score:.2f}"
         (width, height), base = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, font, line)
         top = y1 - height - base if y1 >= height + base else y1
         cv2.rectangle(canvas, (x1, top), (x1 + width, top + height + base), colour, -1)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Sequence
 from math import prod
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -82,18 +82,17 @@ KINDS: dict[str, str] = _POINTWISE | {
 def trace_operations(
     module: nn.Module,
     image_size: int | tuple[int, int] = 640,
-    channels: int = 3,
     fuse: bool = True,
     allow_unknown: bool = False,
 ) -> tuple[Operation, ...]:
-    """Kernels of `module` on one image (1, channels, H, W), in execution order.
+    """Kernels of `module` on one image (1, 3, H, W), in execution order.
 
     fuse: of a copy in deployed form (its own `fuse()` if it has one), so that parallel branches count as one
         convolution; without it the module counts as it stands. The module itself is never changed.
     allow_unknown: a primitive that has no price becomes a pointwise kernel instead of an error.
     Raises UserError that names the primitive, or what in the module stands against tracing.
     """
-    return fuse_graph(*trace_graph(module, image_size, channels, fuse, allow_unknown))
+    return fuse_graph(*trace_graph(module, image_size, fuse, allow_unknown))
 
 
 def trace_peak_memory_mb(module: nn.Module, image_size: int | tuple[int, int] = 640, value_bytes: int = 2) -> float:
@@ -104,7 +103,6 @@ def trace_peak_memory_mb(module: nn.Module, image_size: int | tuple[int, int] = 
 def trace_graph(
     module: nn.Module,
     image_size: int | tuple[int, int] = 640,
-    channels: int = 3,
     fuse: bool = True,
     allow_unknown: bool = False,
 ) -> tuple[list[Node], set[int]]:
@@ -121,7 +119,7 @@ def trace_graph(
             merge()
         with torch.no_grad(), fake:
             _make_fake(subject)
-            images = torch.empty(1, channels, height, width)
+            images = torch.empty(1, 3, height, width)
             recorder.follow(images)
             with recorder:
                 outputs = subject(images)
@@ -157,6 +155,17 @@ def _make_fake(module: nn.Module) -> None:
                     if isinstance(tensor, nn.Parameter):
                         stand_in = nn.Parameter(stand_in, False)
                     held[name] = stand_in  # type: ignore[assignment]
+
+
+class _Call(NamedTuple):
+    """A primitive that was called: the kind of its node, its arguments, those that depend on the image, all tensors among
+    them, and the shape of its first result."""
+
+    kind: str
+    args: tuple[Any, ...]
+    inputs: list[Tensor]
+    tensors: list[Tensor]
+    shape: Shape
 
 
 class _Recorder(TorchDispatchMode):
@@ -195,28 +204,22 @@ class _Recorder(TorchDispatchMode):
             return result
         produced = [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
         if produced:
-            node = self._record(name, args, inputs, tensors, produced)
+            kind = "reshape" if name in VIEWS else KINDS.get(name, "")
+            node = self._record(name, _Call(kind, args, inputs, tensors, tuple(produced[0].shape)))
             for tensor in produced:
                 self.follow(tensor, node)
         return result
 
-    def _record(
-        self, name: str, args: tuple[Any, ...], inputs: list[Tensor], tensors: list[Tensor], produced: list[Tensor]
-    ) -> int:
-        shape = tuple(produced[0].shape)
-        kind = KINDS.get(name)
-        special: Callable[..., int] | None = getattr(self, f"on_{kind}", None) if kind else None
+    def _record(self, name: str, call: _Call) -> int:
+        special: Callable[[_Call], int] | None = getattr(self, f"on_{call.kind}", None)
         if special is not None:
-            return special(args, inputs, tensors, shape)
-        if name in VIEWS:
-            kind = "reshape"
-        elif kind is None:
-            if not self.allow_unknown:
-                raise UserError(
-                    f"no price for the primitive {name!r}; pass allow_unknown=True to count it as a pointwise kernel"
-                )
-            kind = "elementwise_unknown"
-        return self._add(kind, inputs, shape, constant=_constant(inputs, tensors))
+            return special(call)
+        if not call.kind and not self.allow_unknown:
+            raise UserError(
+                f"no price for the primitive {name!r}; pass allow_unknown=True to count it as a pointwise kernel"
+            )
+        constant = _constant(call.inputs, call.tensors)
+        return self._add(call.kind or "elementwise_unknown", call.inputs, call.shape, constant=constant)
 
     def _add(self, kind: str, inputs: Sequence[Tensor], shape: Shape, **more: Any) -> int:
         sources = tuple(self._sources[id(tensor)] for tensor in inputs)
@@ -224,75 +227,77 @@ class _Recorder(TorchDispatchMode):
         self.nodes.append(Node(kind, sources, shapes, shape, **more))
         return len(self.nodes) - 1
 
+    def _single(self, call: _Call, kind: str = "", shape: Shape = (), **more: Any) -> int:
+        """A node that reads one tensor of the image's; of the call's own kind and shape unless told."""
+        return self._add(kind or call.kind, call.inputs[:1], shape or call.shape, **more)
+
     # ------------------------------------------------------------------ primitives with arguments that count
 
-    def on_conv(self, args: tuple[Any, ...], inputs: list[Tensor], tensors: list[Tensor], shape: Shape) -> int:
-        weight, bias, stride = args[1], args[2], tuple(args[3])
-        kernel, transposed, groups = tuple(weight.shape[2:]), args[6], args[8]
+    def on_conv(self, call: _Call) -> int:
+        weight, bias, stride = call.args[1], call.args[2], tuple(call.args[3])
+        kernel, transposed, groups = tuple(weight.shape[2:]), call.args[6], call.args[8]
         if len(set(kernel)) > 1 or len(set(stride)) > 1 or len(kernel) != 2:
             raise UserError(f"no price for a convolution of kernel {kernel} and stride {stride}: it must be square")
         if transposed:
             # Without overlap it is a 1x1 convolution to kernel^2 times the channels, rearranged.
-            batch, _, height, width = inputs[0].shape
-            wide = (batch, shape[1] * kernel[0] ** 2, height, width)
-            node = self._add("conv", inputs[:1], wide, groups=groups, bias=bias is not None)
-            self.nodes.append(Node("reshape", (node,), (wide,), shape))
+            batch, _, height, width = call.inputs[0].shape
+            wide = (batch, call.shape[1] * kernel[0] ** 2, height, width)
+            node = self._single(call, shape=wide, groups=groups, bias=bias is not None)
+            self.nodes.append(Node("reshape", (node,), (wide,), call.shape))
             return len(self.nodes) - 1
-        return self._add(
-            "conv", inputs[:1], shape, kernel=kernel[0], stride=stride[0], groups=groups, bias=bias is not None
-        )
+        return self._single(call, kernel=kernel[0], stride=stride[0], groups=groups, bias=bias is not None)
 
-    def on_product(self, args: tuple[Any, ...], inputs: list[Tensor], tensors: list[Tensor], shape: Shape) -> int:
+    def on_product(self, call: _Call) -> int:
         """Matrix products: a linear layer if one factor is a weight."""
-        factors = [tensor for tensor in tensors if tensor.dim() >= 2][-2:]
+        factors = [tensor for tensor in call.tensors if tensor.dim() >= 2][-2:]
         dynamic = [tensor for tensor in factors if id(tensor) in self._sources]
         if len(dynamic) == 2:
-            return self._add("matmul", dynamic, shape)
-        return self._add("linear", dynamic, shape, bias=len(tensors) > 2)
+            return self._add("matmul", dynamic, call.shape)
+        return self._add("linear", dynamic, call.shape, bias=len(call.tensors) > 2)
 
-    def on_attention(self, args: tuple[Any, ...], inputs: list[Tensor], tensors: list[Tensor], shape: Shape) -> int:
-        query, key, value = args[:3]
+    def on_attention(self, call: _Call) -> int:
+        query, key, value = call.args[:3]
         scores = (*query.shape[:-1], key.shape[-2])
         first = self._add("matmul", (query, key), scores)
         self.nodes.append(Node("softmax", (first,), (scores,), scores))
-        self.nodes.append(Node("matmul", (first + 1, self._sources[id(value)]), (scores, tuple(value.shape)), shape))
+        self.nodes.append(
+            Node("matmul", (first + 1, self._sources[id(value)]), (scores, tuple(value.shape)), call.shape)
+        )
         return len(self.nodes) - 1
 
-    def on_maxpool(self, args: tuple[Any, ...], inputs: list[Tensor], tensors: list[Tensor], shape: Shape) -> int:
-        return self._pool("maxpool", args, inputs, shape)
+    def on_maxpool(self, call: _Call) -> int:
+        kernel = max(call.args[1])
+        stride = max(call.args[2]) if len(call.args) > 2 and len(call.args[2]) else kernel
+        return self._single(call, kernel=kernel, stride=stride)
 
-    def on_avgpool(self, args: tuple[Any, ...], inputs: list[Tensor], tensors: list[Tensor], shape: Shape) -> int:
-        return self._pool("avgpool", args, inputs, shape)
+    on_avgpool = on_maxpool
 
-    def _pool(self, kind: str, args: tuple[Any, ...], inputs: list[Tensor], shape: Shape) -> int:
-        kernel = max(args[1])
-        stride = max(args[2]) if len(args) > 2 and len(args[2]) else kernel
-        return self._add(kind, inputs[:1], shape, kernel=kernel, stride=stride)
+    def on_reduce(self, call: _Call) -> int:
+        source = call.inputs[0].shape
+        pooled = len(source) == 4 and prod(call.shape) == source[0] * source[1] and source[2] * source[3] > 1
+        spatial = pooled and (len(call.args) < 2 or sorted(d % 4 for d in _dims(call.args[1])) == [2, 3])
+        return self._single(call, "globalpool" if spatial else "reduce")
 
-    def on_reduce(self, args: tuple[Any, ...], inputs: list[Tensor], tensors: list[Tensor], shape: Shape) -> int:
-        source = inputs[0].shape
-        pooled = len(source) == 4 and prod(shape) == source[0] * source[1] and source[2] * source[3] > 1
-        spatial = pooled and (len(args) < 2 or sorted(d % 4 for d in _dims(args[1])) == [2, 3])
-        return self._add("globalpool" if spatial else "reduce", inputs[:1], shape)
-
-    def on_slice(self, args: tuple[Any, ...], inputs: list[Tensor], tensors: list[Tensor], shape: Shape) -> int:
+    def on_slice(self, call: _Call) -> int:
         """A part of a tensor; a part of a part is one part, and all of it is a view."""
-        source = self._sources[id(inputs[0])]
-        if tuple(inputs[0].shape) == shape:
-            return self._add("reshape", inputs[:1], shape)
+        source = self._sources[id(call.inputs[0])]
+        if tuple(call.inputs[0].shape) == call.shape:
+            return self._single(call, "reshape")
         if source >= 0 and self.nodes[source].kind == "slice":
             parent = self.nodes[source]
-            self.nodes.append(Node("slice", parent.inputs, parent.in_shapes, shape))
+            self.nodes.append(Node("slice", parent.inputs, parent.in_shapes, call.shape))
             return len(self.nodes) - 1
-        return self._add("slice", inputs[:1], shape)
+        return self._single(call)
 
-    def on_split(self, args: tuple[Any, ...], inputs: list[Tensor], tensors: list[Tensor], shape: Shape) -> int:
+    def on_split(self, call: _Call) -> int:
         """One copy that cuts a tensor; every part is one of its outputs."""
-        return self._add("split", inputs[:1], tuple(inputs[0].shape))
+        return self._single(call, shape=tuple(call.inputs[0].shape))
 
-    def on_transpose(self, args: tuple[Any, ...], inputs: list[Tensor], tensors: list[Tensor], shape: Shape) -> int:
-        moved = [size for size in inputs[0].shape if size > 1] != [size for size in shape if size > 1]
-        return self._add("transpose" if moved or len(set(shape)) < len(shape) else "reshape", inputs[:1], shape)
+    def on_transpose(self, call: _Call) -> int:
+        moved = [size for size in call.inputs[0].shape if size > 1] != [size for size in call.shape if size > 1]
+        return self._add(
+            "transpose" if moved or len(set(call.shape)) < len(call.shape) else "reshape", call.inputs[:1], call.shape
+        )
 
 
 def _dims(value: Any) -> Sequence[int]:

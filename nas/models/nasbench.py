@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-_EDGES = ((0, 1), (0, 2), (1, 2), (0, 3), (1, 3), (2, 3))
+from search_spaces.nasbench import CHOICES, EDGES, FINAL_WIDTH, LAYERS, STEM_WIDTH
 
 
 class Zero(nn.Module):
@@ -48,7 +48,7 @@ class CellModule(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         nodes: list[Tensor] = [x]
-        for (source, target), edge in zip(_EDGES, self.edges, strict=True):
+        for (source, target), edge in zip(EDGES, self.edges, strict=True):
             value = edge(nodes[source])
             if target == len(nodes):
                 nodes.append(value)
@@ -91,10 +91,6 @@ class CellNetwork(nn.Module):
         return self.classifier(self.tail(self.body(self.stem(images))).mean((2, 3)))
 
 
-_LAYERS = ((64, 2), (64, 1), (128, 2), (128, 1), (128, 1), (256, 2), (256, 1), (256, 1))
-_BOTTLENECKS = {1: (3, 3), 2: (6, 5)}
-
-
 def conv_norm(inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1, relu: bool = True) -> nn.Module:
     """Convolution without bias, BN and, if asked, ReLU."""
     layers = [
@@ -129,16 +125,16 @@ class MacroNetwork(nn.Module):
 
     def __init__(self, choices: Sequence[int], num_classes: int = 10) -> None:
         super().__init__()
-        layers: list[nn.Module] = [conv_norm(3, 32, 3)]
-        width = 32
-        for choice, (out, stride) in zip(choices, _LAYERS, strict=True):
-            if choice:
-                layers.append(Bottleneck(width, out, stride, *_BOTTLENECKS[choice]))
+        layers: list[nn.Module] = [conv_norm(3, STEM_WIDTH, 3)]
+        width = STEM_WIDTH
+        for choice, (out, stride) in zip(choices, LAYERS, strict=True):
+            if (bottleneck := CHOICES[choice]) is not None:
+                layers.append(Bottleneck(width, out, stride, *bottleneck))
             elif stride != 1 or width != out:
                 layers.append(conv_norm(width, out, 1, stride, relu=False))
             width = out
-        self.body = nn.Sequential(*layers, conv_norm(width, 1280, 1))
-        self.classifier = nn.Linear(1280, num_classes)
+        self.body = nn.Sequential(*layers, conv_norm(width, FINAL_WIDTH, 1))
+        self.classifier = nn.Linear(FINAL_WIDTH, num_classes)
 
     def forward(self, images: Tensor) -> Tensor:
         return self.classifier(self.body(images).mean((2, 3)))

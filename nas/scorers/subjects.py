@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from nas.cost.count import count_spec
 from nas.errors import UserError
@@ -95,33 +95,21 @@ def benchmark_subjects(name: str, tables: Path, sample: int = 0, seed: int = 0) 
     columns = BENCHMARKS[name][1]
     for row in rows[: sample or None]:
         accuracy = {column: float(row[column]) / 100 for column in columns}
-        yield _cell(row["arch"], accuracy) if name == "nasbench201" else _macro(row["arch"], accuracy)
+        yield _benchmark_subject(name, row["arch"], accuracy)
 
 
-def _cell(text: str, accuracy: dict[str, float]) -> Subject:
-    cell = nasbench.Cell.parse(text)
-
-    def build() -> Any:
-        from nas.models.nasbench import CellNetwork
-
-        return CellNetwork(cell.edges)
-
-    counts = cell.counts()
-    figures: dict[str, float] = {"params": counts.params, "macs": counts.macs, "layers": counts.layers}
-    figures["depth"] = cell.depth
-    # The MAE score read along the path of greatest gain: what is left of it where width and cell count are fixed.
-    figures["mae_path"] = sum(cell.path_gain(width) for width, _ in nasbench.STAGES)
-    return Subject(text, figures, build, accuracy=accuracy)
-
-
-def _macro(text: str, accuracy: dict[str, float]) -> Subject:
-    net = nasbench.MacroNet.parse(text)
-
-    def build() -> Any:
-        from nas.models.nasbench import MacroNetwork
-
-        return MacroNetwork(net.choices)
-
+def _benchmark_subject(name: str, text: str, accuracy: dict[str, float]) -> Subject:
+    net = nasbench.Cell.parse(text) if name == "nasbench201" else nasbench.MacroNet.parse(text)
     counts = net.counts()
-    figures = {"params": counts.params, "macs": counts.macs, "layers": counts.layers}
+    figures: dict[str, float] = {"params": counts.params, "macs": counts.macs, "layers": counts.layers}
+    if isinstance(net, nasbench.Cell):
+        figures["depth"] = net.depth
+        # The MAE score read along the path of greatest gain: what is left of it where width and cell count are fixed.
+        figures["mae_path"] = sum(net.path_gain(width) for width, _ in nasbench.STAGES)
+
+    def build() -> nn.Module:
+        from nas.models.nasbench import CellNetwork, MacroNetwork
+
+        return CellNetwork(net.edges) if isinstance(net, nasbench.Cell) else MacroNetwork(net.choices)
+
     return Subject(text, figures, build, accuracy=accuracy)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 
-import cv2
 import numpy as np
 from lightning_fabric import Fabric
 from numpy.typing import NDArray
@@ -14,6 +13,7 @@ from torch import Tensor
 from nas.data.dataset import DetectionData
 from nas.data.images import decode
 from nas.data.loader import Loader, build_loader
+from nas.inference.drawing import draw_boxes
 from nas.inference.evaluator import detect
 from nas.inference.scoring import Found, score_detections
 from nas.models.base import DetectorModule
@@ -82,15 +82,7 @@ def side_by_side(
     classes: Sequence[str],
 ) -> NDArray[np.uint8]:
     """One image twice: annotated boxes on the left, predicted ones on the right; each (boxes (K, 4), labels (K,))."""
-    panels = []
-    for boxes, labels in (truth, found):
-        panel = np.ascontiguousarray(image)
-        for box, label in zip(boxes, labels, strict=True):
-            shade = np.random.default_rng(int(label) + 7).integers(60, 256, 3)
-            colour = (int(shade[0]), int(shade[1]), int(shade[2]))
-            x1, y1, x2, y2 = (round(float(value)) for value in box)
-            cv2.rectangle(panel, (x1, y1), (x2, y2), colour, 2)
-            name = classes[int(label)]
-            cv2.putText(panel, name, (x1 + 2, max(y1 + 12, 12)), cv2.FONT_HERSHEY_SIMPLEX, 0.4, colour, 1, cv2.LINE_AA)
-        panels.append(panel)
+    panels = [
+        draw_boxes(image, boxes, labels, [classes[int(label)] for label in labels]) for boxes, labels in (truth, found)
+    ]
     return np.concatenate(panels, axis=1)

@@ -18,10 +18,9 @@ def test_a_value_equal_to_its_limit_is_inside() -> None:
     assert not Budget.of({"layers": 24}).admits(METRICS)
 
 
-def test_every_limit_counts_and_the_broken_one_is_named() -> None:
-    budget = Budget.of({"latency_ms": 3, "params_m": 8})
-    assert not budget.admits(METRICS)
-    assert budget.exceeded(METRICS) == ["params_m 9 > 8"]
+def test_every_limit_counts() -> None:
+    assert not Budget.of({"latency_ms": 3, "params_m": 8}).admits(METRICS)
+    assert Budget.of({"latency_ms": 3, "params_m": 9}).admits(METRICS)
 
 
 def test_binding_limits_are_those_used_up() -> None:
