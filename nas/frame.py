@@ -60,16 +60,8 @@ class Frame(NeckOptions):
         """The neck on maps of these widths."""
         if len(channels) != 3:
             raise UserError(f"a detector's neck joins three maps, the backbone gives {len(channels)}")
-        return NeckSpec(
-            self.out or (channels[0], channels[1], channels[2]),
-            self.depth,
-            self.hidden_ratio,
-            self.activation,
-            self.depthwise,
-            self.fusion,
-            self.extra_down,
-            self.extra_up,
-        )
+        own = {item.name: getattr(self, item.name) for item in fields(NeckSpec) if item.name != "out"}
+        return NeckSpec(self.out or (channels[0], channels[1], channels[2]), **own)
 
     def require_agreement(self, spec: Spec, space: str) -> None:
         """Raise UserError if a space's detectors bring another head or image size than this frame's."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import fields
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -11,7 +9,7 @@ from rich.table import Table
 
 from nas.config import Job, launch
 from nas.deploy import EXPORTED
-from nas.inference import PredictCommand, PredictOptions
+from nas.inference import PredictCommand
 
 if TYPE_CHECKING:
     from nas.inference.predictor import Prediction
@@ -31,27 +29,12 @@ def run(command: PredictCommand, job: Job) -> None:
         console.print(
             f"{command.model} is an architecture: its weights are random and so are its boxes", style="yellow"
         )
-    result = predict_into(
-        detector,
-        command.source,
-        job.folder,
-        pictures=command.pictures,
-        results=command.results,
-        annotations=command.annotations,
-        progress=_reporter(console),
-        image_size=command.image_size,
-        device=command.device,
-        **{item.name: getattr(command, item.name) for item in fields(PredictOptions)},
-    )
-    _show(console, result, command.rows)
 
-
-def _reporter(console: Console) -> Callable[[Prediction], None]:
     def report(prediction: Prediction) -> None:
         if prediction.error:
             console.print(f"skipped: {prediction.error}", style="red", markup=False, highlight=False, soft_wrap=True)
 
-    return report
+    _show(console, predict_into(detector, command, job.folder, report), command.rows)
 
 
 def _show(console: Console, result: PredictionRun, rows: int) -> None:

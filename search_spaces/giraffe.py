@@ -137,9 +137,7 @@ class GiraffeSpace(SearchSpace[DetectorSpec]):
         return self.backbone.size() * necks
 
     def _neck(self, out: Widths, depth: int, ratios: Ratios) -> NeckSpec:
-        frame = self.frame
-        kinds = (frame.activation, frame.depthwise, frame.fusion, frame.extra_down, frame.extra_up)
-        return NeckSpec(out, depth, ratios, *kinds)
+        return replace(self.frame.neck(out), depth=depth, hidden_ratio=ratios)
 
     def _detector(self, backbone: Backbone, out: Widths, depth: int, ratios: Ratios) -> DetectorSpec:
         return DetectorSpec(backbone, self._neck(out, depth, ratios), self.frame.head, self.frame.image_size)

@@ -22,6 +22,7 @@ from experiments.evidence import save_result
 from nas.cost.table_file import cpu_name
 from nas.detector import Detector
 from nas.errors import UserError
+from nas.inference import PredictCommand
 from nas.inference.pictures import open_pictures
 from nas.inference.run import predict_into
 from nas.measure import commit
@@ -42,7 +43,7 @@ def measure(model: str, source: Path, scratch: Path, rounds: int) -> tuple[list[
             network.run(images)
         bare.append(1e3 * (time.perf_counter() - start) / count)
         start = time.perf_counter()
-        predict_into(detector, source, scratch / str(number))
+        predict_into(detector, PredictCommand(model=model, source=str(source)), scratch / str(number))
         whole.append(1e3 * (time.perf_counter() - start) / count)
         print(f"round {number}: bare {bare[-1]:.1f} ms, whole {whole[-1]:.1f} ms a picture", flush=True)
     return bare, whole

@@ -7,17 +7,21 @@ import re
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nas.data.coco import coco_classes, coco_document
 from nas.data.schema import IMAGE, read_entries
 from nas.errors import UserError
 from nas.files import write_atomic
+from nas.inference import PredictCommand, PredictOptions
 from nas.inference.drawing import PictureWriter
 from nas.inference.predictor import Prediction
 from nas.inference.scoring import result_row
+
+if TYPE_CHECKING:
+    from nas.detector import Detector
 
 
 class ResultIds:
@@ -102,24 +106,16 @@ class PredictionRun:
 
 
 def predict_into(
-    detector: Any,
-    source: Any,
-    folder: str | Path,
-    *,
-    pictures: bool = True,
-    results: bool = True,
-    annotations: str | None = None,
-    progress: Callable[[Prediction], None] | None = None,
-    **options: Any,
+    detector: Detector, command: PredictCommand, folder: Path, progress: Callable[[Prediction], None] | None = None
 ) -> PredictionRun:
-    """Predict every picture of a source and write `pictures/` and `results.json` below a folder.
+    """Predict every picture of the command's source and write `pictures/` and `results.json` below a folder.
 
-    detector: a nas.Detector; options: those of its `stream`. What cannot be read is reported in its row. Interrupting
-    writes the results found so far. Raises UserError if nothing could be read.
+    What cannot be read is reported in its row. Interrupting writes the results found so far. Raises UserError if nothing
+    could be read.
     """
-    folder = Path(folder)
-    ids = ResultIds(detector.classes, annotations)
-    stream = detector.stream(source, **options)
+    ids = ResultIds(detector.classes, command.annotations)
+    options = {item.name: getattr(command, item.name) for item in fields(PredictOptions)}
+    stream = detector.stream(command.source, command.device, command.image_size, **options)
     run, rows = PredictionRun(), []
     began = time.perf_counter()
     try:
@@ -127,13 +123,13 @@ def predict_into(
             for prediction in stream:
                 run.rows.append(_row(prediction))
                 rows += named_results(prediction, ids)
-                if pictures and writer.write(prediction):
+                if command.pictures and writer.write(prediction):
                     run.pictures = folder / "pictures"
                 if progress is not None:
                     progress(prediction)
     finally:
         run.seconds = time.perf_counter() - began
-        if results and any(not row.error for row in run.rows):
+        if command.results and any(not row.error for row in run.rows):
             run.results = write_atomic(folder / "results.json", json.dumps(rows, ensure_ascii=False))
     if len(run.errors) == len(run.rows):
         raise UserError(run.errors[0] if len(run.rows) == 1 else f"none of {len(run.rows)} files is a readable picture")

@@ -4,59 +4,55 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import nn
 
 from nas.errors import UserError
-from nas.training.options import OptimizerOptions
+from nas.training.options import OptimizerOptions, ScheduleOptions
 
 _NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm)
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """Warm-up, decay, constant tail; positions and lengths in iterations (fractions allowed).
+    """Warm-up, decay, constant tail; positions and lengths in iterations (fractions allowed), whatever `options` says.
 
-    base: peak learning rate; end_ratio: final / base; warmup_power: 2 is DAMO-YOLO's quadratic warm-up, 1 linear;
-    shape: "cosine", "linear" or "constant"; warmup_bias: the biases' rate at the start of the warm-up, as a multiple
-    of `base` (YOLO: 10), from which it goes linearly to base; momentum is raised linearly from warmup_momentum.
+    base: peak learning rate. Of the options: end_ratio: final / base; warmup_power: 2 is DAMO-YOLO's quadratic warm-up, 1
+    linear; warmup_bias: the biases' rate at the start of the warm-up, as a multiple of `base` (YOLO: 10), from which it goes
+    linearly to base; momentum is raised linearly from warmup_momentum.
     """
 
     base: float
     total: float
     warmup: float = 0.0
     tail: float = 0.0
-    end_ratio: float = 0.05
-    warmup_power: float = 2.0
-    shape: str = "cosine"
-    warmup_bias: float | None = None
     momentum: float = 0.9
-    warmup_momentum: float | None = None
+    options: ScheduleOptions = field(default_factory=ScheduleOptions)
 
     def learning_rate(self, position: float, bias: bool = False) -> float:
         """Rate of the iteration that starts at `position`."""
-        final = self.base * self.end_ratio
+        final = self.base * self.options.end_ratio
         if position < self.warmup:
             share = position / self.warmup
-            if bias and self.warmup_bias is not None:
-                return self.base * (self.warmup_bias + (1 - self.warmup_bias) * share)
-            return self.base * share**self.warmup_power
+            if bias and self.options.warmup_bias is not None:
+                return self.base * (self.options.warmup_bias + (1 - self.options.warmup_bias) * share)
+            return self.base * share**self.options.warmup_power
         if position >= self.total - self.tail:
-            return self.base if self.shape == "constant" else final
+            return self.base if self.options.shape == "constant" else final
         share = (position - self.warmup) / max(self.total - self.warmup - self.tail, 1e-9)
-        if self.shape == "constant":
+        if self.options.shape == "constant":
             return self.base
-        if self.shape == "linear":
+        if self.options.shape == "linear":
             return self.base + (final - self.base) * share
         return final + 0.5 * (self.base - final) * (1 + math.cos(math.pi * share))
 
     def momentum_at(self, position: float) -> float:
         """Momentum (SGD) or first beta (AdamW) of that iteration."""
-        if self.warmup_momentum is None or position >= self.warmup:
+        if self.options.warmup_momentum is None or position >= self.warmup:
             return self.momentum
-        return self.warmup_momentum + (self.momentum - self.warmup_momentum) * position / self.warmup
+        return self.options.warmup_momentum + (self.momentum - self.options.warmup_momentum) * position / self.warmup
 
 
 def fraction_done(step: int, total_steps: int, elapsed: float, minutes: float | None) -> float:

@@ -223,18 +223,14 @@ def _network(task: TrainingTask, detector: DetectorModule, teacher: DetectorModu
 
 
 def _schedule(task: TrainingTask, phases: Phases, steps_per_epoch: int) -> Schedule:
-    options, shape = task.options, task.options.schedule
+    options = task.options
     return Schedule(
         options.optimizer.peak_rate(options.batch_size),
         options.epochs * steps_per_epoch,
         phases.warmup * steps_per_epoch,
         phases.tail * steps_per_epoch,
-        shape.end_ratio,
-        shape.warmup_power,
-        shape.shape,
-        shape.warmup_bias,
         options.optimizer.momentum,
-        shape.warmup_momentum,
+        options.schedule,
     )
 
 

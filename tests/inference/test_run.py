@@ -13,6 +13,7 @@ from PIL import Image
 
 from nas.detector import Detector
 from nas.errors import UserError
+from nas.inference import PredictCommand
 from nas.inference.drawing import draw
 from nas.inference.predictor import Prediction
 from nas.inference.run import ResultIds, predict_into
@@ -50,7 +51,9 @@ def folder(tmp_path):
 
 
 def test_every_file_is_accounted_for(detector, folder, tmp_path):
-    run = predict_into(detector, folder, tmp_path / "out", score_threshold=0.2, batch=3)
+    run = predict_into(
+        detector, PredictCommand(model="m", source=str(folder), score_threshold=0.2, batch=3), tmp_path / "out"
+    )
     errors = {row.name: row.error for row in run.rows if row.error}
     assert set(errors) == {"notes.txt", "empty.jpg", "cut.jpg"}
     assert all(str(folder / name) in text for name, text in errors.items())
@@ -72,13 +75,17 @@ def test_ids_come_from_the_annotations(detector, folder, tmp_path):
         "annotations": [],
     }
     path.write_text(json.dumps(data))
-    run = predict_into(detector, folder, tmp_path / "out", annotations=path, pictures=False, score_threshold=0.2)
+    run = predict_into(
+        detector,
+        PredictCommand(model="m", source=str(folder), annotations=str(path), pictures=False, score_threshold=0.2),
+        tmp_path / "out",
+    )
     rows = json.loads(run.results.read_text())
     assert rows and {row["image_id"] for row in rows} == {77} and {row["category_id"] for row in rows} <= {5, 900}
     data["categories"].pop()
     path.write_text(json.dumps(data))
     with pytest.raises(UserError, match="no category 'cell'"):
-        predict_into(detector, folder, tmp_path / "out", annotations=path)
+        predict_into(detector, PredictCommand(model="m", source=str(folder), annotations=str(path)), tmp_path / "out")
 
 
 def test_ids_of_pictures_in_folders_and_of_frames(tmp_path):
@@ -97,10 +104,10 @@ def test_ids_of_pictures_in_folders_and_of_frames(tmp_path):
 def test_nothing_readable_is_an_error(detector, tmp_path):
     (tmp_path / "a.jpg").write_bytes(b"x")
     with pytest.raises(UserError, match="a.jpg: not an image"):
-        predict_into(detector, tmp_path / "a.jpg", tmp_path / "out")
+        predict_into(detector, PredictCommand(model="m", source=str(tmp_path / "a.jpg")), tmp_path / "out")
     (tmp_path / "b.jpg").write_bytes(b"")
     with pytest.raises(UserError, match="none of 2 files is a readable picture"):
-        predict_into(detector, str(tmp_path / "*.jpg"), tmp_path / "out")
+        predict_into(detector, PredictCommand(model="m", source=str(tmp_path / "*.jpg")), tmp_path / "out")
 
 
 def test_predict_raises_for_one_and_reports_for_many(detector, folder):

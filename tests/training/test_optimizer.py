@@ -11,7 +11,7 @@ from nas.errors import UserError
 from nas.loss.distill import distill_weight
 from nas.training.ema import ema_momentum
 from nas.training.optimizer import Schedule, fraction_done, make_optimizer, set_rates
-from nas.training.options import OptimizerOptions
+from nas.training.options import OptimizerOptions, ScheduleOptions
 
 
 @pytest.fixture
@@ -29,11 +29,15 @@ def test_schedules_equal_official(official):
 
 
 def test_yolo_schedule():
-    schedule = Schedule(0.01, 1000, 100, end_ratio=0.01, warmup_power=1, shape="linear", warmup_bias=10.0)
+    schedule = Schedule(
+        0.01, 1000, 100, options=ScheduleOptions(end_ratio=0.01, warmup_power=1, shape="linear", warmup_bias=10.0)
+    )
     assert schedule.learning_rate(50) == pytest.approx(0.005)
     assert schedule.learning_rate(0, bias=True) == pytest.approx(0.1)
     assert schedule.learning_rate(1000) == pytest.approx(0.0001)
-    assert Schedule(0.01, 1000, 100, momentum=0.937, warmup_momentum=0.8).momentum_at(50) == pytest.approx(0.8685)
+    assert Schedule(0.01, 1000, 100, momentum=0.937, options=ScheduleOptions(warmup_momentum=0.8)).momentum_at(
+        50
+    ) == pytest.approx(0.8685)
 
 
 def test_the_nearer_end_decides_the_progress():
