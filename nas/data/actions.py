@@ -12,7 +12,7 @@ from nas.data.dataset import DetectionData
 from nas.data.fetch import fetch_data
 from nas.data.report import require_sound
 from nas.data.sources import DataConfig, load_splits
-from nas.data.yolo import write_yolo
+from nas.data.yolo_text import write_yolo
 from nas.errors import UserError
 from nas.files import dump_yaml, write_atomic
 from nas.options import Name, OneOf

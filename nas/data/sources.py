@@ -13,7 +13,7 @@ from nas.data.coco import read_coco
 from nas.data.dataset import DetectionData, Problem, relabel
 from nas.data.report import DataReport, inspect_data, repair_data, require_sound
 from nas.data.shapes import draw_shapes
-from nas.data.yolo import read_yolo, yolo_classes
+from nas.data.yolo_text import read_yolo, yolo_classes
 from nas.errors import UserError
 from nas.options import Count, Name, OneOf, check_object
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from search_spaces.nasbench import CHOICES, EDGES, FINAL_WIDTH, LAYERS, STEM_WIDTH
+from search_spaces.tabular import CHOICES, EDGES, FINAL_WIDTH, LAYERS, STEM_WIDTH
 
 
 class Zero(nn.Module):

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from nas.cost.count import count_spec
 from nas.errors import UserError
 from nas.spec import Backbone, Spec, digest, image_side
-from search_spaces import nasbench
+from search_spaces import tabular
 
 if TYPE_CHECKING:
     from torch import nn
@@ -99,17 +99,17 @@ def benchmark_subjects(name: str, tables: Path, sample: int = 0, seed: int = 0) 
 
 
 def _benchmark_subject(name: str, text: str, accuracy: dict[str, float]) -> Subject:
-    net = nasbench.Cell.parse(text) if name == "nasbench201" else nasbench.MacroNet.parse(text)
+    net = tabular.Cell.parse(text) if name == "nasbench201" else tabular.MacroNet.parse(text)
     counts = net.counts()
     figures: dict[str, float] = {"params": counts.params, "macs": counts.macs, "layers": counts.layers}
-    if isinstance(net, nasbench.Cell):
+    if isinstance(net, tabular.Cell):
         figures["depth"] = net.depth
         # The MAE score read along the path of greatest gain: what is left of it where width and cell count are fixed.
-        figures["mae_path"] = sum(net.path_gain(width) for width, _ in nasbench.STAGES)
+        figures["mae_path"] = sum(net.path_gain(width) for width, _ in tabular.STAGES)
 
     def build() -> nn.Module:
         from nas.models.nasbench import CellNetwork, MacroNetwork
 
-        return CellNetwork(net.edges) if isinstance(net, nasbench.Cell) else MacroNetwork(net.choices)
+        return CellNetwork(net.edges) if isinstance(net, tabular.Cell) else MacroNetwork(net.choices)
 
     return Subject(text, figures, build, accuracy=accuracy)

@@ -15,7 +15,7 @@ from nas.data.actions import convert_splits
 from nas.data.coco import read_coco, write_coco
 from nas.data.dataset import relabel
 from nas.data.sources import DataConfig, Split, load_splits
-from nas.data.yolo import read_yolo, yolo_classes
+from nas.data.yolo_text import read_yolo, yolo_classes
 from nas.errors import UserError
 
 CATEGORIES = ((900, "zebra"), (1, "ant"), (5, "bee"))

@@ -19,7 +19,7 @@ from PIL import Image
 from nas.data.coco import read_coco, write_coco
 from nas.data.dataset import Problem
 from nas.data.sources import DataConfig, Split, load_splits
-from nas.data.yolo import yolo_classes
+from nas.data.yolo_text import yolo_classes
 from nas.errors import UserError
 from nas.inference.run import ResultIds
 from nas.inference.scoring import Found, score_detections

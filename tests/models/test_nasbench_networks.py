@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from nas.models.nasbench import CellNetwork, MacroNetwork
-from search_spaces.nasbench import CHOICES, EDGE_OPERATIONS, EDGES, LAYERS, Cell, MacroNet
+from search_spaces.tabular import CHOICES, EDGE_OPERATIONS, EDGES, LAYERS, Cell, MacroNet
 
 
 def measured_macs(model: nn.Module) -> int:

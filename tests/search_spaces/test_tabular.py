@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from nas.errors import SpecError
-from search_spaces.nasbench import Cell, MacroNet
+from search_spaces.tabular import Cell, MacroNet
 
 
 def rows(path: Path) -> list[dict[str, str]]:
