@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from nas.command_line import COMMANDS, about, groups, options, settings
+from nas.command_line import COMMANDS, PATHS, about, groups, help_text, options, settings, show
 from nas.files import config_folder, read_yaml
 
 #: Bash hands over the line up to the cursor; it replaces only what follows the last of its own word breaks (= and :).
@@ -28,16 +28,13 @@ _maenas() {
 }
 complete -F _maenas maenas
 """
-#: Settings whose value is a file or a folder.
-PATHS = {"model", "source", "images", "hardware", "resume", "folder", "output", "table", "tables", "networks", "inputs",
-         "annotations", "published", "data", "storage"}  # fmt: skip
 
 
 def main() -> None:
     """Entry point of `maenas`."""
     name, *words = sys.argv[1:] or ["--help"]
     if name in ("-h", "--help", "help"):
-        print(overview())
+        show(overview())
     elif name == "--version":
         import nas
 
@@ -49,9 +46,7 @@ def main() -> None:
         hint = f"did you mean maenas {near[0]}?" if near else f"there are {', '.join(COMMANDS)}"
         sys.exit(f"error: maenas has no command {name!r}; {hint}")
     elif name != "list" and {"-h", "--help"} & set(words):
-        from nas.command_line import help_text
-
-        print(help_text(name))
+        show(help_text(name))
     else:
         sys.argv = [sys.argv[0], *words]
         runpy.run_module(f"nas.{name}", run_name="__main__")

@@ -4,6 +4,7 @@ understood, or answered with the line to type. Neither torch nor Hydra is import
 from __future__ import annotations
 
 import ast
+import os
 import re
 import shlex
 import sys
@@ -13,10 +14,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from nas.errors import UserError
-from nas.extensions import installed
+from nas.extensions import CHOSEN, installed
 from nas.files import config_folder, read_text, read_yaml
 
 COMMANDS = ("search", "select", "train", "evaluate", "predict", "export", "profile", "rank", "compare", "data", "list")
+#: Settings whose value is a file or a folder.
+PATHS = {"model", "source", "images", "hardware", "resume", "folder", "output", "table", "tables", "networks", "inputs",
+         "annotations", "published", "data", "data.root", "weights", "distill.teacher"}  # fmt: skip
 #: Flags of Hydra after which no value follows.
 _ALONE = {"-m", "--multirun", "-r", "--run", "--resolve", "--hydra-help", "--version"}
 
@@ -38,6 +42,14 @@ def about(command: str) -> About:
     found = re.fullmatch(r"python -m nas\.\w+\s*(.*?):\s+(.*)\.", " ".join(first.split()))
     assert found is not None, path
     return About(found[2], found[1], rest)
+
+
+def show(text: str) -> None:
+    """Print, and be content if the reader has gone (`maenas list models | head`)."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python fails at its end
 
 
 def program(command: str) -> str:
@@ -72,7 +84,8 @@ def options(group: str) -> list[str]:
         names = list(space_names())
     else:
         names = sorted(path.stem for path in (Path(config_folder()) / group).glob("*.yaml"))
-    return [*names, *(installed(group) if group in ("space", "scorer", "searcher") else ())]
+    own = next((kind for kind in CHOSEN if kind == group), None)
+    return [*names, *(installed(own) if own else ())]
 
 
 def settings(command: str) -> dict[str, object]:
@@ -114,13 +127,17 @@ def _wrapped(name: str, words: Sequence[str], width: int = 112) -> Iterator[str]
 
 
 def understood(command: str, words: Sequence[str]) -> list[str]:
-    """The words as Hydra takes them: `budget=...` is added where a command has no budget until it is told one.
+    """The words as Hydra takes them: `budget=...` is added where a command has no budget until it is told one, the pictures
+    of `data=...` are taken where a command has pictures and no data, and paths that exist are expanded and quoted.
 
     Raises UserError with the line to type for a word that is no setting, such as `latency_3ms` alone.
     """
     known = groups(command)
     added = tuple(f"{name}{mark}" for name, default in known.items() if default is None for mark in "=.")
-    read = [f"+{word}" if added and word.startswith(added) else word for word in words]
+    read = [f"+{word}" if added and word.startswith(added) else _quoted(word) for word in words]
+    pictures = next((key for key in ("images", "source") if key in settings(command)), None)
+    if pictures and "data" not in known:
+        read = [f"{pictures}={word[5:]}" if word.startswith("data=") else word for word in read]
     bare = [
         word
         for before, word in zip(["", *read], read, strict=False)
@@ -134,6 +151,16 @@ def understood(command: str, words: Sequence[str]) -> list[str]:
         line = shlex.join(meant.get(word, word) for word in read)
         raise UserError(f"{bare[0]!r} alone is no setting; type: {program(command)} {line}")
     return read
+
+
+def _quoted(word: str) -> str:
+    """A setting whose value is a path with signs that Hydra would read as its own, in quotes."""
+    key, _, value = word.partition("=")
+    path = Path(value).expanduser()
+    if key == "data" or key not in PATHS or not re.search(r"[^\w./-]", value) or not path.exists():
+        return word
+    text = str(path).replace("\\", "\\\\").replace("'", "\\'")
+    return f"{key}='{text}'"
 
 
 def _setting(command: str, word: str) -> str:

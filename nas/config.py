@@ -17,7 +17,7 @@ from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get
 
 from nas import command_line
 from nas.errors import Caution, UserError
-from nas.extensions import Kind, installed, is_reference, use
+from nas.extensions import CHOSEN, installed, is_reference, use
 from nas.files import config_folder, dump_yaml, read_yaml, write_atomic
 from nas.options import read_object
 
@@ -37,7 +37,11 @@ def compose_config(name: str, schema: type[Settings], options: Mapping[str, obje
     from omegaconf.errors import OmegaConfBaseException
 
     offer_schema(name, schema)
-    overrides = [f"{key}={json.dumps(value, default=str)}" for key, value in _flat(options)]
+    values = {key: value for key, value in _flat(options)}
+    if isinstance(values.get("data"), str | Path):
+        (chosen,) = offer_data([f"data={values['data']}"], print_lines=False)
+        values["data"] = chosen.partition("=")[2]
+    overrides = [f"{key}={json.dumps(value, default=str)}" for key, value in values.items()]
     try:
         with hydra.initialize_config_dir(config_folder(), version_base="1.3"):
             try:
@@ -177,7 +181,7 @@ def launch(
     """
     own = folder is None  # one of the commands of maenas, not an experiment
     if own and {"-h", "--help"} & set(sys.argv[1:]):
-        print(command_line.help_text(name))
+        command_line.show(command_line.help_text(name))
         return
     os.environ["HYDRA_FULL_ERROR"] = "1"
     import hydra
@@ -193,7 +197,10 @@ def launch(
     offer_schema(name, schema)
     modules, arguments = _used(sys.argv[1:])
     try:
-        arguments = command_line.understood(name, arguments) if own else arguments
+        if own:
+            arguments = command_line.understood(name, arguments)
+        if "data" in command_line.groups(name):
+            arguments = offer_data(arguments)
     except UserError as error:
         sys.exit(f"error: {error}")
     offer_own(arguments)
@@ -283,12 +290,48 @@ def offer_own(arguments: Sequence[str]) -> None:
     entry point, is an option of its group. Nothing is imported."""
     from hydra.core.config_store import ConfigStore
 
-    kinds: tuple[Kind, ...] = ("space", "scorer", "searcher")
-    for kind in kinds:
+    for kind in CHOSEN:
         values = [value for key, _, value in (text.partition("=") for text in arguments) if key.lstrip("+") == kind]
         names = {name for value in values for name in re.findall(r"[\w.]+:\w+", value) if is_reference(name)}
         for name in sorted(names | set(installed(kind))):
             ConfigStore.instance().store(group=kind, name=name, node={"name": name})
+
+
+def offer_data(arguments: Sequence[str], print_lines: bool = True) -> list[str]:
+    """Let Hydra choose data by its path: `data=~/my photos (1)` becomes an option with a plain name, in sweeps too.
+
+    A name of conf/data wins over a folder of that name. Prints what was understood; raises UserError as find_data does.
+    """
+    from hydra.core.config_store import ConfigStore
+
+    known = set(command_line.options("data"))
+
+    def chosen(value: str) -> str:
+        if value in known or re.match(r"[\[{]|\w+\(.*\)$", value) and not Path(value).exists():
+            return value
+        from nas.data.by_path import find_data
+
+        config, line = find_data(value)
+        if print_lines:
+            print(line, flush=True)
+        name, number = config.name, 1
+        while name in known:
+            number += 1
+            name = f"{config.name}_{number}"
+        known.add(name)
+        node = json.loads(json.dumps(asdict(config)).replace("${", "\\\\${"))  # as it is for OmegaConf
+        ConfigStore.instance().store(group="data", name=name, node=node)
+        return name
+
+    read = []
+    for text in arguments:
+        key, _, value = text.partition("=")
+        value = value.strip("'\"")
+        if key == "data" and value:
+            parts = [value] if Path(value).expanduser().exists() else value.split(",")
+            text = f"data={','.join(map(chosen, parts))}"
+        read.append(text)
+    return read
 
 
 def tell_cautions() -> None:

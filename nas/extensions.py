@@ -17,6 +17,8 @@ from typing import Literal
 from nas.errors import UserError
 
 Kind = Literal["block", "space", "scorer", "searcher"]
+#: Those that a command line chooses; blocks are named in files alone.
+CHOSEN: tuple[Kind, ...] = ("space", "scorer", "searcher")
 
 
 def is_reference(name: str) -> bool:

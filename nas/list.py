@@ -7,9 +7,10 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from nas.command_line import show
 from nas.cost.budget import METRICS
 from nas.errors import UserError
-from nas.extensions import Kind, installed
+from nas.extensions import CHOSEN, installed
 from nas.files import config_folder, read_text, read_yaml
 
 
@@ -103,7 +104,7 @@ def lines(kind: str) -> Iterator[str]:
         raise UserError(f"there is no list of {kind!r}; there are {', '.join(KINDS)}")
     setting, made = KINDS[kind]
     rows = made()
-    own: Kind | None = next((k for k in ("space", "scorer", "searcher") if setting == f"{k}="), None)  # type: ignore[assignment]
+    own = next((kind for kind in CHOSEN if setting == f"{kind}="), None)
     if own is not None:
         rows |= {name: f"installed: {point.value}" for name, point in installed(own).items()}
     width = max(map(len, rows))
@@ -121,7 +122,7 @@ def main() -> None:
         return
     try:
         for kind in kinds:
-            print("\n".join(lines(kind)))
+            show("\n".join(lines(kind)))
     except UserError as error:
         sys.exit(f"error: {error}")
 

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import tomllib
 from pathlib import Path
 
+import pytest
 import yaml
+
+from nas.data.actions import convert_splits
+from nas.data.by_path import find_data
+from nas.data.shapes import draw_shapes
+from nas.data.sources import load_splits
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -37,6 +44,96 @@ def test_the_wheel_carries_its_data(wheel_site: Path) -> None:
                  "search_spaces/published/damo-yolo-s.yaml", "nas/cost/tables/t4_tensorrt_fp16.json"):  # fmt: skip
         assert (wheel_site / path).is_file(), path
     assert not list(wheel_site.glob("tests*")) and not list(wheel_site.glob("experiments*"))
+
+
+#: A COCO set of drawn shapes as other people's folders, by name.
+LAYOUTS = {
+    "coco": lambda shapes, folder: shutil.copytree(shapes, folder / "photos"),
+    "yolo": lambda shapes, folder: convert_splits(load_splits(find_data(shapes)[0])[0], "yolo", folder / "photos"),
+    "voc": lambda shapes, folder: as_voc(shapes, folder / "photos"),
+    "roboflow": lambda shapes, folder: as_roboflow(shapes, folder / "photos"),
+}
+
+
+def as_voc(shapes: Path, folder: Path) -> None:
+    """The training images alone, with an XML file beside each."""
+    data = load_splits(find_data(shapes)[0], ("train",))[0]["train"]
+    folder.mkdir()
+    for record in data.records:
+        shutil.copy(record.path, folder)
+        objects = "".join(
+            f"<object><name>{data.classes[label]}</name><bndbox><xmin>{x1 + 1}</xmin><ymin>{y1 + 1}</ymin><xmax>{x2}</xmax>"
+            f"<ymax>{y2}</ymax></bndbox></object>"
+            for label, (x1, y1, x2, y2) in zip(record.labels, record.boxes, strict=True)
+        )
+        (folder / f"{record.path.stem}.xml").write_text(f"<annotation>{objects}</annotation>")
+
+
+def as_roboflow(shapes: Path, folder: Path) -> None:
+    """A zip with train/images, train/labels, and so on."""
+    convert_splits(load_splits(find_data(shapes)[0])[0], "yolo", folder / "whole")
+    names = yaml.safe_load((folder / "whole/data.yaml").read_text())["names"]
+    for split, called in (("train", "train"), ("val", "valid"), ("test", "test")):
+        for kind in ("images", "labels"):
+            shutil.copytree(folder / f"whole/{kind}/{split}", folder / f"export/{called}/{kind}")
+    document = {"train": "../train/images", "val": "../valid/images", "nc": len(names), "names": list(names.values())}
+    (folder / "export/data.yaml").write_text(yaml.safe_dump(document))
+    shutil.make_archive(str(folder), "zip", folder / "export")
+    shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="module")
+def installed(wheel_site: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel as pip installs it, with its console command."""
+    (wheel,) = wheel_site.parent.glob("maenas-*.whl")
+    target = tmp_path_factory.mktemp("installed")
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "-q",
+        "--no-deps",
+        "--no-index",
+        "--target",
+        str(target),
+        str(wheel),
+    ]
+    subprocess.run(command, check=True, capture_output=True)
+    return target
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_from_a_folder_of_photos_to_an_exported_detector(layout: str, installed: Path, tmp_path: Path) -> None:
+    """Five commands in an empty folder, without a configuration of one's own; the words after | only shorten them."""
+    shapes = draw_shapes(tmp_path / "drawn", counts={"train": 8, "val": 4, "test": 4}, size=96)
+    work = tmp_path / "empty"
+    work.mkdir()
+    LAYOUTS[layout](shapes, work)
+    shutil.copytree(shapes / "images/test", work / "seen")
+    data = "photos.zip" if layout == "roboflow" else "photos"
+    environment = {**os.environ, "PYTHONPATH": str(installed), "OMP_NUM_THREADS": "1"}
+    told = {}
+    for line in (
+        f"data data={data}",
+        "search +budget=latency_3ms hydra.run.dir=found | evaluations=200 progress=false searcher=random",
+        f"train model=found/best.yaml data={data} trainer=cpu_small hydra.run.dir=trained | device=cpu trainer.epochs=1 "
+        "trainer.batch_size=4 trainer.workers=0 trainer.schedule.warmup_epochs=0 augmentation.closing_epochs=0 image_size=64",
+        f"export model=trained/best.safetensors data={data} output=trained/best.onnx | check_images=2",
+        "predict model=trained/best.onnx source=seen",
+    ):
+        words = line.replace(" |", "").split()
+        command = [str(installed / "bin/maenas"), *words]
+        done = subprocess.run(command, cwd=work, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, f"{line}: {done.stderr[-1500:]}"
+        told[words[0]] = done.stdout
+    kind = {"coco": "COCO", "yolo": "YOLO", "voc": "Pascal VOC", "roboflow": "YOLO (data.yaml)"}[layout]
+    for name in ("data", "train"):
+        assert f"is {kind}" in told[name] and "5 classes" in told[name]
+    assert ("no val split: 20% of train are drawn" in told["train"]) == (layout == "voc")
+    assert (work / "trained/best.onnx").is_file() and "4 pictures, 0 skipped" in told["predict"]
+    assert yaml.safe_load((work / "trained/config.yaml").read_text())["data"]["root"].startswith(str(work))
 
 
 def test_the_search_runs_from_the_wheel_in_another_folder(wheel_site: Path, tmp_path: Path) -> None:

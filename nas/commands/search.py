@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from nas.config import continued, store_settings
 from nas.errors import UserError, shown
-from nas.extensions import Kind, is_reference, loaded
+from nas.extensions import CHOSEN, is_reference, loaded
 from nas.files import config_folder
 from nas.frame import Frame, NeckOptions
 from nas.options import Name, Pixels
@@ -19,8 +19,6 @@ from nas.spec import USUAL_SIDE
 if TYPE_CHECKING:
     from nas.searchers.run import SearchSettings
 
-#: What may be one's own.
-GROUPS: tuple[Kind, ...] = ("space", "scorer", "searcher")
 #: What may differ between a run and its continuation.
 FREE = ("resume", "workers", "progress")
 
@@ -49,7 +47,7 @@ class SearchCommand(SearchOptions):
         from nas.searchers.run import SearchSettings
         from search_spaces import find_space
 
-        space, scorer, searcher = (named(getattr(self, group), group) for group in GROUPS)
+        space, scorer, searcher = (named(getattr(self, group), group) for group in CHOSEN)
         return SearchSettings.of(
             budget=limits_of(self.budget),
             space=find_space(space[0], **space[1]),
@@ -69,7 +67,7 @@ def search_in(command: SearchCommand, folder: Path, given: Sequence[str] = ()) -
     if command.resume is not None:
         folder = Path(command.resume)
         command = continued(command, given, FREE)
-        for kind in GROUPS:
+        for kind in CHOSEN:
             name = named(getattr(command, kind), kind)[0]
             if is_reference(name):
                 loaded(name, kind, str(folder / "config.yaml"))

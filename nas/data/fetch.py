@@ -14,10 +14,12 @@ import io
 import json
 import os
 import shutil
+import stat
 import urllib.error
 import urllib.parse
 import urllib.request
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import resources
@@ -34,6 +36,8 @@ from nas.errors import UserError
 from nas.files import write_atomic
 
 CHUNK = 1 << 20
+#: How many times larger than its zip a data set can be, at the most: labels of text, hardly any picture.
+GROWTH = 50
 #: Label, left, top, width and height of one object, in pixels of the scaled image.
 Object = list[Any]
 
@@ -100,16 +104,30 @@ def _checksum_kind(like: str) -> str:
 
 
 def unpack(archive: Path, folder: Path) -> None:
-    """Unpack a zip file; UserError if it is none or if an entry would land outside the folder."""
-    with _opened(archive) as contents:
-        for entry in contents.namelist():
-            if not (folder / entry).resolve().is_relative_to(folder.resolve()):
-                raise UserError(f"{archive}: entry {entry!r} points outside the folder; refused")
-        contents.extractall(folder)
+    """Unpack a zip file; UserError, before anything is written, if it is none, if an entry would land outside the folder
+    or is a link, or if it would grow beyond what pictures and annotations do, or beyond the free disk."""
+    with opened_zip(archive) as contents:
+        for entry in contents.infolist():
+            inside = (folder / entry.filename).resolve().is_relative_to(folder.resolve())
+            if not inside or stat.S_ISLNK(entry.external_attr >> 16):
+                raise UserError(f"{archive}: entry {entry.filename[:80]!r} points outside the folder; refused")
+        size = sum(entry.file_size for entry in contents.infolist())
+        if size > max(GROWTH * archive.stat().st_size, 1 << 30):
+            raise UserError(
+                f"{archive} would grow {size / archive.stat().st_size:.0f} times; refused as no data set does"
+            )
+        free = shutil.disk_usage(folder).free
+        if size > 0.95 * free:
+            raise UserError(f"{archive} needs {size / 2**30:.1f} GiB, {free / 2**30:.1f} are free in {folder.parent}")
+        try:
+            contents.extractall(folder)
+        except (RuntimeError, NotImplementedError, zlib.error, EOFError, ValueError) as error:  # a password, a method
+            raise UserError(f"{archive} cannot be unpacked: {error}") from None
 
 
 @contextmanager
-def _opened(archive: Path) -> Iterator[zipfile.ZipFile]:
+def opened_zip(archive: Path) -> Iterator[zipfile.ZipFile]:
+    """A zip file to read; UserError, also for what is found broken while it is read."""
     try:
         with zipfile.ZipFile(archive) as contents:
             yield contents
@@ -141,7 +159,7 @@ def place_annotated(document: Mapping[str, Any], archives: Sequence[Path], root:
     images = root / "images"
     for _, name, width, height, _ in rows:
         archive, entry = sources[name]
-        with _opened(archive) as contents:
+        with opened_zip(archive) as contents:
             content = contents.read(entry)
         write_atomic(images / name, _scaled(content, (width, height), document, name))
     for split, entries in document["splits"].items():
@@ -172,7 +190,7 @@ def _find(names: Sequence[str], archives: Sequence[Path], folder: str) -> dict[s
     """Archive and entry of every image: a file of that name at any depth below `folder`."""
     wanted, found = set(names), dict[str, tuple[Path, str]]()
     for archive in archives:
-        with _opened(archive) as contents:
+        with opened_zip(archive) as contents:
             entries = contents.namelist()
         for entry in entries:
             name = PurePosixPath(entry).name

@@ -3,19 +3,22 @@ get their data."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated
 
+import numpy as np
 from annotated_types import MinLen
 
 from nas.data.coco import read_coco
 from nas.data.dataset import DetectionData, Problem, relabel
 from nas.data.report import DataReport, inspect_data, repair_data, require_sound
 from nas.data.shapes import draw_shapes
+from nas.data.voc import read_voc, voc_classes
 from nas.data.yolo_text import read_yolo, yolo_classes
 from nas.errors import UserError
-from nas.options import Count, Name, OneOf, check_object
+from nas.files import read_text
+from nas.options import Count, Name, OneOf, Seed, Share, check_object
 
 SPLITS = ("train", "val", "test")
 
@@ -23,10 +26,13 @@ SPLITS = ("train", "val", "test")
 @dataclass
 class Split:
     """Paths relative to the root. COCO: annotations is a JSON file; YOLO: a folder of .txt files (default: the image
-    folder with `images` replaced by `labels`)."""
+    path with `images` replaced by `labels`), and images, like each of `more`, may be a text file that lists images; VOC: a
+    folder of .xml files, of which `listed`, a text file, may name some."""
 
     images: Name | None = None
     annotations: Name | None = None
+    more: list[Name] = field(default_factory=list)
+    listed: Name | None = None
 
 
 @dataclass
@@ -46,7 +52,7 @@ class DataConfig:
     """
 
     name: Name = "custom"
-    format: Annotated[str, OneOf("coco", "yolo", "shapes")] = "coco"  # coco, yolo, or shapes (drawn at first use)
+    format: Annotated[str, OneOf("coco", "yolo", "voc", "shapes")] = "coco"  # shapes: drawn at first use
     root: Name | None = None  # default: the first of ./data/NAME and ../shared/data/NAME that exists
     train: Split = field(default_factory=Split)
     val: Split = field(default_factory=Split)
@@ -55,6 +61,9 @@ class DataConfig:
         None  # a subset or another order; default: all of the training annotations
     )
     num_classes: Count | None = None  # only checked: an error if the data has another number
+    names: list[Name] | None = None  # YOLO and VOC: the classes by number, where no file of the root says them
+    val_share: Share = 0.0  # of the training images, drawn by val_seed for validation where there is no val split
+    val_seed: Seed = 0
     mode: Annotated[str, OneOf("strict", "repair")] = "strict"
     check: Annotated[str, OneOf("full", "labels")] = "full"
     download: list[Download] = field(default_factory=list)  # what `python -m nas.data action=fetch` gets
@@ -73,12 +82,21 @@ def load_splits(config: DataConfig, wanted: tuple[str, ...] = SPLITS) -> tuple[d
     names = list(config.classes) if config.classes else None
     splits: dict[str, DetectionData] = {}
     problems: list[Problem] = []
+    whole: DetectionData | None = None  # the training images, where some of them are drawn for validation
+    drawn = bool(config.val_share) and not (config.val.images or config.val.annotations)
     for split in SPLITS:
-        paths: Split = getattr(config, split)
+        paths: Split = getattr(config, "train" if drawn and split == "val" else split)
         if split not in wanted or not (paths.images or paths.annotations):
             continue
-        data, found = _read(config, root, split, paths)
-        problems += found
+        if whole is None or split == "test":
+            data, found = _read(config, root, split, paths)
+            problems += found
+        if drawn and split != "test":
+            whole = whole or data
+            data = hold_out(whole, split, config.val_share, config.val_seed)
+            if split == "val":
+                told = f"{len(data)} of {len(whole)} training images, seed {config.val_seed}"
+                problems.append(Problem("drawn validation split", told, warning=True))
         names = names or list(data.classes)
         splits[split] = relabel(data, names)
     if not splits:
@@ -95,6 +113,21 @@ def load_splits(config: DataConfig, wanted: tuple[str, ...] = SPLITS) -> tuple[d
         require_sound(report)
         return splits, report
     return repair_data(splits, report), report
+
+
+def hold_out(data: DetectionData, split: str, share: float, seed: int) -> DetectionData:
+    """The training images without those that are drawn for validation, or (split="val") these.
+
+    Copies that an exporter made of one picture (Roboflow: NAME.rf.HASH.jpg) stay together. UserError for one picture.
+    """
+    origin = [record.path.name.partition(".rf.")[0] for record in data.records]
+    pictures = sorted(set(origin))
+    if len(pictures) < 2:
+        raise UserError(f"{data.name}: no val split, and none can be drawn from {len(pictures)} training images")
+    count = min(max(1, round(share * len(pictures))), len(pictures) - 1)
+    held = {pictures[i] for i in np.random.default_rng(seed).permutation(len(pictures))[:count]}
+    chosen = [i for i, name in enumerate(origin) if (name in held) == (split == "val")]
+    return replace(data.subset(chosen), split=split)
 
 
 def data_root(config: DataConfig) -> Path:
@@ -119,20 +152,42 @@ def data_root(config: DataConfig) -> Path:
 def _read(config: DataConfig, root: Path, split: str, paths: Split) -> tuple[DetectionData, list[Problem]]:
     if config.format == "shapes":
         draw_shapes(root)
+    places = [root / place for place in (paths.images, *paths.more) if place]
+    missing = next((place for place in places if not place.exists()), None)
+    if missing is not None:
+        raise UserError(f"{config.name} {split}: no image folder {missing}")
     if config.format == "yolo":
-        if not paths.images:
+        if not places:
             raise UserError(f"data.{split}.images is missing: the folder of the images")
-        images = root / paths.images
-        labels = root / (paths.annotations or paths.images.replace("images", "labels", 1))
-        if not labels.is_dir():
+        classes = config.names or yolo_classes(root, config.classes)
+        labels = root / paths.annotations if paths.annotations else None
+        if labels is not None and not labels.is_dir():
             raise UserError(f"{config.name} {split}: no label folder {labels}")
-        return read_yolo(images, labels, yolo_classes(root, config.classes), config.name, split)
+        return read_yolo(places, classes, labels, config.name, split)
+    if config.format == "voc":
+        if not places or not paths.annotations:
+            raise UserError(
+                f"data.{split}.images and data.{split}.annotations are needed: folders of images and of XML"
+            )
+        files = voc_files(root / paths.annotations, root / paths.listed if paths.listed else None)
+        return read_voc(places[0], files, config.names or voc_classes(files), config.name, split)
     if not paths.annotations:
         raise UserError(f"data.{split}.annotations is missing: the COCO JSON file")
     annotations = root / paths.annotations
     if not annotations.is_file():
         raise UserError(f"{config.name} {split}: no annotation file {annotations}")
-    images = root / (paths.images or "images")
+    images = places[0] if places else root / "images"
     if not images.is_dir():
         raise UserError(f"{config.name} {split}: no image folder {images}")
     return read_coco(annotations, images, config.name, split)
+
+
+def voc_files(folder: Path, listed: Path | None = None) -> list[Path]:
+    """The XML files of a folder, or those that the first words of a text file's lines name; UserError without any."""
+    if listed is not None:
+        stems = [line.split()[0] for line in read_text(listed).splitlines() if line.strip()]
+        return [folder / f"{Path(stem).name}.xml" for stem in stems]
+    files = sorted(folder.glob("*.xml"))
+    if not files:
+        raise UserError(f"no XML file in {folder}")
+    return files

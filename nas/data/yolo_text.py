@@ -18,30 +18,55 @@ from nas.files import read_text, read_yaml, write_atomic
 
 
 def read_yolo(
-    images: Path, labels: Path, classes: Sequence[str], name: str = "custom", split: str = "train"
+    places: Sequence[Path],
+    classes: Sequence[str],
+    labels: Path | None = None,
+    name: str = "custom",
+    split: str = "train",
 ) -> tuple[DetectionData, list[Problem]]:
-    """The images of a folder (with sub-folders) with the boxes of the text files that have their names.
+    """The images of folders (with sub-folders) or of text files that list them, with the boxes of their text files.
 
+    labels: the folder of the text files, laid out as the (only) image folder; None: where `label_file` looks for them.
     An image without a text file has no boxes. A line of more than five numbers is a polygon, and the box is its hull.
     Left out, as problems: lines that are not numbers or of a class outside 0..C-1, and images that cannot be read.
+    UserError if there is no image, or no text file for any of them.
     """
-    if not images.is_dir():
-        raise UserError(f"{name} {split}: no image folder {images}")
-    paths = sorted(p for p in images.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
+    paths = [path for place in places for path in pictures_in(place)]
+    files = [labels / p.relative_to(places[0]).with_suffix(".txt") if labels else label_file(p) for p in paths]
     if not paths:
-        raise UserError(f"{name} {split}: no images in {images}")
+        raise UserError(f"{name} {split}: no images in {', '.join(map(str, places))}")
+    if not any(file.is_file() for file in files):
+        raise UserError(f"{name} {split}: none of {len(paths)} images has a label file, such as {files[0]}")
     records: list[Record] = []
     problems: list[Problem] = []
-    for path in paths:
+    for path, text in zip(paths, files, strict=True):
         size = image_size(path)
         if size is None:
             problems.append(Problem("unreadable image", str(path)))
             continue
-        text = labels / path.relative_to(images).with_suffix(".txt")
         lines = read_text(text).splitlines() if text.is_file() else []
         records.append(_record(path, len(records) + 1, size, lines, len(classes), text, problems))
     ids = tuple(range(len(classes)))
     return DetectionData(name, split, tuple(classes), ids, tuple(records)), problems
+
+
+def pictures_in(place: Path) -> list[Path]:
+    """The images of a folder and its sub-folders, or those that a text file lists, relative to its folder or not."""
+    if place.is_dir():
+        return sorted(p for p in place.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith("."))
+    listed = [line.strip() for line in read_text(place).splitlines() if line.strip()]
+    return [place.parent / line for line in listed]
+
+
+def label_file(image: Path) -> Path:
+    """Where the boxes of an image are: its path with the last folder `images` as `labels`, or beside it."""
+    parts = list(image.parent.parts)
+    beside = image.with_suffix(".txt")
+    if "images" not in parts:
+        return beside
+    parts[len(parts) - 1 - parts[::-1].index("images")] = "labels"
+    there = Path(*parts, beside.name)
+    return beside if beside.is_file() and not there.parent.is_dir() else there
 
 
 def yolo_classes(root: Path, otherwise: Sequence[str] | None = None) -> list[str]:
@@ -54,7 +79,7 @@ def yolo_classes(root: Path, otherwise: Sequence[str] | None = None) -> list[str
             document = read_yaml(file)
             if not isinstance(document, dict):
                 raise UserError(f"{file}: a map with `names` is needed")
-            return require_names(_names(document.get("names"), file), file)
+            return yolo_names(document.get("names"), file)
     if (root / "classes.txt").is_file():
         lines = read_text(root / "classes.txt").splitlines()
         return require_names((line.strip() for line in lines if line.strip()), root / "classes.txt")
@@ -63,18 +88,18 @@ def yolo_classes(root: Path, otherwise: Sequence[str] | None = None) -> list[str
     raise UserError(f"{root}: neither data.yaml nor classes.txt names the classes; give data.classes=[...]")
 
 
-def _names(value: Any, file: Path) -> list[str]:
-    """The names in the order of their numbers."""
+def yolo_names(value: Any, file: Path) -> list[str]:
+    """`names` of a data.yaml in the order of their numbers; UserError naming the file if it is neither list nor map."""
     adapter: TypeAdapter[Any] = CLASS_NAME_MAP if isinstance(value, dict) else CLASS_NAME_LIST
     try:
         names = adapter.validate_python(value)
     except ValidationError as error:
         raise UserError(f"{file}: {fault(error, 'names')}") from None
     if isinstance(names, list):
-        return names
+        return require_names(names, file)
     if sorted(names) != list(range(len(names))):
         raise UserError(f"{file}: `names` must be a list of classes, or a map from 0, 1, 2, ...")
-    return [names[i] for i in range(len(names))]
+    return require_names((names[i] for i in range(len(names))), file)
 
 
 def write_yolo(data: DetectionData, labels: Path) -> None:

@@ -20,6 +20,8 @@ from nas.errors import UserError
 if TYPE_CHECKING:
     from torch import Tensor
 
+#: Files that stand for a data set, whose pictures are meant.
+DATA_SUFFIXES = frozenset({".zip", ".yaml", ".yml", ".json"})
 VIDEO_SUFFIXES = frozenset({".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg"})
 
 
@@ -43,7 +45,8 @@ Source: TypeAlias = "str | Path | np.ndarray | Tensor | Image.Image | Sequence[S
 def open_pictures(source: Source, seed: int | None = None) -> Iterator[Picture]:
     """The pictures of a source, in order; a broken one of several comes with its error instead of its pixels.
 
-    source: the path of an image or a video, a folder (with its sub-folders), a glob, an array (H, W, 3), a tensor
+    source: the path of an image or a video, a folder (with its sub-folders), a glob, a data set's file (a data.yaml, COCO
+    JSON or zip: the pictures of its training split, or of the one that it has), an array (H, W, 3), a tensor
     (3, H, W) or batch of them (uint8 or 0..255), a PIL image, or a sequence of any of these. With a seed the files of a
     folder, a glob or a sequence come in a drawn order: the first of them are a sample.
     Raises UserError at once if nothing can come of it: a missing path, a glob without matches, a folder without files.
@@ -111,6 +114,11 @@ def _files(source: str) -> tuple[Path, list[Path]]:
         if not files:
             raise UserError(f"{source}: the folder has no files")
         return path, files
+    if path.suffix.lower() in DATA_SUFFIXES and path.is_file():
+        from nas.data.by_path import pictures_of
+
+        files = pictures_of(path)
+        return Path(os.path.commonpath([file.parent for file in files])), files
     if path.exists():
         return path.parent, [path]
     if any(mark in source for mark in "*?["):

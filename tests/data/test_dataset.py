@@ -127,7 +127,7 @@ def _without(path: str) -> Callable[[DataConfig], None]:
         (lambda c: setattr(c, "classes", ["cow"]), "no class 'cow'"),
         (lambda c: setattr(c, "root", "/nowhere"), "no such folder"),
         (lambda c: setattr(c, "mode", "lax"), "data.mode must be one of strict, repair, got 'lax'"),
-        (lambda c: setattr(c, "format", "voc"), "data.format must be one of coco, yolo, shapes"),
+        (lambda c: setattr(c, "format", "csv"), "data.format must be one of coco, yolo, voc, shapes"),
         (lambda c: setattr(c.train, "images", "photos"), "no image folder"),
         (_without("train.json"), "no annotation file"),
         (_without("pictures/train0.jpg"), "1 x missing image"),
@@ -157,7 +157,7 @@ def test_yolo_round_trip(make: Any, tmp_path: Path) -> None:
     splits, _ = load_splits(make([box(900, 1, 2, 3, 4), box(5, 5.5, 6.25, 7, 8)]))
     convert_splits(splits, "yolo", tmp_path / "yolo")
     classes = yolo_classes(tmp_path / "yolo")
-    data, problems = read_yolo(tmp_path / "yolo/images/train", tmp_path / "yolo/labels/train", classes)
+    data, problems = read_yolo([tmp_path / "yolo/images/train"], classes, tmp_path / "yolo/labels/train")
     assert not problems and data.classes == ("ant", "bee", "zebra")
     np.testing.assert_allclose(data.records[0].boxes, splits["train"].records[0].boxes, atol=1e-5)
     assert len(data.records[1].labels) == 0
@@ -185,7 +185,7 @@ def test_yolo_polygons_and_bad_lines(make: Any, tmp_path: Path) -> None:
     labels = tmp_path / "labels"
     labels.mkdir()
     (labels / "train0.txt").write_text("0 0.1 0.1 0.5 0.1 0.5 0.5\n7 .5 .5 .1 .1\nx\n0 1 2\n\n")
-    data, problems = read_yolo(tmp_path / "pictures", labels, ["a"])
+    data, problems = read_yolo([tmp_path / "pictures"], ["a"], labels)
     assert data.records[0].boxes.tolist() == [[6, 4, 30, 20]] and len(data.records[0].polygons[0]) == 1
     assert sorted(p.kind for p in problems) == [
         "annotation of an unknown category",
