@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from nas.commands.select_files import SelectionResult
     from nas.cost.latency import Latency
+    from nas.data.dataset import DetectionData
     from nas.searchers.run import SearchResult
     from search_spaces import SearchSpace
 
@@ -144,6 +145,30 @@ def find_trained(
     limits = {f"+budget.{metric}.{metric}": limit for metric, limit in budget.items()}
     command = compose_config("select", SelectCommand, {"data": data, **limits, **options})
     return select_in(command, Path(folder or Path("outputs/select") / time.strftime("%Y-%m-%d_%H-%M-%S")))
+
+
+def profiled(hardware: str, **options: object) -> Path:
+    """The latency table of this device, measured as `python -m nas.profile hardware=...` does; `latency` takes its path.
+
+    options: the settings of that command (mode="quick", image_size, threads ...).
+    """
+    from nas.config import compose_config
+    from nas.measure.profiler import ProfileSettings, measure_table
+
+    return measure_table(compose_config("profile", ProfileSettings, {"hardware": hardware, **options}))
+
+
+def read_data(data: str | Path, **options: object) -> dict[str, DetectionData]:
+    """The splits of a data set, checked as `python -m nas.data` does; options: its settings, such as mode="repair".
+
+    data: a name of conf/data, or the path of a folder, data.yaml, COCO JSON or zip.
+    """
+    from nas.config import compose_config
+    from nas.data.actions import DataCommand
+    from nas.data.sources import load_splits
+
+    given = {"data": str(data)} | {f"data.{name}": value for name, value in options.items()}
+    return load_splits(compose_config("data", DataCommand, given).data)[0]
 
 
 def deployed_operations(source: str | Path | Spec | nn.Module, image_size: int | None = None) -> tuple[Operation, ...]:

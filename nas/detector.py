@@ -18,9 +18,12 @@ from nas.models.base import DetectorModule
 from nas.models.build import build_model
 from nas.models.checkpoint import require_finite
 from nas.options import check_fields, check_keywords
+from nas.report.canvas import ACCENT, Shown, canvas, label
 from nas.spec import Backbone, Spec, require_side
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from nas.deploy.export import ExportReport
     from nas.deploy.runtime import Runtime
     from nas.inference.scoring import Evaluation
@@ -28,8 +31,11 @@ if TYPE_CHECKING:
     from nas.training.run import TrainingResult
 
 
-class Detector:
-    """A detector of any family, as a torch module or as an exported file."""
+class Detector(Shown):
+    """A detector of any family, as a torch module or as an exported file.
+
+    The picture has the parameters of its parts; there is none of an exported file.
+    """
 
     def __init__(self, network: nn.Module | Runtime, source: str = "") -> None:
         self.network = cast(Network, network)
@@ -61,6 +67,33 @@ class Detector:
                 f"{self.source} is an exported file: it can predict and be evaluated, not trained or exported"
             )
         return cast(DetectorModule, self.network)
+
+    def __repr__(self) -> str:
+        names = ", ".join(self.classes[:5]) + (", ..." if len(self.classes) > 5 else "")
+        size = f", {sum(self._parameters().values()) / 1e6:.2f} M parameters" if self._parameters() else ""
+        source = self.source or type(self.network).__name__
+        return f"Detector({source}: {len(self.classes)} classes ({names}), {self.image_size} pixels{size})"
+
+    def _parameters(self) -> dict[str, int]:
+        """How many of each part of the module; none of an exported file."""
+        if not isinstance(self.network, nn.Module):
+            return {}
+        counts = {name: sum(p.numel() for p in part.parameters()) for name, part in self.network.named_children()}
+        return {name: count for name, count in counts.items() if count}
+
+    def to_dict(self) -> dict[str, Any]:
+        known = {"source": self.source, "classes": list(self.classes), "image_size": self.image_size}
+        return {**known, "parameters": self._parameters()}
+
+    def plot(self) -> Figure:
+        parts = self._parameters()
+        if not parts:
+            raise UserError(f"{self.source} is an exported file: its parts are not known")
+        figure, ((axes,),) = canvas(1, 1, 6, 1 + 0.25 * len(parts))
+        axes.barh(list(parts), [count / 1e6 for count in parts.values()], color=ACCENT)
+        axes.invert_yaxis()
+        label(axes, self.source or type(self.network).__name__, "parameters (M)", "")
+        return figure
 
     @property
     def classes(self) -> tuple[str, ...]:

@@ -14,6 +14,8 @@ ROOT = Path(__file__).resolve().parents[1]
 
 #: What every package but the innermost may import: errors, and the check of options.
 CHECKED = {"nas.errors", "nas.options"}
+#: Beside, for what shows itself in notebooks.
+SHOWN = {"nas.report.canvas"}
 #: What each package may import of the project, beside itself.
 MAY_IMPORT = {
     "nas.errors": set(),
@@ -24,25 +26,27 @@ MAY_IMPORT = {
     "nas.files": {"nas.errors", "nas.spec"},
     "nas.frame": CHECKED | {"nas.spec"},
     "nas.lowering": {"nas.errors", "nas.spec", "nas.blocks"},
-    "nas.cost": CHECKED | {"nas.blocks", "nas.spec", "nas.files", "nas.lowering"},
+    "nas.report.canvas": {"nas.errors", "nas.files"},
+    "nas.cost": CHECKED | SHOWN | {"nas.blocks", "nas.spec", "nas.files", "nas.lowering"},
     "search_spaces": CHECKED | {"nas.extensions", "nas.blocks", "nas.spec", "nas.files", "nas.frame", "nas.lowering"},
     "nas.scorers": CHECKED | {"nas.extensions", "nas.blocks", "nas.spec", "nas.files", "nas.lowering",
                     "nas.cost", "nas.models", "search_spaces"},
-    "nas.searchers": CHECKED | {"nas.extensions", "nas.blocks", "nas.spec", "nas.files", "nas.frame", "nas.lowering",
+    "nas.searchers": CHECKED | SHOWN | {"nas.extensions", "nas.blocks", "nas.spec", "nas.files", "nas.frame", "nas.lowering",
                       "nas.cost", "nas.scorers",
                       "search_spaces"},
     "nas.models": CHECKED | {"nas.blocks", "nas.spec", "nas.files", "nas.lowering", "search_spaces"},
     "nas.augment": CHECKED | {"nas.data"},
-    "nas.data": CHECKED | {"nas.files", "nas.augment", "nas.report"},
+    "nas.data": CHECKED | SHOWN | {"nas.files", "nas.augment", "nas.report"},
     "nas.loss": CHECKED | {"nas.models"},
-    "nas.inference": CHECKED | {"nas.files", "nas.models", "nas.data"},
-    "nas.training": CHECKED | {"nas.spec", "nas.files", "nas.models", "nas.data", "nas.augment", "nas.loss", "nas.inference"},
+    "nas.inference": CHECKED | SHOWN | {"nas.files", "nas.models", "nas.data"},
+    "nas.training": CHECKED | SHOWN | {"nas.spec", "nas.files", "nas.models", "nas.data", "nas.augment", "nas.loss",
+                     "nas.inference"},
     "nas.deploy": CHECKED | {"nas.spec", "nas.files", "nas.models", "nas.loss", "nas.inference"},
-    "nas.measure": CHECKED | {"nas.blocks", "nas.spec", "nas.files", "nas.frame", "nas.lowering", "nas.cost", "nas.models",
-                    "nas.deploy", "nas.inference", "nas.report", "search_spaces"},
+    "nas.measure": CHECKED | SHOWN | {"nas.blocks", "nas.spec", "nas.files", "nas.frame", "nas.lowering", "nas.cost",
+                    "nas.models", "nas.deploy", "nas.inference", "nas.report", "search_spaces"},
     "nas.selection": CHECKED | {"nas.blocks", "nas.spec", "nas.files", "nas.frame", "nas.lowering", "nas.cost", "nas.searchers",
                       "search_spaces", "nas.training", "nas.data", "nas.inference", "nas.models", "nas.deploy"},
-    "nas.report": {"nas.errors", "nas.spec", "nas.files", "nas.lowering", "nas.cost", "nas.scorers"},
+    "nas.report": SHOWN | {"nas.errors", "nas.spec", "nas.files", "nas.lowering", "nas.cost", "nas.scorers"},
 }  # fmt: skip
 
 TORCH_FREE = ("nas.errors", "nas.options", "nas.spec", "nas.files", "nas.frame", "nas.lowering", "nas.cost", "search_spaces",

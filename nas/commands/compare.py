@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from annotated_types import Ge, Le
 
 from nas.commands.search import named
+from nas.config import compose_config
 from nas.cost.latency import LatencyTable
 from nas.cost.table_file import DEFAULT_TABLE
 from nas.deploy import EXPORTED, load_runtime
@@ -87,6 +88,15 @@ def run_comparison(settings: CompareSettings) -> str:
         entries += [gatherer.published_entry(row) for row in published_rows()]
     title = "Published detectors beside our counts and predictions" if settings.group else "Comparison of detectors"
     return write_comparison(entries, title, settings.folder, [*notes(entries), *gatherer.problems])
+
+
+def compared(models: Sequence[str | Path], folder: str | Path = "outputs/compare", **options: Any) -> str:
+    """Detectors side by side, as `python -m nas.compare`: the table as Markdown; files of it are left in `folder`.
+
+    models: names, specs, checkpoints, exported files; options: the settings of that command (image_size, scorer ...).
+    """
+    given = {"models": [str(model) for model in models], "folder": str(folder), **options}
+    return run_comparison(compose_config("compare", CompareSettings, given))
 
 
 def distinct(entries: Sequence[Entry], models: Sequence[str]) -> Iterator[str]:

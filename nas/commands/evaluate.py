@@ -80,7 +80,7 @@ def evaluate_into(config: EvaluateCommand, folder: Path) -> Evaluation:
     if config.time:
         result = replace(result, milliseconds={**times, "batch1": time_model(network, size)["median"]})
     scores = {"model": str(config.model), "data": data.name, "split": data.split, "image_size": size}
-    write_json(folder / "scores.json", scores | result.as_dict())
+    write_json(folder / "scores.json", scores | result.to_dict())
     if config.results:
         write_atomic(folder / "results.json", json.dumps(coco_results(data, every)))
     if config.plots:

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import numpy as np
 from annotated_types import Ge, Le, MinLen
 
+from nas.config import compose_config
 from nas.errors import UserError
 from nas.files import load_spec, read_text, read_yaml, write_atomic
 from nas.options import CountOrNone, Name, OneOf, Seed, Threads, check_object
@@ -78,6 +79,15 @@ def run_ranking(settings: RankSettings) -> str:
         _measure(settings, passes, folder / "scores.jsonl", count)
     table = _collect(settings, analytic, passes, folder / "scores.jsonl", count)
     return write_rank_report(table, folder)
+
+
+def ranked(networks: str | Path, folder: str | Path = "outputs/rank", **options: Any) -> str:
+    """Training-free scores of networks, as `python -m nas.rank`: the report as Markdown; files are left in `folder`.
+
+    networks: a name, a spec file, or a YAML list of them; options: the settings of that command (scorers, seeds ...).
+    """
+    given = {"networks": str(networks), "folder": str(folder), **options}
+    return run_ranking(compose_config("rank", RankSettings, given))
 
 
 def _check(settings: RankSettings) -> None:

@@ -15,12 +15,15 @@ import nas
 from nas.errors import UserError
 from nas.files import csv_text, save_spec, write_atomic, write_json
 from nas.measure import commit, cpu_facts
+from nas.report.canvas import ACCENT, PALE, WARM, Shown, canvas, label
 from nas.selection.halving import RungResult
 from nas.selection.portfolio import Finalist, Proposal
 from nas.selection.rungs import Plan
 from nas.spec import DetectorSpec, digest, from_dict, to_dict
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from nas.selection.deployment import Deployed
     from nas.selection.trainings import Trainings
 
@@ -29,11 +32,11 @@ SHOWN = ("latency_ms", "flops_g", "params_m", "layers")
 
 
 @dataclass(frozen=True)
-class SelectionResult:
+class SelectionResult(Shown):
     """What a selection found: who entered, what each rung saw, learning curves of val AP by digest, what was deployed.
 
     `winner` has the best validation AP at the end of the last rung (the mean over seeds); the best drawn network has
-    always come so far, so none that was drawn is better there.
+    always come so far, so none that was drawn is better there. The picture has the learning curves, the winner's on top.
     """
 
     folder: Path
@@ -57,6 +60,22 @@ class SelectionResult:
     def drawn(self) -> Finalist:
         """The best network that people drew."""
         return next(finalist for finalist in self.ranking if finalist.origin == "drawn")
+
+    def __repr__(self) -> str:
+        best = f"{self.winner.name}, val AP {self.val_ap(self.winner):.3f}"
+        return f"SelectionResult({best}; {len(self.finalists)} finalists, {len(self.rungs)} rungs, {self.folder})"
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"folder": str(self.folder), **summary(self), "table": self.rows()}
+
+    def plot(self) -> Figure:
+        figure, ((axes,),) = canvas(1, 1, 7, 3.6)
+        for finalist in (*self.finalists, self.winner):
+            curve = sorted(self.curves.get(finalist.digest, {}).items())
+            colour = ACCENT if finalist == self.winner else WARM if finalist.origin == "drawn" else PALE
+            axes.plot([epoch for epoch, _ in curve], [ap for _, ap in curve], color=colour, lw=1.2)
+        label(axes, f"{self.winner.name} first; drawn by hand in red", "epoch", "validation AP")
+        return figure
 
     def val_ap(self, finalist: Finalist) -> float:
         """Validation AP of a network of the last rung: its best, the mean over seeds."""

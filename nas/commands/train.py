@@ -131,7 +131,7 @@ def train_from_config(config: TrainCommand, folder: Path, hooks: Sequence[Hook] 
     if test is not None:
         model = load_checkpoint(result.best).to(device_kind(config.device))
         scores = evaluate(model.fuse(), test, model.image_size)
-        write_json(folder / "test.json", scores.as_dict())
+        write_json(folder / "test.json", scores.to_dict())
         print(f"test AP {scores.ap:.3f}  AP50 {scores.ap50:.3f}  AP75 {scores.ap75:.3f}  ({scores.images} images)")
     print(f"model: {result.best}")
     return result

@@ -8,11 +8,16 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 from nas.blocks.operation import Operation
 from nas.cost.kernel_model import KernelModel
 from nas.cost.table_file import Header, Price, Pricer, find_table, read_table, require_covered, warn_elsewhere
+from nas.report.canvas import BOUND_COLOURS, Shown, canvas, label
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,11 +28,11 @@ class PricedOperation:
     price: Price
 
 
-@dataclass(frozen=True)
-class Latency:
+@dataclass(frozen=True, repr=False)
+class Latency(Shown):
     """Milliseconds per image of a whole network, usable as a float.
 
-    `error_percent` is the table's own mean error, None if unknown.
+    `error_percent` is the table's own mean error, None if unknown. The picture has a bar an operation, in order.
     """
 
     ms: float
@@ -45,6 +50,23 @@ class Latency:
     def explain(self) -> tuple[PricedOperation, ...]:
         """Operation by operation, in execution order; with `offset_ms` they sum to `ms`."""
         return self.rows
+
+    def __repr__(self) -> str:
+        return f"Latency({self}, {len(self.rows)} operations)"
+
+    def to_dict(self) -> dict[str, Any]:
+        rows = [{**asdict(row.operation), **asdict(row.price)} for row in self.rows]
+        known = {"table": self.header.name, "error_percent": self.error_percent, "batch": self.header.batch}
+        return {"ms": self.ms, "offset_ms": self.offset_ms, **known, "operations": rows}
+
+    def plot(self) -> Figure:
+        figure, axes = canvas(1, 1, 8, 3)
+        for bound, colour in BOUND_COLOURS.items():
+            here = [(number, row.price.ms) for number, row in enumerate(self.rows) if row.price.bound == bound]
+            axes[0, 0].bar(*(zip(*here, strict=True) if here else ([], [])), color=colour, label=bound)
+        label(axes[0, 0], str(self), "operation, in order", "ms")
+        axes[0, 0].legend(title="bound by", fontsize=8, frameon=False)
+        return figure
 
     def __str__(self) -> str:
         margin = f" ± {self.ms * self.error_percent / 100:.2f}" if self.error_percent is not None else ""

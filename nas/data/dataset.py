@@ -70,6 +70,10 @@ class DetectionData:
     def __len__(self) -> int:
         return len(self.records)
 
+    def __repr__(self) -> str:
+        counts = f"{len(self)} images, {self.num_boxes} boxes, {self.num_classes} classes"
+        return f"DetectionData({self.name} {self.split}: {counts})"
+
     @property
     def num_classes(self) -> int:
         """How many classes; labels run from 0 to this minus one."""

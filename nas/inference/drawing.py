@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -16,7 +16,9 @@ import numpy as np
 from nas.data.images import Pixels
 from nas.errors import UserError
 from nas.inference.pictures import Picture
-from nas.inference.predictor import Prediction
+
+if TYPE_CHECKING:
+    from nas.inference.predictor import Prediction
 
 #: Endings that OpenCV writes; other pictures become JPEG.
 WRITABLE = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})

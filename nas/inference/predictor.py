@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any, NamedTuple, Protocol
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import cv2
 import numpy as np
@@ -13,10 +15,17 @@ import torch
 from torch import Tensor
 
 from nas.data.images import BACKGROUND, Pixels
+from nas.errors import UserError
+from nas.files import write_atomic
 from nas.inference import PredictOptions, Resize
+from nas.inference.drawing import draw
 from nas.inference.execution import told_when_full
 from nas.inference.pictures import Picture, prefetch
 from nas.inference.postprocess import Detections, postprocess
+from nas.report.canvas import Shown, canvas, picture_html
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 class Network(Protocol):
@@ -33,7 +42,7 @@ class Network(Protocol):
 
 
 @dataclass(frozen=True)
-class Prediction:
+class Prediction(Shown):
     """Detections of one picture, best first: corners (K, 4) in its own pixels, inside it; scores (K,); labels (K,).
 
     A picture that could not be read has an `error` and no detections. `picture` holds the pixels.
@@ -56,6 +65,78 @@ class Prediction:
 
     def __len__(self) -> int:
         return len(self.scores)
+
+    def __repr__(self) -> str:
+        found = ", ".join(f"{number} {name}" for name, number in Counter(self.names).most_common(12)) or "nothing"
+        return f"Prediction({self.name}, {self.width} x {self.height}: {self.error or found})"
+
+    def to_dict(self) -> dict[str, Any]:
+        found = zip(self.boxes.tolist(), self.scores.tolist(), self.labels.tolist(), self.names, strict=True)
+        rows = [{"box": box, "score": score, "label": label, "name": name} for box, score, label, name in found]
+        known = {"name": self.name, "width": self.width, "height": self.height, "error": self.error}
+        return {**known, "detections": rows}
+
+    @property
+    def drawn(self) -> Pixels:
+        """The picture (H, W, 3) RGB with its detections; raises UserError if its pixels are not at hand."""
+        if self.picture is None or self.picture.pixels is None:
+            raise UserError(f"{self.name}: there are no pixels to draw on{f' ({self.error})' * bool(self.error)}")
+        return draw(self.picture.pixels, self)
+
+    def plot(self) -> Figure:
+        pixels = self.drawn
+        width = 8.0
+        figure, ((axes,),) = canvas(1, 1, width, width * pixels.shape[0] / pixels.shape[1])
+        axes.imshow(pixels)
+        axes.set_axis_off()
+        return figure
+
+    def save(self, path: str | Path) -> Path:
+        """The data as .json, else the picture with its detections, in its own pixels."""
+        if Path(path).suffix.lower() == ".json":
+            return super().save(path)
+        try:
+            done, encoded = cv2.imencode(Path(path).suffix, self.drawn[..., ::-1])
+        except cv2.error:
+            done = False
+        if not done:
+            raise UserError(f"{path}: give a name that ends in .json, .jpg or .png")
+        return write_atomic(path, encoded.tobytes())
+
+    def _repr_html_(self) -> str:
+        if self.picture is None or self.picture.pixels is None:
+            return super()._repr_html_()
+        pixels = self.drawn
+        shrink = min(1.0, 800 / max(pixels.shape[:2]))
+        small = cv2.resize(pixels, None, fx=shrink, fy=shrink, interpolation=cv2.INTER_AREA)
+        return picture_html(repr(self), cv2.imencode(".png", small[..., ::-1])[1].tobytes())
+
+    def to_supervision(self) -> Any:
+        """As `supervision.Detections`, class names in `data["class_name"]`; raises UserError without that package."""
+        try:
+            import supervision
+        except ImportError:
+            raise UserError("to_supervision needs the package supervision: pip install supervision") from None
+        named = {"class_name": np.array(self.names)}
+        return supervision.Detections(self.boxes.copy(), None, self.scores.copy(), self.labels.astype(int), data=named)
+
+    @classmethod
+    def from_supervision(
+        cls, detections: Any, classes: Sequence[str], name: str = "", picture: Pixels | None = None
+    ) -> Prediction:
+        """Detections of supervision (or anything with its xyxy, confidence and class_id) as a prediction, best first."""
+        count = len(detections.xyxy)
+        scores = np.ones(count) if detections.confidence is None else np.asarray(detections.confidence, float)
+        labels = np.zeros(count, np.int64) if detections.class_id is None else np.asarray(detections.class_id, np.int64)
+        if count and not 0 <= labels.min() <= labels.max() < len(classes):
+            raise UserError(f"class_id {labels.max()} has no name among {len(classes)} classes")
+        order = np.argsort(-scores, kind="stable")
+        height, width = (0, 0) if picture is None else picture.shape[:2]
+        shown = None if picture is None else Picture(name, picture)
+        boxes = np.asarray(detections.xyxy, np.float32).reshape(-1, 4)[order]
+        return cls(
+            name, boxes, scores[order].astype(np.float32), labels[order], tuple(classes), width, height, "", shown
+        )
 
 
 class Fit(NamedTuple):

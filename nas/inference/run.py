@@ -100,6 +100,9 @@ class PredictionRun:
     results: Path | None = None
     pictures: Path | None = None
 
+    def __repr__(self) -> str:
+        return f"PredictionRun({len(self.rows)} pictures, {len(self.errors)} skipped, {self.results or self.pictures})"
+
     @property
     def errors(self) -> list[str]:
         return [row.error for row in self.rows if row.error]

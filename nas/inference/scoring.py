@@ -6,12 +6,16 @@ import contextlib
 import io
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nas.data.dataset import DetectionData, Record
+from nas.report.canvas import ACCENT, PALE, Shown, canvas, label
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 NUMBERS = tuple("ap ap50 ap75 ap_small ap_medium ap_large ar1 ar10 ar100 ar_small ar_medium ar_large".split())
 RECALLS = np.linspace(0, 1, 101)
@@ -34,11 +38,12 @@ class ClassScore(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class Evaluation(Shown):
     """The twelve numbers of COCO in [0, 1] (-1: nothing to measure), scores by class, and what the plots need.
 
     precision (C, 101) over RECALLS at IoU 0.5; confusion (C + 1, C + 1): truth by row, prediction by column, background
-    last, counted at IoU 0.5 for detections above `confusion_score`. milliseconds: the model's time an image, by name.
+    last, counted at IoU 0.5 for detections above `confusion_score`. milliseconds: the model's time an image, by name. The
+    picture has AP and AP50 of each class, the twenty with the most boxes.
     """
 
     numbers: Mapping[str, float]
@@ -70,7 +75,23 @@ class Evaluation:
         rows = zip(self.per_class, self.precision, strict=True)
         return {name: (RECALLS, row) for name, row in rows if self.per_class[name].boxes}
 
-    def as_dict(self) -> dict[str, Any]:
+    def __repr__(self) -> str:
+        known = f"AP {self.ap:.3f}, AP50 {self.ap50:.3f}, AP75 {self.ap75:.3f}"
+        return f"Evaluation({known}; {self.images} images, {len(self.per_class)} classes)"
+
+    def plot(self) -> Figure:
+        rows = sorted(self.per_class.items(), key=lambda item: -item[1].boxes)[:20]
+        figure, ((axes,),) = canvas(1, 1, 6, 1 + 0.25 * len(rows))
+        names = [name for name, _ in rows]
+        axes.barh(names, [max(score.ap50, 0) for _, score in rows], color=PALE, label="AP50")
+        axes.barh(names, [max(score.ap, 0) for _, score in rows], color=ACCENT, label="AP", height=0.4)
+        axes.invert_yaxis()
+        axes.set_xlim(0, 1)
+        label(axes, f"AP {self.ap:.3f}", "", "")
+        axes.legend(fontsize=8, frameon=False)
+        return figure
+
+    def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
         return {
             "images": self.images,

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import base64
 import html
+import io
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from nas.errors import UserError
+from nas.files import write_json
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -21,6 +26,49 @@ td,th{padding:.25rem .7rem;border-bottom:1px solid #dde3e8;text-align:right}td:f
 .note{color:#5c677d}
 """
 INK, ACCENT, PALE, WARM = "#1b2a41", "#0b7285", "#c9d6df", "#d9480f"
+#: Colour of an operation by what bounds its latency.
+BOUND_COLOURS = {"compute": ACCENT, "memory": WARM, "launch": PALE}
+
+
+class Shown:
+    """A result as people meet it: one line in a terminal, that line and a picture in a notebook.
+
+    A class that says `__repr__`, `plot` and `to_dict` gets the rest.
+    """
+
+    __slots__ = ()
+
+    def plot(self) -> Figure:
+        """The picture of it, as a matplotlib figure (`.savefig`)."""
+        raise NotImplementedError
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        raise NotImplementedError
+
+    def save(self, path: str | Path) -> Path:
+        """Write it by the ending of `path`: the data as .json, else the picture (.png, .pdf, .svg)."""
+        path = Path(path)
+        if path.suffix.lower() == ".json":
+            return write_json(path, self.to_dict())
+        if path.suffix.lower() not in (".png", ".pdf", ".svg"):
+            raise UserError(f"{path}: give a name that ends in .json, .png, .pdf or .svg")
+        return save_png(self.plot(), path)
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        stream = io.BytesIO()
+        try:
+            self.plot().savefig(stream, format="png")
+        except UserError:  # there is no picture of this one
+            return f"<p>{html.escape(repr(self))}</p>"
+        return picture_html(repr(self), stream.getvalue())
+
+
+def picture_html(text: str, png: bytes) -> str:
+    """A line and a picture as an HTML fragment that needs no other file."""
+    source = f"data:image/png;base64,{base64.b64encode(png).decode()}"
+    return f'<p>{html.escape(text)}</p><img style="max-width:100%" alt="{html.escape(text)}" src="{source}">'
 
 
 def canvas(rows: int, columns: int, width: float, height: float) -> tuple[Figure, np.ndarray]:

@@ -15,15 +15,25 @@ from nas.cost.latency import LatencyTable
 from nas.files import write_atomic
 from nas.lowering import Operation, backbone_operations
 from nas.lowering.network import neck_and_head_operations, out_sizes
-from nas.report.canvas import ACCENT, INK, PALE, WARM, canvas, figure_html, html_table, label, page, save_png
+from nas.report.canvas import (
+    ACCENT,
+    BOUND_COLOURS,
+    INK,
+    PALE,
+    WARM,
+    canvas,
+    figure_html,
+    html_table,
+    label,
+    page,
+    save_png,
+)
 from nas.spec import Backbone, DetectorSpec, backbone_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from plotly import graph_objects
 
-#: Colour of an operation by what bounds its latency.
-_BOUNDS = {"compute": ACCENT, "memory": WARM, "launch": PALE}
 #: Metrics that stand beside every score, with their axis labels.
 LABELS = {
     "latency_ms": "predicted latency (ms)",
@@ -199,8 +209,8 @@ def _prices(record: SearchRecord) -> Figure:
     figure, grid = canvas(1, 1, 9, 3.4)
     axes = grid[0, 0]
     for index, row in enumerate(record.prices):
-        axes.bar(index, 1000 * float(row["ms"]), color=_BOUNDS.get(str(row.get("bound")), INK), width=1.0)
-    for bound, colour in _BOUNDS.items():
+        axes.bar(index, 1000 * float(row["ms"]), color=BOUND_COLOURS.get(str(row.get("bound")), INK), width=1.0)
+    for bound, colour in BOUND_COLOURS.items():
         axes.bar([0], [0], color=colour, label=f"{bound}-bound")
     axes.legend(fontsize=7, frameon=False)
     label(axes, "the winner's latency, operation by operation", "operation in execution order", "microseconds")
@@ -300,7 +310,7 @@ def _prices_page(record: SearchRecord, layout: dict[str, Any]) -> graph_objects.
     import plotly.graph_objects as go
 
     figure = go.Figure(layout=layout | {"yaxis_title": "microseconds", "xaxis_title": "operation"})
-    for bound, colour in _BOUNDS.items():
+    for bound, colour in BOUND_COLOURS.items():
         rows = [(i, row) for i, row in enumerate(record.prices) if row.get("bound") == bound]
         figure.add_bar(x=[i for i, _ in rows], y=[1000 * float(row["ms"]) for _, row in rows], name=f"{bound}-bound",
                        marker_color=colour, hovertext=[str(dict(row)) for _, row in rows])  # fmt: skip

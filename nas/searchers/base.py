@@ -36,6 +36,10 @@ class Candidate:
     def score(self) -> float:
         return self.metrics["score"]
 
+    def __repr__(self) -> str:
+        costs = ", ".join(f"{name} {value:.6g}" for name, value in self.metrics.items() if name != "excess")
+        return f"Candidate({costs}; {self.digest[:8]})"
+
 
 @dataclass(frozen=True)
 class Certificate:

@@ -62,6 +62,9 @@ class SearchOutcome:
     impossible: bool = False
     open_levels: int = 0
 
+    def __repr__(self) -> str:
+        return f"SearchOutcome({self.best}, {len(self.front)} on the front, {self.evaluated} evaluated)"
+
 
 def run_loop(
     problem: Problem,

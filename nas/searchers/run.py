@@ -7,15 +7,17 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nas.cost.budget import Budget
 from nas.cost.count import count_spec, peak_memory_mb
 from nas.cost.latency import LatencyTable
 from nas.errors import UserError
+from nas.files import save_spec
 from nas.frame import Frame
 from nas.lowering import operations
 from nas.options import Pixels, check_fields, check_value, unknown
+from nas.report.canvas import ACCENT, PALE, WARM, Shown, canvas, label
 from nas.scorers import find_scorer, score_spec
 from nas.scorers.formula import formula_of
 from nas.searchers import SearchOptions
@@ -23,8 +25,11 @@ from nas.searchers.base import Candidate
 from nas.searchers.catalog import check_searcher, make_problem, search_with, searcher_name
 from nas.searchers.limits import least_cost, limit_notes
 from nas.searchers.loop import Progress, SearchOutcome
-from nas.spec import DetectorSpec, Spec, digest, image_side, require_side
+from nas.spec import DetectorSpec, Spec, digest, image_side, require_side, to_dict
 from search_spaces import SearchSpace, find_space, load_published
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True)
@@ -105,8 +110,11 @@ class SearchSettings(SearchOptions):
 
 
 @dataclass(frozen=True)
-class SearchResult:
-    """What a search found; `best.spec` is the whole detector, or the backbone with scope=backbone."""
+class SearchResult(Shown):
+    """What a search found; `best.spec` is the whole detector, or the backbone with scope=backbone.
+
+    The picture has every candidate (pale if it is outside the budget), the front and the winner, over the limited cost.
+    """
 
     settings: SearchSettings
     table: LatencyTable
@@ -135,6 +143,44 @@ class SearchResult:
     def binding(self) -> list[str]:
         """Limits that the winner uses up to within 2 %."""
         return self.settings.budget.binding(self.best.metrics)
+
+    def __repr__(self) -> str:
+        limits = ", ".join(
+            f"{name} {self.best.metrics[name]:.4g} <= {most:g}" for name, most in self.settings.budget.limits
+        )
+        score = f"{self.settings.scorer_name} {self.best.score:.6g}{', proved' * bool(self.outcome.certificate)}"
+        return f"SearchResult({self.settings.space.name}: {score}; {limits}; {len(self.front)} on the front)"
+
+    def to_dict(self) -> dict[str, Any]:
+        front = [{"metrics": dict(c.metrics), "digest": c.digest, "spec": to_dict(c.spec)} for c in self.front]
+        known = {
+            "space": self.settings.space.name,
+            "limits": dict(self.settings.budget.limits),
+            "seed": self.settings.seed,
+        }
+        told = {"hardware": self.table.name, "proof": self.proof, "notes": list(self.notes)}
+        return {**known, "scorer": self.settings.scorer_name, **told, "best": front[0], "front": front}
+
+    def save(self, path: str | Path) -> Path:
+        """As .yaml the winner, which `nas.load` and `model=` read; else the data (.json) or the picture (.png ...)."""
+        if Path(path).suffix not in (".yaml", ".yml"):
+            return super().save(path)
+        return save_spec(path, self.best.spec, name=self.settings.space.name, metrics=self.best.metrics)
+
+    def plot(self) -> Figure:
+        metric = self.settings.budget.metrics[0]
+        history = self.outcome.history
+        rows = history.sample(4000)
+        cost, score, inside = (history.column(name)[rows] for name in (metric, "score", "excess"))
+        figure, ((axes,),) = canvas(1, 1, 6, 3.6)
+        for chosen, colour in ((inside > 0, "#e9e2db"), (inside == 0, PALE)):
+            axes.plot(cost[chosen], score[chosen], ".", ms=2, color=colour)
+        front = sorted((c.metrics[metric], c.score) for c in self.front)
+        axes.plot(*zip(*front, strict=True), "o-", ms=3, lw=1, color=ACCENT)
+        axes.plot(self.best.metrics[metric], self.best.score, "*", ms=11, color=WARM)
+        axes.axvline(self.settings.budget[metric], color=WARM, lw=0.8, ls="--")
+        label(axes, f"space {self.settings.space.name}", metric, f"{self.settings.scorer_name} score")
+        return figure
 
 
 def run_search(

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from lightning_fabric import Fabric
@@ -25,11 +25,12 @@ from nas.loss.distill import Distiller
 from nas.loss.distributed import share_batch_norm
 from nas.models.base import DetectorModule
 from nas.options import check_object
+from nas.report.canvas import ACCENT, PALE, Shown, canvas, label
 from nas.spec import DetectorSpec, digest
 from nas.training.cores import computing_threads
 from nas.training.ema import Ema, NormStatistics
 from nas.training.hooks import Hook
-from nas.training.log import LogFiles, Screen, TensorBoard
+from nas.training.log import LogFiles, Screen, TensorBoard, read_epochs
 from nas.training.optimizer import Schedule, make_optimizer
 from nas.training.options import DistillOptions, Phases, TrainerOptions
 from nas.training.setup import (
@@ -45,10 +46,16 @@ from nas.training.state import Position, TrainingParts, read_state, resumable
 from nas.training.trainer import Trainer, Training
 from nas.training.validation import Validator
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 
 @dataclass(frozen=True)
-class TrainingResult:
-    """Where a training left its files, and its best validation AP (-1 if it never validated)."""
+class TrainingResult(Shown):
+    """Where a training left its files, and its best validation AP (-1 if it never validated).
+
+    The picture has the validation AP by epoch.
+    """
 
     folder: Path
     best: Path
@@ -57,6 +64,23 @@ class TrainingResult:
     epoch: int
     steps: int
     seconds: float
+
+    def __repr__(self) -> str:
+        told = f"val AP {self.score:.3f} (epoch {self.epoch})" if self.score >= 0 else "never validated"
+        return f"TrainingResult({told}, {self.steps} steps, {self.seconds / 60:.1f} min, {self.best})"
+
+    def to_dict(self) -> dict[str, Any]:
+        files = {name: str(getattr(self, name)) for name in ("folder", "best", "last")}
+        return asdict(self) | files | {"validations": read_epochs(self.folder)}
+
+    def plot(self) -> Figure:
+        rows = read_epochs(self.folder)
+        figure, ((axes,),) = canvas(1, 1, 6, 3.2)
+        for name, colour in (("ap50", PALE), ("ap", ACCENT)):
+            axes.plot([row["epoch"] for row in rows], [row[name] for row in rows], "o-", ms=3, color=colour, label=name)
+        label(axes, str(self.folder), "epoch", "validation AP")
+        axes.legend(fontsize=8, frameon=False)
+        return figure
 
 
 @dataclass

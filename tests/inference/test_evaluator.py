@@ -138,7 +138,7 @@ def test_evaluate_maps_classes_by_name_and_restores_the_mode(data: DetectionData
     assert result.ap == pytest.approx(1.0) and oracle.training
     assert seen == [(1, 3), (2, 3), (3, 3)]
     assert set(result.milliseconds) == {"model", "postprocess"} and result.images == 12
-    json.dumps(result.as_dict())
+    json.dumps(result.to_dict())
     oracle.next = 0
     assert evaluate(lambda images: oracle.eval()(images), data, 64, classes=classes).ap == pytest.approx(1.0)
 
