@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -103,37 +104,53 @@ def installed(wheel_site: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     return target
 
 
+@pytest.fixture(scope="module")
+def maenas(installed: Path) -> Callable[[Path, str], str]:
+    """Runs a command of the console in a folder and returns what it printed; what follows | only shortens it."""
+    environment = {**os.environ, "PYTHONPATH": str(installed), "OMP_NUM_THREADS": "1"}
+
+    def run(folder: Path, line: str) -> str:
+        command = [str(installed / "bin/maenas"), *line.replace(" |", "").split()]
+        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, f"{line}: {done.stderr[-1500:]}"
+        return done.stdout
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def searched(maenas: Callable[[Path, str], str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The first of the five commands, the same for all data."""
+    folder = tmp_path_factory.mktemp("searched")
+    maenas(folder, "search +budget=latency_3ms hydra.run.dir=found | evaluations=200 progress=false searcher=random")
+    return folder / "found"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_from_a_folder_of_photos_to_an_exported_detector(layout: str, installed: Path, tmp_path: Path) -> None:
-    """Five commands in an empty folder, without a configuration of one's own; the words after | only shorten them."""
+def test_from_a_folder_of_photos_to_an_exported_detector(
+    layout: str, maenas: Callable[[Path, str], str], searched: Path, tmp_path: Path
+) -> None:
+    """Five commands in an empty folder, without a configuration of one's own."""
     shapes = draw_shapes(tmp_path / "drawn", counts={"train": 8, "val": 4, "test": 4}, size=96)
     work = tmp_path / "empty"
     work.mkdir()
     LAYOUTS[layout](shapes, work)
     shutil.copytree(shapes / "images/test", work / "seen")
+    shutil.copytree(searched, work / "found")
     data = "photos.zip" if layout == "roboflow" else "photos"
-    environment = {**os.environ, "PYTHONPATH": str(installed), "OMP_NUM_THREADS": "1"}
-    told = {}
-    for line in (
-        f"data data={data}",
-        "search +budget=latency_3ms hydra.run.dir=found | evaluations=200 progress=false searcher=random",
+    told = maenas(work, f"data data={data}")
+    told += maenas(
+        work,
         f"train model=found/best.yaml data={data} trainer=cpu_small hydra.run.dir=trained | device=cpu trainer.epochs=1 "
         "trainer.batch_size=4 trainer.workers=0 trainer.schedule.warmup_epochs=0 augmentation.closing_epochs=0 image_size=64",
-        f"export model=trained/best.safetensors data={data} output=trained/best.onnx | check_images=2",
-        "predict model=trained/best.onnx source=seen",
-    ):
-        words = line.replace(" |", "").split()
-        command = [str(installed / "bin/maenas"), *words]
-        done = subprocess.run(command, cwd=work, env=environment, capture_output=True, text=True)
-        assert done.returncode == 0, f"{line}: {done.stderr[-1500:]}"
-        told[words[0]] = done.stdout
+    )
     kind = {"coco": "COCO", "yolo": "YOLO", "voc": "Pascal VOC", "roboflow": "YOLO (data.yaml)"}[layout]
-    for name in ("data", "train"):
-        assert f"is {kind}" in told[name] and "5 classes" in told[name]
-    assert ("no val split: 20% of train are drawn" in told["train"]) == (layout == "voc")
-    assert (work / "trained/best.onnx").is_file() and "4 pictures, 0 skipped" in told["predict"]
+    assert told.count(f"is {kind}") == 2 and "5 classes" in told
+    assert told.count("no val split: 20% of train are drawn") == 2 * (layout == "voc")
     assert yaml.safe_load((work / "trained/config.yaml").read_text())["data"]["root"].startswith(str(work))
+    maenas(work, f"export model=trained/best.safetensors data={data} output=trained/best.onnx | check_images=2")
+    assert "4 pictures, 0 skipped" in maenas(work, "predict model=trained/best.onnx source=seen")
 
 
 def test_the_search_runs_from_the_wheel_in_another_folder(wheel_site: Path, tmp_path: Path) -> None:
