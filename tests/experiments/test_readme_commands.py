@@ -1,4 +1,4 @@
-"""Every command of README that needs neither network nor GPU is run, on settings that take seconds and drawn data.
+"""Every command of README and the results that needs neither network nor GPU is run, in seconds, on drawn data.
 
 The five lines of the front door are run by tests/test_docs.py, as printed.
 """
@@ -21,6 +21,14 @@ from nas.files import save_spec
 from nas.spec import Backbone, DetectorSpec, HeadSpec, NeckSpec, Residual, Stem
 
 ROOT = Path(__file__).resolve().parents[2]
+#: Commands of docs/reproducing.md that nothing else runs.
+MORE = (
+    "python -m experiments.search_speed",
+    "python -m experiments.official_search problem=small table=PATH",
+    "python -m experiments.exact_search problem=small table=PATH",
+    "python -m experiments.predict_speed source=PICTURES",
+    "python experiments/loader_speed/measure.py --peer DIR",
+)
 #: Commands that need the network, a GPU or another project's loader, and those that other tests run.
 ELSEWHERE = {
     "python -m nas.data data=bccd action=fetch": "network; tests/data reads what it fetches",
@@ -29,15 +37,18 @@ ELSEWHERE = {
     "python -m experiments.run report_assigner report_backbone scale=cpu10 minutes=200 jobs=2": "hours, likewise",
     "python -m nas.profile hardware=NAME image_size='[160,320,640]'": "minutes; run small by the front door",
     "python -m nas.select": "tests/commands/test_select.py",
+    "python -m nas.train": "tests/test_docs.py, as one of the five lines",
+    "python -m experiments.results_page": "writes the pages; tests/experiments/test_results_page.py",
     "python experiments/bccd/run.py train": "run before its int8",
     "python -m experiments.proxy_benchmark tables=PATH": "hours; test_proxy_benchmark.py has its parts, tests/report ranks",
 }
 
 
 def commands() -> list[str]:
-    """The commands in the tables and in the text of README."""
-    text = re.sub(r"^```.*?^```", "", (ROOT / "README.md").read_text(), flags=re.MULTILINE | re.DOTALL)
-    return list(dict.fromkeys(re.findall(r"`(python [^`]+)`", text)))
+    """The commands in the tables and in the text of README and docs/results.md, and MORE."""
+    text = "".join((ROOT / page).read_text() for page in ("README.md", "docs/results.md"))
+    text = re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
+    return list(dict.fromkeys([*re.findall(r"`(python [^`]+)`", text), *MORE]))
 
 
 def official_table(folder: Path) -> Path:
