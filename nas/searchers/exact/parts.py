@@ -123,7 +123,7 @@ def linear_score(formula: Formula | None, levels: int) -> Linear:
     """The score as a sum over parts; raises UserError for a score that is none, or weights that do not fit the levels."""
     linear = formula.linear() if formula is not None else None
     if linear is None:
-        raise UserError("exact search needs a score that is a sum over blocks: mae, params, macs or layers")
+        raise UserError("exact search needs a score that is a sum over blocks: mae, learned, params, macs or layers")
     if not linear.metric:
         weighted(np.zeros((0, levels)), linear.widths)
     return linear

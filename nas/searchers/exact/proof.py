@@ -114,7 +114,7 @@ def _no_sum(problem: Problem) -> str:
     if not isinstance(problem.space, TinyNASSpace):
         return f"space {problem.space.name} is no chain of residual blocks with tables of their costs"
     name = problem.score.scorer.name if isinstance(problem.score, ScorerScore) else "of this search"
-    return f"scorer {name} has no array form; exact search serves the sums mae, params, macs and layers"
+    return f"scorer {name} has no array form; exact search serves the sums mae, learned, params, macs and layers"
 
 
 def search_exactly(
