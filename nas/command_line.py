@@ -156,10 +156,10 @@ def understood(command: str, words: Sequence[str]) -> list[str]:
 def _quoted(word: str) -> str:
     """A setting whose value is a path with signs that Hydra would read as its own, in quotes."""
     key, _, value = word.partition("=")
-    path = Path(value).expanduser()
-    if key == "data" or key not in PATHS or not re.search(r"[^\w./-]", value) or not path.exists():
+    path = os.path.expanduser(value)
+    if key == "data" or key not in PATHS or not re.search(r"[^\w./-]", value) or not os.path.exists(path):
         return word
-    text = str(path).replace("\\", "\\\\").replace("'", "\\'")
+    text = path.replace("\\", "\\\\").replace("'", "\\'")
     return f"{key}='{text}'"
 
 
@@ -174,7 +174,7 @@ def _setting(command: str, word: str) -> str:
     if "model" in own and _is_model(word):
         return f"model={word}"
     place = next((key for key in ("source", "data") if key in own or key in groups(command)), None)
-    return f"{place}={word}" if place and Path(word).expanduser().exists() else ""
+    return f"{place}={word}" if place and os.path.exists(os.path.expanduser(word)) else ""
 
 
 def _is_model(word: str) -> bool:

@@ -307,7 +307,7 @@ def offer_data(arguments: Sequence[str], print_lines: bool = True) -> list[str]:
     known = set(command_line.options("data"))
 
     def chosen(value: str) -> str:
-        if value in known or re.match(r"[\[{]|\w+\(.*\)$", value) and not Path(value).exists():
+        if value in known or re.match(r"[\[{]|\w+\(.*\)$", value) and not _is_there(value):
             return value
         from nas.data.by_path import find_data
 
@@ -328,10 +328,14 @@ def offer_data(arguments: Sequence[str], print_lines: bool = True) -> list[str]:
         key, _, value = text.partition("=")
         value = value.strip("'\"")
         if key == "data" and value:
-            parts = [value] if Path(value).expanduser().exists() else value.split(",")
+            parts = [value] if _is_there(value) else value.split(",")
             text = f"data={','.join(map(chosen, parts))}"
         read.append(text)
     return read
+
+
+def _is_there(path: str) -> bool:
+    return os.path.exists(os.path.expanduser(path))
 
 
 def tell_cautions() -> None:

@@ -153,7 +153,8 @@ HOSTILE: dict[str, list[str]] = {
     ],
     "data": [
         "data=none", "action=dance", "data=5", "action=convert", "+nonsense=3", "data.format=xml", "data.mode=x",
-        "data.nonsense=1",
+        "data.nonsense=1", f"data={'x' * 5000}", "data=~nobody-at-all/x", "data={files}/binary", "data={files}/folder",
+        "data={files}/none.zip", "data={files}/deep.json", "data={files}/list.yaml", "data={files}/binary.yaml",
         "data=coco action=fetch data.download=[]", "data.root={files}/none data.format=coco", "data.train=5",
     ],
 }  # fmt: skip

@@ -65,6 +65,19 @@ def test_a_result_is_one_line_and_a_picture(kind: str, objects: dict[str, Any], 
     assert figure.axes
 
 
+@pytest.mark.slow
+def test_a_notebook_shows_line_and_picture() -> None:
+    import nbformat
+    from nbclient import NotebookClient
+
+    cell = nbformat.v4.new_code_cell("import nas\nnas.latency('damo-yolo-s')")
+    notebook = nbformat.v4.new_notebook(cells=[cell], metadata={"kernelspec": {"name": "python3", "display_name": ""}})
+    NotebookClient(notebook, timeout=300).execute()
+    (output,) = notebook.cells[0].outputs
+    assert output.data["text/html"].startswith("<p>Latency(3.5") and "data:image/png" in output.data["text/html"]
+    assert len(output.data["text/plain"]) < 400
+
+
 def test_everything_public_has_a_short_repr(objects: dict[str, Any]) -> None:
     found = objects["search"]
     things = [*objects.values(), found.best, found.outcome, found.settings, found.front[:5], found.table,

@@ -38,8 +38,8 @@ def find_data(given: str | Path) -> tuple[DataConfig, str]:
     given: a folder, a YOLO data.yaml, a COCO JSON, or a zip of a folder (extracted once). Without a val split one is
     drawn from the training images, always the same. UserError that names what was looked for.
     """
-    path = Path(given).expanduser()
-    if not path.exists():
+    path = Path(os.path.expanduser(given))
+    if not os.path.exists(path):
         names = sorted(file.stem for file in (Path(config_folder()) / "data").glob("*.yaml"))
         raise UserError(f"data={shown(str(given))[1:-1]} is no file or folder, nor one of {', '.join(names)}")
     path = path.resolve()
