@@ -136,7 +136,7 @@ def find_trained(
 ) -> SelectionResult:
     """The best detector for a budget and one's own data, the finalists trained; as `python -m nas.select` does.
 
-    budget: limits by metric; data: a name of conf/data; folder: where the run is left (default: outputs/select/DATE).
+    budget: limits by metric; data: a name of conf/data or a path; folder: where the run is left (default: outputs/select/DATE).
     options: settings of that command, nested by group (trainer={"batch_size": 8}), or a group's file by name.
     """
     from nas.commands.select import SelectCommand, select_in

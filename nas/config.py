@@ -201,6 +201,8 @@ def launch(
             arguments = command_line.understood(name, arguments)
         if "data" in command_line.groups(name):
             arguments = offer_data(arguments)
+        elif name == "search":
+            arguments = [_num_classes(text) for text in arguments]
     except UserError as error:
         sys.exit(f"error: {error}")
     offer_own(arguments)
@@ -332,6 +334,21 @@ def offer_data(arguments: Sequence[str], print_lines: bool = True) -> list[str]:
             text = f"data={','.join(map(chosen, parts))}"
         read.append(text)
     return read
+
+
+def _num_classes(text: str) -> str:
+    """`data=PATH` of a search, which needs nothing of data but how many classes a detector of it has."""
+    key, _, value = text.partition("=")
+    if key != "data" or not _is_there(value.strip("'\"")):
+        return text
+    from nas.data.by_path import find_data
+
+    config, line = find_data(value.strip("'\""))
+    count = len(config.names or config.classes or ())
+    if not count:
+        raise UserError(f"{text}: no file names the classes; say how many there are with neck.num_classes=3")
+    print(f"{line}\nneck.num_classes={count}", flush=True)
+    return f"neck.num_classes={count}"
 
 
 def _is_there(path: str) -> bool:

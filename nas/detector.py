@@ -185,7 +185,7 @@ class Detector(Shown):
         image_size: int | None = None,
         **options: object,
     ) -> Evaluation:
-        """AP and the rest of this detector, torch or exported, on a split of a data set of conf/data.
+        """AP and the rest of this detector, torch or exported, on a split of a data set: a name of conf/data or a path.
 
         root: the data's folder, where it is not the configured one.
         options: those of nas.inference.evaluator.evaluate (batch_size, score_threshold ...). Raises UserError if the

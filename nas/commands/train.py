@@ -90,7 +90,7 @@ def train(
 ) -> TrainingResult:
     """Train, fine-tune or distil a detector; the same as `python -m nas.train model=... data=...`.
 
-    model: a name, a spec file or a checkpoint; data: a name of conf/data; folder: where the run is left (default:
+    model: a name, a spec file or a checkpoint; data: a name of conf/data or a path; folder: where the run is left (default:
     outputs/train/DATE). options: settings of that command, nested by group (trainer={"epochs": 30},
     distill={"teacher": "..."}), or a group's file by name (trainer="cpu_small"). hooks: what watches the training
     (nas.training.hooks).

@@ -56,7 +56,9 @@ def find_data(given: str | Path) -> tuple[DataConfig, str]:
     else:
         raise UserError(f"data={given}: give a folder, a data.yaml, a COCO JSON or a zip of them")
     config, kind, counts = found
-    name = re.sub(r"[^\w-]+", "_", path.stem if path.is_file() else path.name).strip("_") or "data"
+    name = re.sub(r"[^\w-]+", "_", path.stem if path.is_file() else path.name).strip("_-")
+    if not re.match(r"[^\W\d]", name) or name.lower() in ("null", "true", "false", "nan", "inf"):
+        name = f"data_{name}"  # else Hydra reads a number
     config = replace(config, name=name)
     told = [f"{split} {counts[split]} images" for split in SPLITS if split in counts]
     if "val" not in counts and "train" in counts:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import stat
+import sys
 import zipfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -273,6 +274,8 @@ def test_paths_are_chosen_on_the_command_line(
     assert "is Pascal VOC: 5 classes" in capsys.readouterr().out
     assert offer_data(["data=bccd"]) == ["data=bccd"] and not capsys.readouterr().out
     assert offer_data(["data=./bccd,bccd,plain"]) == ["data=bccd_2,bccd,plain"]
+    roboflow_yolo(tmp_path / "2024", truth)
+    assert offer_data(["data=2024"]) == ["data=data_2024"]
     with pytest.raises(UserError, match="data=nowhere/x is no file or folder, nor one of aquarium, bccd"):
         offer_data(["data=nowhere/x"])
     config = compose_config("train", TrainCommand, {"data": "home/my (photos) = 3, new ${x}", "data.mode": "repair"})
@@ -280,6 +283,27 @@ def test_paths_are_chosen_on_the_command_line(
     assert config.data.root == str(tmp_path / "home/my (photos) = 3, new ${x}")
     assert compose_config("train", TrainCommand, {"data": "bccd"}).data.layout == "bccd"
     assert [len(data) for data in load_splits(config.data)[0].values()] == [10, 3, 2]
+
+
+def test_a_search_takes_the_number_of_classes(
+    truth: Truth, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import runpy
+
+    roboflow_yolo(tmp_path / "photos", truth)
+    monkeypatch.chdir(tmp_path)
+    words = [
+        "+budget=latency_3ms",
+        "data=photos",
+        "searcher=random",
+        "evaluations=64",
+        "progress=false",
+        "hydra.run.dir=found",
+    ]
+    monkeypatch.setattr(sys, "argv", ["nas.search", *words])
+    runpy.run_module("nas.search", run_name="__main__")
+    assert "neck.num_classes=5" in capsys.readouterr().out
+    assert yaml.safe_load((tmp_path / "found/config.yaml").read_text())["neck"]["num_classes"] == 5
 
 
 def test_pictures_of_a_data_set_are_predicted_and_calibrated_on(truth: Truth, tmp_path: Path) -> None:
