@@ -8,7 +8,7 @@ from experiments.tables import Table, detector_of
 from nas.api import count, latency
 from nas.cost.latency import LatencyTable
 from nas.frame import Frame
-from nas.searchers.problem.objective import Objective
+from nas.searchers.problem import Objective
 from nas.spec import Spec
 
 #: The report's milliseconds are those of TensorRT 7.

@@ -15,7 +15,7 @@ from nas.cost.budget import Budget
 from nas.cost.latency import LatencyTable
 from nas.errors import UserError
 from nas.scorers.entropy import Entropy
-from nas.searchers.problem.objective import Objective
+from nas.searchers.problem import Objective
 from nas.searchers.problem.vectorized import GeneProblem
 from search_spaces.tinynas import SPACES
 

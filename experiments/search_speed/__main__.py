@@ -21,7 +21,7 @@ from nas.measure import commit
 from nas.scorers.entropy import Entropy
 from nas.searchers.evolution import Evolution
 from nas.searchers.loop import run_loop
-from nas.searchers.problem.objective import Objective
+from nas.searchers.problem import Objective
 from nas.searchers.problem.vectorized import GeneProblem
 from search_spaces.tinynas import SPACES
 

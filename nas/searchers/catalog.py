@@ -21,7 +21,7 @@ from nas.searchers.evolution import Evolution, Nsga2, RandomSearch
 from nas.searchers.exact.proof import prove, search_exactly
 from nas.searchers.exact.search import exact_search
 from nas.searchers.loop import Progress, SearchOutcome, interruptible, run_loop
-from nas.searchers.problem.objective import Objective
+from nas.searchers.problem import Objective
 from nas.searchers.problem.specs import MEMORY, ScorerScore, SpecProblem, require_sendable
 from nas.searchers.problem.vectorized import GeneProblem
 from search_spaces.base import SearchSpace

@@ -20,7 +20,7 @@ from nas.cost.latency import LatencyTable
 from nas.errors import UserError
 from nas.frame import Frame
 from nas.lowering import backbone_operations
-from nas.searchers.problem.objective import Objective
+from nas.searchers.problem import Objective
 from nas.searchers.run import SearchSettings, run_search
 from nas.spec import Backbone, DetectorSpec, Spec, backbone_of, digest
 from search_spaces import SearchSpace, find_space

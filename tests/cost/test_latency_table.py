@@ -15,7 +15,7 @@ from nas.cost.table_file import TABLES, find_table, read_table, shipped, write_t
 from nas.errors import UserError
 from nas.frame import Frame
 from nas.report.search import network_parts
-from nas.searchers.problem.objective import Objective
+from nas.searchers.problem import Objective
 
 CONV = Operation("conv", 64, 64, 40, 40, 40, 40, 3)
 

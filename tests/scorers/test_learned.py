@@ -27,7 +27,7 @@ from nas.scorers.formula import formula_of
 from nas.scorers.learned import FEATURES, Learned, features_of, read_learned
 from nas.searchers.catalog import make_problem
 from nas.searchers.exact.search import exact_search
-from nas.searchers.problem.objective import Objective
+from nas.searchers.problem import Objective
 from nas.searchers.problem.vectorized import GeneProblem
 from nas.searchers.run import SearchSettings, run_search
 from nas.spec import Backbone, Residual, Stem, backbone_of, to_dict

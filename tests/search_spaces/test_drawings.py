@@ -11,7 +11,7 @@ from nas.cost.latency import LatencyTable
 from nas.errors import UserError
 from nas.frame import Frame
 from nas.lowering import operations
-from nas.searchers.problem.objective import Objective
+from nas.searchers.problem import Objective
 from nas.spec import C2PSA, Backbone, DetectorSpec, Spec, attention_heads
 from search_spaces import find_space
 from search_spaces.drawings import (

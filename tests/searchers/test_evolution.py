@@ -14,7 +14,7 @@ from nas.searchers.evolution import Nsga2
 from nas.searchers.exact.search import exact_search
 from nas.searchers.loop import Progress, run_loop
 from nas.searchers.pareto import crowding, hypervolume, nondominated, ranks, survivors
-from nas.searchers.problem.objective import Objective
+from nas.searchers.problem import Objective
 from nas.searchers.problem.vectorized import GeneProblem
 from search_spaces.tinynas import SPACES
 

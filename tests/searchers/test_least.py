@@ -13,7 +13,7 @@ from nas.cost.latency import LatencyTable
 from nas.errors import UserError
 from nas.frame import Frame
 from nas.searchers.limits import least_cost
-from nas.searchers.problem.objective import METRICS, Objective
+from nas.searchers.problem import METRICS, Objective
 from nas.searchers.run import SearchSettings, check_possible
 from search_spaces import find_space, space_names
 

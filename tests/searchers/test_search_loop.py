@@ -20,7 +20,7 @@ from nas.searchers.catalog import check_searcher
 from nas.searchers.evolution import Evolution, RandomSearch
 from nas.searchers.history import History
 from nas.searchers.loop import Progress, SearchOutcome, run_loop
-from nas.searchers.problem.objective import Objective
+from nas.searchers.problem import Objective
 from nas.searchers.problem.specs import ScorerScore, SpecProblem
 from nas.searchers.problem.vectorized import GeneProblem
 from search_spaces.tinynas import SPACES

@@ -17,7 +17,7 @@ from nas.errors import UserError
 from nas.frame import Frame
 from nas.scorers.entropy import Entropy
 from nas.searchers.optuna import open_storage, search_with_optuna
-from nas.searchers.problem.objective import Objective
+from nas.searchers.problem import Objective
 from nas.searchers.problem.vectorized import GeneProblem
 from nas.searchers.shared import SharedStudy
 from search_spaces.tinynas import SPACES

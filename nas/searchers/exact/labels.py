@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from nas.searchers.exact.effort import CELLS, MOST_LABELS, Effort
 from nas.searchers.exact.parts import Integers, Options, Parts, most_bins, rising
-from nas.searchers.problem.objective import Array
+from nas.searchers.problem import Array
 
 #: Slack of costs that are compared with a limit after a handful of floating-point sums.
 SLACK = 1e-12

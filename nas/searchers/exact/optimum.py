@@ -14,7 +14,7 @@ import numpy as np
 from nas.searchers.exact.effort import CELLS, Effort
 from nas.searchers.exact.labels import Labels, LabelSearch, Relaxation, TooManyLabels
 from nas.searchers.exact.parts import Integers, Parts
-from nas.searchers.problem.objective import Array
+from nas.searchers.problem import Array
 from nas.searchers.problem.vectorized import GeneProblem
 
 #: Relative size of the score buckets within which labels count as equal.

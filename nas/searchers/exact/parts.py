@@ -13,7 +13,7 @@ import numpy.typing as npt
 from nas.errors import UserError
 from nas.scorers.formula import Formula, Linear, weighted
 from nas.searchers.exact.effort import CELLS, Effort, Halt
-from nas.searchers.problem.objective import GAIN, WIDTH, Array, additive
+from nas.searchers.problem import GAIN, WIDTH, Array, additive
 from nas.searchers.problem.vectorized import GeneProblem
 from search_spaces.chain import ResidualChains
 

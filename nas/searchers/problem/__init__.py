@@ -1,1 +1,207 @@
-"""What searchers search: draws, moves, costs and scores of many candidates at once."""
+"""What searchers search: scores and costs of a backbone inside its detector, as sums of remembered vectors of its parts.
+
+The stem, every block (with its input width and map size) and everything behind the backbone (a function of C3, C4, C5)
+are lowered and priced once; a candidate costs a handful of look-ups. Sums equal `nas.count` and `nas.latency`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from math import log
+
+import numpy as np
+import numpy.typing as npt
+
+from nas.blocks.operation import CONVOLUTIONS, halved, in_form, main_convolutions
+from nas.cost.latency import LatencyTable
+from nas.errors import UserError
+from nas.frame import Frame
+from nas.lowering import Operation, block_operations
+from nas.lowering.network import neck_and_head_operations, pyramid_block, stem_operations
+from nas.scorers.formula import Formula, counted_depths
+from nas.spec import Block, DetectorSpec, HeadSpec, NeckSpec, Spec, Stem, backbone_of
+
+Array = npt.NDArray[np.float64]
+Size = tuple[int, int]
+
+#: Columns of a part's vector: additive costs, the sum of ln fan-in that rho needs, and the scorer's gain.
+LATENCY, PARAMS, MACS, ACTIVATIONS, LAYERS, LOG_FAN, GAIN = range(7)
+WIDTH = 7
+#: Names and units of the metrics that an objective gives, in the order of their columns.
+METRICS = ("latency_ms", "params_m", "flops_g", "activations_m", "layers", "rho")
+_ADDITIVE: Mapping[str, tuple[int, float]] = {
+    "latency_ms": (LATENCY, 1.0),
+    "params_m": (PARAMS, 1e6),
+    "flops_g": (MACS, 1e9 / 2),
+    "activations_m": (ACTIVATIONS, 1e6),
+    "layers": (LAYERS, 1.0),
+}
+
+
+def additive(metric: str) -> tuple[int, float]:
+    """Column and divisor of a metric that is a sum over parts; raises UserError for one that is not."""
+    if metric not in _ADDITIVE:
+        raise UserError(f"{metric} is not a sum over blocks; known sums: {', '.join(_ADDITIVE)}")
+    return _ADDITIVE[metric]
+
+
+class Objective:
+    """What a search maximises and what it pays, for backbones of one frame.
+
+    formula: the score; None scores nothing (0). table: None prices no latency (0). frame: neck and head around the
+    backbone, or None for the bare backbone at `image_size` pixels. Latency is in ms per image.
+    """
+
+    def __init__(
+        self,
+        formula: Formula | None,
+        table: LatencyTable | None = None,
+        frame: Frame | None = None,
+        image_size: int = 640,
+    ) -> None:
+        self.formula, self.table, self.frame = formula, table, frame
+        self.image_size = frame.image_size if frame is not None else image_size
+        self._operation_cost: dict[Operation, tuple[float, ...]] = {}
+        self._block_cost = lru_cache(maxsize=1 << 16)(self._block_vector)
+        self._stem_cost = lru_cache(maxsize=1 << 10)(self._stem_vector)
+        self._closing_cost = lru_cache(maxsize=1 << 16)(self._closing_vector)
+
+    # ------------------------------------------------------------------ parts
+
+    def stem(self, stem: Stem, activation: str) -> Array:
+        """Vector of a stem."""
+        return self._stem_cost(stem, activation)
+
+    def block(self, block: Block, channels: int, size: Size, activation: str, reparam: bool, spp: str) -> Array:
+        """Vector of a block on an input of `channels` and `size`."""
+        return self._block_cost(block, channels, size, activation, reparam, spp)
+
+    def blocks(
+        self, blocks: Sequence[tuple[Block, int]], size: Size, activation: str, reparam: bool, spp: str
+    ) -> Array:
+        """(n, WIDTH) vectors of many (block, input width) pairs at one position; new operations are priced together."""
+        lowered = [
+            block_operations.__wrapped__(block, channels, *size, activation, reparam, spp) for block, channels in blocks
+        ]
+        self._price(op for group in lowered for op in group)
+        return np.stack([self._vector(group, True) for group in lowered])
+
+    def closing(self, channels: tuple[int, ...], sizes: tuple[Size, ...]) -> Array:
+        """Vector of the frame's neck and head (zeros for a bare backbone), and the table's offset of a network."""
+        if self.frame is None:
+            return self._closing_cost(None, None, (), ())
+        return self._closing_cost(self.frame.neck(channels), self.frame.head, channels, sizes)
+
+    # ------------------------------------------------------------------ whole candidates
+
+    def evaluate(self, spec: Spec) -> dict[str, float]:
+        """Score and METRICS of one backbone in its frame, or of a detector with the neck and head that it brings."""
+        backbone = backbone_of(spec)
+        size: Size = (self.image_size, self.image_size)
+        parts = [self.stem(backbone.stem, backbone.activation)]
+        channels, size = backbone.stem.out, halved(size, backbone.stem.stride)
+        sizes, widths, pyramid = [size], [channels], pyramid_block(backbone)
+        for index, block in enumerate(backbone.blocks):
+            spp = backbone.spp if index == pyramid else "none"
+            parts.append(self.block(block, channels, size, backbone.activation, backbone.reparam, spp))
+            channels, size = block.out, halved(size, block.stride)
+            sizes.append(size)
+            widths.append(channels)
+        maps = tuple(sizes[index + 1] for index in backbone.out_blocks)
+        closing = self.closing(backbone.out_channels, maps) if spec is backbone else self._behind(spec, maps)
+        score, metrics = self.combine(
+            np.array(parts)[None],
+            np.array([widths]),
+            np.array([counted_depths(backbone)]),
+            (0, *backbone.levels),
+            [min(size) for size in sizes],
+            closing[None],
+        )
+        return {"score": float(score[0])} | dict(zip(METRICS, metrics[0].tolist(), strict=True))
+
+    def combine(
+        self,
+        parts: Array,
+        widths: npt.NDArray[np.int64],
+        depths: npt.NDArray[np.int64],
+        levels: Sequence[int],
+        sides: Sequence[int],
+        closing: Array,
+    ) -> tuple[Array, Array]:
+        """Scores (n,) and METRICS (n, 6) from vectors of stem and blocks (n, parts, WIDTH).
+
+        widths: output widths (n, parts); depths: as `counted_depths` (n, blocks); levels, sides: level and map side of each
+        part; closing: vectors of what is behind (n, WIDTH).
+        """
+        total = parts.sum(axis=1) + closing
+        ends = [i for i in range(len(levels)) if i + 1 == len(levels) or levels[i + 1] > levels[i]]
+        running = parts[:, :, [LAYERS, LOG_FAN, GAIN]].cumsum(axis=1)[:, ends]
+        rho = (running[:, :, 0] * np.exp(-running[:, :, 1] / running[:, :, 0])).max(axis=1)
+        metrics = np.stack([total[:, column] / unit for column, unit in _ADDITIVE.values()] + [rho], axis=1)
+        if self.formula is None:
+            return np.zeros(len(parts)), metrics
+        side = np.array([sides[i] for i in ends], dtype=np.float64)
+        channels = widths[:, ends].astype(np.float64)
+        named = dict(zip(METRICS, metrics.T, strict=True))
+        return self.formula.combine(running[:, :, 2], channels, side, depths.astype(np.float64), named), metrics
+
+    # ------------------------------------------------------------------ inside
+
+    def _stem_vector(self, stem: Stem, activation: str) -> Array:
+        group = stem_operations(stem, (self.image_size, self.image_size), activation)
+        return self._vector(group, True)
+
+    def _block_vector(self, block: Block, channels: int, size: Size, activation: str, reparam: bool, spp: str) -> Array:
+        return self._vector(block_operations.__wrapped__(block, channels, *size, activation, reparam, spp), True)
+
+    def _behind(self, spec: Spec, sizes: tuple[Size, ...]) -> Array:
+        assert isinstance(spec, DetectorSpec)
+        return self._closing_cost(spec.neck, spec.head, spec.backbone.out_channels, sizes)
+
+    def _closing_vector(
+        self, neck: NeckSpec | None, head: HeadSpec | None, channels: tuple[int, ...], sizes: tuple[Size, ...]
+    ) -> Array:
+        result = np.zeros(WIDTH)
+        if neck is not None and head is not None:
+            widths = (channels[0], channels[1], channels[2])
+            result = self._vector(neck_and_head_operations.__wrapped__(neck, head, widths, sizes), False)
+        if self.table is not None:
+            result[LATENCY] += self.table.offset_ms
+        return result
+
+    def _vector(self, operations: Sequence[Operation], backbone: bool) -> Array:
+        known = self._operation_cost
+        if not all(op in known for op in operations):
+            self._price(operations)
+        result = np.zeros(WIDTH)
+        latency = params = macs = activations = 0.0
+        for op in operations:
+            cost = known[op]
+            latency += cost[0]
+            params += cost[1]
+            macs += cost[2]
+            activations += cost[3]
+        result[:4] = latency, params, macs, activations
+        if backbone:
+            main = main_convolutions(operations)
+            result[LAYERS] = len(main)
+            result[LOG_FAN] = sum(log(op.fan_in) for op in main)
+            if self.formula is not None:
+                result[GAIN] = self.formula.gain(operations, self.image_size)
+        return result
+
+    def _price(self, operations: object) -> None:
+        """Remember the costs of operations that are new, priced together."""
+        known = self._operation_cost
+        new = [op for op in dict.fromkeys(operations) if op not in known]  # type: ignore[call-overload]
+        milliseconds = [0.0] * len(new)
+        if self.table is not None and new:
+            milliseconds = [price.ms for price in self.table.price_many(in_form(new, "folded"))]
+        for op, ms in zip(new, milliseconds, strict=True):
+            if not ms < float("inf"):
+                raise UserError(
+                    f"{self.table.name if self.table else 'the table'} cannot price a {op.kind} of kernel {op.kernel}, "
+                    f"stride {op.stride}, groups {op.groups}"
+                )
+            known[op] = (ms, op.params, op.macs, op.writes if op.kind in CONVOLUTIONS else 0)

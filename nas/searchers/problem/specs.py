@@ -21,7 +21,7 @@ from nas.errors import UserError
 from nas.scorers import score_spec
 from nas.scorers.base import Scorer
 from nas.searchers.base import Evaluation, Individuals, Interrupted
-from nas.searchers.problem.objective import METRICS, Objective
+from nas.searchers.problem import METRICS, Objective
 from nas.spec import Backbone, Spec, digest, from_dict, to_dict
 from search_spaces.base import SearchSpace
 from search_spaces.streams import Words

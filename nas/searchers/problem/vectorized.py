@@ -24,7 +24,7 @@ from nas.cost.budget import Budget
 from nas.errors import UserError
 from nas.scorers.formula import uncounted
 from nas.searchers.base import Evaluation
-from nas.searchers.problem.objective import METRICS, WIDTH, Array, Objective
+from nas.searchers.problem import METRICS, WIDTH, Array, Objective
 from nas.spec import Spec
 from search_spaces.chain import ResidualChains
 from search_spaces.genes import DEPTH, FIELDS, KERNEL, MID, OUT, GeneCodec, Genes

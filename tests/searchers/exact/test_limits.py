@@ -23,7 +23,7 @@ from nas.searchers.exact.effort import Effort, Halt
 from nas.searchers.exact.labels import LabelSearch, TooManyLabels
 from nas.searchers.exact.search import exact_search
 from nas.searchers.loop import Progress
-from nas.searchers.problem.objective import Objective
+from nas.searchers.problem import Objective
 from nas.searchers.problem.vectorized import GeneProblem
 from search_spaces import find_space
 from tests.searchers.exact.test_search import TABLE, brute_force, members, problem_of

@@ -19,7 +19,7 @@ from nas.scorers.deepmad import DeepMad
 from nas.scorers.entropy import Entropy
 from nas.searchers.exact.parts import chain_of
 from nas.searchers.exact.search import exact_search
-from nas.searchers.problem.objective import Objective
+from nas.searchers.problem import Objective
 from nas.searchers.problem.vectorized import GeneProblem
 from search_spaces.tinynas import SPACES, TinyNASSpace
 

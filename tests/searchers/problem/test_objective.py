@@ -14,7 +14,7 @@ from nas.frame import Frame
 from nas.scorers import find_scorer
 from nas.scorers.entropy import Entropy
 from nas.scorers.formula import formula_of
-from nas.searchers.problem.objective import METRICS, Objective, additive
+from nas.searchers.problem import METRICS, Objective, additive
 from nas.searchers.problem.vectorized import GeneProblem
 from search_spaces import find_space
 from search_spaces.streams import candidate_keys
