@@ -79,9 +79,6 @@ def test_train_from_python(model, home, monkeypatch, capsys):
 
 
 def test_the_final_test_runs_where_the_training_ran(model, home, monkeypatch):
-    from nas.commands import train as command
-    from nas.training import setup
-
     monkeypatch.setenv("MAENAS_SHAPES", str(home / "shapes"))
     kinds, seen = iter(["cpu", "meta"]), []  # the training's processes ask first, then the test
 
@@ -89,9 +86,8 @@ def test_the_final_test_runs_where_the_training_ran(model, home, monkeypatch):
         seen.append({parameter.device.type for parameter in network.parameters()})
         raise UserError("seen")
 
-    for module in (setup, command):
-        monkeypatch.setattr(module, "device_kind", lambda device: next(kinds))
-    monkeypatch.setattr(command, "evaluate", watched)
+    monkeypatch.setattr("nas.training.setup.device_kind", lambda device: next(kinds))
+    monkeypatch.setattr("nas.inference.evaluator.evaluate", watched)
     with pytest.raises(UserError, match="seen"):
         train(model, "shapes", home / "device", **SHORT)
     assert seen == [{"meta"}]
