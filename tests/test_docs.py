@@ -210,7 +210,7 @@ SHORT = {
 @pytest.mark.slow
 def test_front_door(tmp_path: Path, drawn_bccd: Callable[[Path], Path]) -> None:
     """The five lines from a budget to a deployed detector, as printed, on drawn data in place of BCCD."""
-    (block,) = [b for b in fenced((ROOT / "README.md").read_text(), "bash") if "nas.train" in b]
+    (block,) = [b for b in fenced((ROOT / "README.md").read_text(), "bash") if "maenas train" in b]
     data = drawn_bccd(tmp_path / "data/bccd")
     (tmp_path / "photos").symlink_to(data / "images/test")
     known = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
