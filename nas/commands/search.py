@@ -28,8 +28,9 @@ class SearchCommand(SearchOptions):
     """`budget` has no default: each file of conf/budget adds one named limit, and +budget.mine.latency_ms=2.5 another.
 
     space: `name` and any of the space's limits; scorer and searcher: `name` and their options (a shipped name,
-    `module:attribute`, or an installed entry point); image_size: side in pixels; resume: the folder of an interrupted run,
-    alone.
+    `module:attribute`, or an installed entry point); image_size: side in pixels; curve: a search under each of several
+    limits of one metric, `latency_ms:1.5:6:10` (from, to, how many) or [latency_ms,2,3,4]; resume: the folder of an
+    interrupted run, alone.
     """
 
     budget: dict[str, Any] = field(default_factory=dict)
@@ -38,8 +39,21 @@ class SearchCommand(SearchOptions):
     searcher: dict[str, Any]
     neck: NeckOptions = field(default_factory=NeckOptions)
     image_size: Pixels = USUAL_SIDE
+    curve: Any = None
     resume: Name | None = None
     progress: bool = True
+
+    @property
+    def limits(self) -> dict[str, float]:
+        """{metric: limit} of the budget, with the loosest limit of a curve."""
+        if self.curve is None:
+            return limits_of(self.budget)
+        from nas.commands.search_curve import Curve
+
+        curve, limits = Curve.of(self.curve), limits_of(self.budget) if self.budget else {}
+        if curve.metric in limits:
+            raise UserError(f"the curve limits {curve.metric}, and so does the budget: take one of them away")
+        return limits | {curve.metric: curve.limits[-1]}
 
     @property
     def settings(self) -> SearchSettings:
@@ -49,7 +63,7 @@ class SearchCommand(SearchOptions):
 
         space, scorer, searcher = (named(getattr(self, group), group) for group in CHOSEN)
         return SearchSettings.of(
-            budget=limits_of(self.budget),
+            budget=self.limits,
             space=find_space(space[0], **space[1]),
             scorer=scorer[0],
             scorer_options=scorer[1],
@@ -73,7 +87,12 @@ def search_in(command: SearchCommand, folder: Path, given: Sequence[str] = ()) -
                 loaded(name, kind, str(folder / "config.yaml"))
     settings = command.settings
     store_settings(command, folder, FREE)
-    search_with_screen(settings, folder, command.progress)
+    if command.curve is None:
+        search_with_screen(settings, folder, command.progress)
+    else:
+        from nas.commands.search_curve import Curve, search_along
+
+        search_along(settings, Curve.of(command.curve), folder, command.progress)
 
 
 def limits_of(budget: dict[str, Any]) -> dict[str, float]:
