@@ -22,7 +22,7 @@ from experiments.tables import load_table
 from nas.errors import UserError
 from nas.files import config_folder, dump_yaml, read_json, read_text, read_yaml, write_atomic
 from nas.report.canvas import ACCENT, WARM, canvas, label, save_png
-from nas.training.log import read_epochs
+from nas.training.hooks import read_epochs
 
 CARD, CURVES = "MODEL_CARD.md", "curves.png"
 #: Settings of `nas.train` that a card repeats; the rest is in the run's config.yaml.

@@ -22,7 +22,7 @@ from pathlib import Path
 
 from nas.data.sources import DataConfig, data_root
 from nas.measure import cpu_facts
-from nas.training.log import read_epochs
+from nas.training.hooks import read_epochs
 from nas.training.state import resumable
 
 HERE = Path(__file__).resolve().parent

@@ -149,7 +149,7 @@ def test_scores(task: TrainingTask, result: TrainingResult, test: DetectionData 
     """Scores of the last averaged weights, their BatchNorm statistics measured as for a validation."""
     from nas.inference.evaluator import evaluate
     from nas.models.checkpoint import load_checkpoint
-    from nas.training.ema import NormStatistics
+    from nas.training.averaging import NormStatistics
 
     assert test is not None
     model = load_checkpoint(result.last)
@@ -161,7 +161,7 @@ def test_scores(task: TrainingTask, result: TrainingResult, test: DetectionData 
 
 def curve_of(folder: Path) -> tuple[tuple[int, float, float], ...]:
     """(epoch, AP, AP50) of every validation of a training."""
-    from nas.training.log import read_epochs
+    from nas.training.hooks import read_epochs
 
     return tuple((int(row["epoch"]), round(row["ap"], 5), round(row["ap50"], 5)) for row in read_epochs(folder))
 

@@ -200,7 +200,7 @@ def train_one(
 
 def last_validation(folder: Path) -> dict[str, float]:
     """AP and AP50 at the end of a training. Raises UserError if it never validated."""
-    from nas.training.log import read_epochs
+    from nas.training.hooks import read_epochs
 
     rows = read_epochs(folder)
     if not rows:

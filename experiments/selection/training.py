@@ -73,7 +73,7 @@ def session_of(
     from nas.deploy.runtime import Metadata
     from nas.measure.measurement import build_subject
     from nas.models.baselines import build_baseline
-    from nas.selection.deployment import time_in_turns
+    from nas.selection.trainings import time_in_turns
 
     folder = tempfile.TemporaryDirectory()
     names = tuple(f"class {index}" for index in range(classes))

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
+from nas.commands.search_files import published_marks
 from nas.commands.search_screen import search_with_screen
 from nas.cost.budget import METRICS, Budget
 from nas.cost.latency import LatencyTable
@@ -20,7 +21,7 @@ from nas.errors import UserError, shown
 from nas.files import read_json, write_atomic
 from nas.options import Positive, check_value
 from nas.report.canvas import INK, WARM, canvas, label, save_png
-from nas.searchers.run import SearchSettings, published_marks
+from nas.searchers.run import SearchSettings
 
 #: Limits of one curve.
 MOST = 1000

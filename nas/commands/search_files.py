@@ -12,14 +12,18 @@ from typing import Any, TypeVar
 import numpy as np
 
 import nas
+from nas.cost.count import count_spec, peak_memory_mb
+from nas.cost.latency import LatencyTable
+from nas.errors import UserError
 from nas.files import csv_text, save_spec, write_atomic, write_json
 from nas.lowering import Operation, operations
 from nas.measure import commit
 from nas.report.search import Mark, SearchRecord, draw_search, network_parts, write_search_page
+from nas.scorers import score_spec
 from nas.searchers.base import Candidate
-from nas.searchers.run import SearchResult, published_marks
+from nas.searchers.run import SearchResult, SearchSettings
 from nas.spec import Spec, backbone_of
-from search_spaces import changed_limits
+from search_spaces import changed_limits, load_published
 
 Made = TypeVar("Made")
 #: Evaluations that trace.csv and the pictures show.
@@ -142,6 +146,30 @@ def summary(result: SearchResult) -> dict[str, Any]:
         "numpy": np.__version__,
         "commit": commit(),
         "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+    }
+
+
+def published_marks(settings: SearchSettings, table: LatencyTable) -> list[tuple[str, float, dict[str, float]]]:
+    """Name, score and costs of published networks of the same kind at the searched image size, to set beside the winner."""
+    names = ("damo-yolo-t", "damo-yolo-s") if settings.scope == "detector" else ("tinynas_l20_k1kx", "tinynas_l25_k1kx")
+    options = {"image_size": settings.frame.image_size, **settings.scorer_options}
+    rows = []
+    for name in names:
+        spec = load_published(name)
+        try:
+            rows.append((name, score_spec(spec, settings.scorer, **options), _costs(spec, settings, table)))
+        except UserError:
+            continue  # a published net that this table or scorer cannot judge is left out
+    return rows
+
+
+def _costs(spec: Spec, settings: SearchSettings, table: LatencyTable) -> dict[str, float]:
+    """Metrics of any network by the settings' table, at the image size that is searched."""
+    side = settings.frame.image_size
+    total = table.total(operations(spec, "folded", side))
+    return count_spec(spec, "merged", side).metrics() | {
+        "latency_ms": total.ms,
+        "peak_memory_mb": peak_memory_mb(spec, side),
     }
 
 

@@ -24,8 +24,7 @@ from nas.spec import DetectorSpec, digest, from_dict, to_dict
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from nas.selection.deployment import Deployed
-    from nas.selection.trainings import Trainings
+    from nas.selection.trainings import Deployed, Trainings
 
 #: Predicted costs that the table shows.
 SHOWN = ("latency_ms", "flops_g", "params_m", "layers")

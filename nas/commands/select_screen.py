@@ -28,11 +28,10 @@ from nas.files import read_json, write_json
 from nas.frame import Frame
 from nas.options import read_object
 from nas.searchers.optuna import open_storage
-from nas.selection.deployment import deploy
 from nas.selection.halving import Halving, RungResult, Standing
 from nas.selection.portfolio import Finalist, Proposal
 from nas.selection.rungs import Plan, make_plan, plan_of_minutes
-from nas.selection.trainings import Trainings, epoch_seconds
+from nas.selection.trainings import Trainings, deploy, epoch_seconds
 from nas.training.cores import usable_cores
 from nas.training.run import TrainingTask
 

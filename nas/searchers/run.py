@@ -10,23 +10,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nas.cost.budget import Budget
-from nas.cost.count import count_spec, peak_memory_mb
 from nas.cost.latency import LatencyTable
 from nas.errors import UserError
 from nas.files import save_spec
 from nas.frame import Frame
-from nas.lowering import operations
 from nas.options import Pixels, check_fields, check_value, unknown
 from nas.report.canvas import ACCENT, PALE, WARM, Shown, canvas, label
-from nas.scorers import find_scorer, score_spec
+from nas.scorers import find_scorer
 from nas.scorers.formula import formula_of
 from nas.searchers import SearchOptions
 from nas.searchers.base import Candidate
 from nas.searchers.catalog import check_searcher, make_problem, search_with, searcher_name
 from nas.searchers.limits import least_cost, limit_notes
 from nas.searchers.loop import Progress, SearchOutcome
-from nas.spec import DetectorSpec, Spec, digest, image_side, require_side, to_dict
-from search_spaces import SearchSpace, find_space, load_published
+from nas.spec import DetectorSpec, digest, image_side, require_side, to_dict
+from search_spaces import SearchSpace, find_space
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -263,27 +261,3 @@ def _remedy(settings: SearchSettings) -> str:
     framed = framed and not {"layers", "rho"}.issuperset(settings.budget.metrics)  # those are the backbone's alone
     smaller = ", take a smaller neck (neck=t, neck=nano)" if framed else ""
     return f"loosen it{smaller} or widen space {settings.space.name}"
-
-
-def published_marks(settings: SearchSettings, table: LatencyTable) -> list[tuple[str, float, dict[str, float]]]:
-    """Name, score and costs of published networks of the same kind at the searched image size, to set beside the winner."""
-    names = ("damo-yolo-t", "damo-yolo-s") if settings.scope == "detector" else ("tinynas_l20_k1kx", "tinynas_l25_k1kx")
-    options = {"image_size": settings.frame.image_size, **settings.scorer_options}
-    rows = []
-    for name in names:
-        spec = load_published(name)
-        try:
-            rows.append((name, score_spec(spec, settings.scorer, **options), costs(spec, settings, table)))
-        except UserError:
-            continue  # a published net that this table or scorer cannot judge is left out
-    return rows
-
-
-def costs(spec: Spec, settings: SearchSettings, table: LatencyTable) -> dict[str, float]:
-    """Metrics of any network by the settings' table, at the image size that is searched."""
-    side = settings.frame.image_size
-    total = table.total(operations(spec, "folded", side))
-    return count_spec(spec, "merged", side).metrics() | {
-        "latency_ms": total.ms,
-        "peak_memory_mb": peak_memory_mb(spec, side),
-    }

@@ -27,10 +27,9 @@ from nas.models.base import DetectorModule
 from nas.options import check_object
 from nas.report.canvas import ACCENT, PALE, Shown, canvas, label
 from nas.spec import DetectorSpec, digest
+from nas.training.averaging import Ema, NormStatistics, Validator
 from nas.training.cores import computing_threads
-from nas.training.ema import Ema, NormStatistics
-from nas.training.hooks import Hook
-from nas.training.log import LogFiles, Screen, TensorBoard, read_epochs
+from nas.training.hooks import Hook, LogFiles, Screen, TensorBoard, read_epochs
 from nas.training.optimizer import Schedule, make_optimizer
 from nas.training.options import DistillOptions, Phases, TrainerOptions
 from nas.training.setup import (
@@ -44,7 +43,6 @@ from nas.training.setup import (
 )
 from nas.training.state import Position, TrainingParts, read_state, resumable
 from nas.training.trainer import Trainer, Training
-from nas.training.validation import Validator
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -16,7 +16,7 @@ from nas.data.loader import Loader
 from nas.errors import UserError
 from nas.files import write_atomic
 from nas.models.base import DetectorModule
-from nas.training.ema import Ema
+from nas.training.averaging import Ema
 from nas.training.setup import TrainingNetwork
 
 FORMAT = "maenas-training/1"

@@ -11,11 +11,11 @@ import torch
 
 from nas.errors import UserError
 from nas.models.checkpoint import load_checkpoint
+from nas.training.averaging import Validator
 from nas.training.guards import LossGuard
 from nas.training.run import run_training
 from nas.training.state import read_state
 from nas.training.trainer import Trainer
-from nas.training.validation import Validator
 
 
 def test_a_broken_loss_names_term_and_images(tiny, root, tmp_path):

@@ -13,7 +13,7 @@ from nas.loss import LossOptions, assignment, task_aligned, terms
 from nas.loss.assignment import TAL, pad_targets
 from nas.loss.detection import DetectionLoss
 from nas.models.base import RawPrediction
-from nas.training import guards, validation
+from nas.training import averaging, guards
 from nas.training.guards import LossGuard
 
 
@@ -130,4 +130,4 @@ def test_the_other_processes_hold_no_validation_pictures(tiny, tmp_path):
     _, val = tiny.shapes(tmp_path)
     for first in (True, False):
         fabric = SimpleNamespace(is_global_zero=first)
-        assert (validation.Validator(val, 64, 4, fabric).loader is not None) == first
+        assert (averaging.Validator(val, 64, 4, fabric).loader is not None) == first

@@ -9,7 +9,7 @@ from torch import nn
 
 from nas.errors import UserError
 from nas.loss.distill import distill_weight
-from nas.training.ema import ema_momentum
+from nas.training.averaging import ema_momentum
 from nas.training.optimizer import Schedule, fraction_done, make_optimizer, set_rates
 from nas.training.options import OptimizerOptions, ScheduleOptions
 

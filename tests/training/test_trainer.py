@@ -17,12 +17,12 @@ from nas.errors import UserError
 from nas.models.checkpoint import load_checkpoint, save_checkpoint
 from nas.models.detector import build_detector
 from nas.training import setup as training_setup
+from nas.training.averaging import Validator
 from nas.training.hooks import Validation
 from nas.training.options import DistillOptions, EmaOptions
 from nas.training.run import TrainingTask, run_training
 from nas.training.state import read_state
 from nas.training.trainer import Trainer
-from nas.training.validation import Validator
 
 
 @pytest.mark.slow

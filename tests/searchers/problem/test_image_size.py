@@ -8,12 +8,13 @@ from typing import Any
 import pytest
 
 import nas
+from nas.commands.search_files import published_marks
 from nas.cost.latency import LatencyTable
 from nas.errors import UserError
 from nas.frame import Frame
 from nas.scorers import score_spec
 from nas.searchers.catalog import make_problem
-from nas.searchers.run import SearchSettings, published_marks
+from nas.searchers.run import SearchSettings
 from nas.spec import Backbone
 from search_spaces import find_space
 

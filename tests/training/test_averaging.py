@@ -10,7 +10,7 @@ from torch import nn
 
 from nas.data.loader import build_loader
 from nas.models.detector import build_detector
-from nas.training.ema import Ema, NormStatistics, ema_momentum
+from nas.training.averaging import Ema, NormStatistics, ema_momentum
 
 
 def test_ema_copies_first_then_follows():
