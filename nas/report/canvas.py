@@ -20,10 +20,13 @@ if TYPE_CHECKING:
     from plotly import graph_objects
 
 _STYLE = """
-body{font:15px/1.5 system-ui,sans-serif;max-width:1100px;margin:2rem auto;padding:0 1rem;color:#1b2a41}
-h1{font-size:1.5rem}h2{font-size:1.1rem;margin-top:2rem}table{border-collapse:collapse;font-size:13px}
-td,th{padding:.25rem .7rem;border-bottom:1px solid #dde3e8;text-align:right}td:first-child,th:first-child{text-align:left}
-.note{color:#5c677d}
+:root{color-scheme:light dark;--ink:#1b2a41;--paper:#fff;--line:#dde3e8;--quiet:#5c677d}
+@media(prefers-color-scheme:dark){:root{--ink:#e6ebf0;--paper:#14181d;--line:#39424c;--quiet:#a5b1bd}}
+body{font:15px/1.5 system-ui,sans-serif;max-width:1100px;margin:2rem auto;padding:0 1rem;color:var(--ink);background:var(--paper)}
+h1{font-size:1.5rem;overflow-wrap:anywhere}h2{font-size:1.1rem;margin-top:2rem}
+.scroll{overflow-x:auto}table{border-collapse:collapse;font-size:13px}
+td,th{padding:.25rem .7rem;border-bottom:1px solid var(--line);text-align:right}td:first-child,th:first-child{text-align:left}
+.note{color:var(--quiet)}code{overflow-wrap:anywhere}img{max-width:100%}.plotly-graph-div{background:#fff}
 """
 INK, ACCENT, PALE, WARM = "#1b2a41", "#0b7285", "#c9d6df", "#d9480f"
 #: Colour of an operation by what bounds its latency.
@@ -100,7 +103,8 @@ def save_png(figure: Figure, path: Path) -> Path:
 def page(title: str, body: Iterable[str]) -> str:
     """A whole HTML document around ready fragments; the first figure in it must inline plotly."""
     return (
-        f"<!doctype html><html lang='en'><head><meta charset='utf-8'><title>{html.escape(title)}</title>"
+        f"<!doctype html><html lang='en'><head><meta charset='utf-8'>"
+        f"<meta name='viewport' content='width=device-width,initial-scale=1'><title>{html.escape(title)}</title>"
         f"<style>{_STYLE}</style></head><body><h1>{html.escape(title)}</h1>{''.join(body)}</body></html>"
     )
 
@@ -111,7 +115,7 @@ def html_table(rows: Sequence[Mapping[str, Any]]) -> str:
         return ""
     head = "".join(f"<th>{html.escape(str(key))}</th>" for key in rows[0])
     body = "".join("<tr>" + "".join(f"<td>{_cell(value)}</td>" for value in row.values()) + "</tr>" for row in rows)
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    return f"<div class='scroll'><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
 
 
 def _cell(value: Any) -> str:
@@ -119,5 +123,7 @@ def _cell(value: Any) -> str:
 
 
 def figure_html(figure: graph_objects.Figure, inline: bool) -> str:
-    """A plotly figure as a fragment; `inline` carries the library itself, once a page."""
-    return str(figure.to_html(full_html=False, include_plotlyjs="inline" if inline else False))
+    """A plotly figure as wide as the page as a fragment; `inline` carries the library itself, once a page."""
+    figure.update_layout(autosize=True, legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0})
+    config = {"responsive": True, "displayModeBar": False}
+    return str(figure.to_html(full_html=False, include_plotlyjs="inline" if inline else False, config=config))

@@ -225,7 +225,7 @@ def write_search_page(record: SearchRecord, path: Path) -> Path:
     course = go.Figure(layout=layout | {"title": f"best {record.scorer} score", "xaxis_title": "evaluations"})
     course.add_scatter(x=record.best_curve[:, 0], y=record.best_curve[:, 1], line_shape="hv", mode="lines+markers")
     body = [
-        "<h2>Result</h2>",
+        *_verdict(record),
         _comparison(record),
         "".join(f"<p class='note'>{html.escape(note)}</p>" for note in record.notes),
         "<h2>Course of the search</h2>",
@@ -248,6 +248,19 @@ def write_search_page(record: SearchRecord, path: Path) -> Path:
         body += ["<h2>Pareto front</h2>", html_table([dict(row) for row in record.front])]
     body += ["<h2>Provenance</h2>", html_table([{"": key, "value": value} for key, value in record.provenance.items()])]
     return write_atomic(path, page(record.title, body))
+
+
+def _verdict(record: SearchRecord) -> list[str]:
+    """What was found, what it does not say, and the next command, in words."""
+    limits = ", ".join(f"{LABELS.get(name, name)} at most {limit:g}" for name, limit in record.limits.items())
+    binding = f"; what stops it is {', '.join(record.binding)}" if record.binding else ""
+    found = f"The highest score found: {record.scorer} {record.winner['score']:.5g} ({limits}{binding})."
+    return [
+        f"<p>{html.escape(found)}</p>",
+        "<p>The score is of an untrained network and no accuracy: <code>python -m nas.select</code> trains equally fast "
+        "finalists of several scores, and drawn networks beside them, on your data. To train this one: "
+        "<code>python -m nas.train model=best.yaml data=FOLDER</code>.</p>",
+    ]
 
 
 def _comparison(record: SearchRecord) -> str:
@@ -300,7 +313,8 @@ def _cloud_page(record: SearchRecord, layout: dict[str, Any]) -> graph_objects.F
                  "y0": 0, "y1": 1, "line": {"dash": "dash", "color": WARM}}] if metric in record.limits else []  # fmt: skip
         changes = {"xaxis.title.text": LABELS[metric], "shapes": line}
         buttons.append({"label": metric, "method": "update", "args": [{"visible": visible}, changes]})
-    figure.update_layout(updatemenus=[{"buttons": buttons, "x": 1, "y": 1.15, "xanchor": "right"}])
+    menu = {"buttons": buttons, "x": 1, "y": 1.25, "xanchor": "right", "yanchor": "top"}
+    figure.update_layout(updatemenus=[menu], margin={"t": 110})
     if metrics:
         figure.update_layout(**{key.replace(".", "_"): value for key, value in buttons[0]["args"][1].items()})
     return figure
