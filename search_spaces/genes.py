@@ -16,8 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from nas.spec import Backbone
-from search_spaces.base import Stream, Words, row_hashes
 from search_spaces.chain import ResidualChains
+from search_spaces.streams import Stream, Words, row_hashes
 
 Genes = npt.NDArray[np.int64]
 OUT, MID, KERNEL, DEPTH = 1, 2, 3, 4

@@ -16,9 +16,10 @@ from typing import Any
 import numpy as np
 
 from nas.spec import Backbone
-from search_spaces.base import Mode, Words
+from search_spaces.base import Mode
 from search_spaces.chain import ResidualChains
 from search_spaces.genes import GeneCodec
+from search_spaces.streams import Words
 
 
 @dataclass(frozen=True, kw_only=True)

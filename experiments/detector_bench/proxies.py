@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from experiments.detector_bench.networks import Network
-from nas.scorers.measuring import Protocol, ScoreLog, measure_all, passes_for, read_scores
-from nas.scorers.subjects import spec_subject
+from nas.scorers.measuring import Protocol, ScoreLog, measure_all, passes_for, read_scores, spec_subject
 
 PATH = Path(__file__).with_name("proxies.jsonl")
 #: Rivals of the learned score, from their papers.

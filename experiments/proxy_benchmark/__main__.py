@@ -23,7 +23,7 @@ from nas.commands.rank import RankSettings, run_ranking
 from nas.errors import UserError
 from nas.files import write_atomic
 from nas.scorers.agreement import spearman
-from nas.scorers.subjects import read_table
+from nas.scorers.measuring import read_table
 
 HERE = Path(__file__).parent
 _OTHERS = [

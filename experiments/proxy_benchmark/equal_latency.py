@@ -13,7 +13,7 @@ import numpy as np
 
 from nas.errors import UserError
 from nas.scorers.agreement import spearman
-from nas.scorers.subjects import read_table
+from nas.scorers.measuring import read_table
 
 #: Columns of the latency table: a GPU at batch 1 and 256, a server CPU, a phone, a small board.
 DEVICES = ("titan_rtx_1", "titan_rtx_256", "gold_6226", "pixel3", "raspi4")

@@ -19,8 +19,17 @@ from nas.report.scorer_table import RankTable, Row, write_rank_report
 from nas.scorers import find_scorer, score_spec
 from nas.scorers.agreement import Spread, agreement, log_rank, spread, vote
 from nas.scorers.base import OWN
-from nas.scorers.measuring import ENSEMBLES, Pass, ScoreLog, passes_for, read_scores
-from nas.scorers.subjects import Subject, benchmark_rows, benchmark_subjects, spec_subject
+from nas.scorers.measuring import (
+    ENSEMBLES,
+    Pass,
+    ScoreLog,
+    Subject,
+    benchmark_rows,
+    benchmark_subjects,
+    passes_for,
+    read_scores,
+    spec_subject,
+)
 from nas.spec import image_side
 from search_spaces.published import is_published, load_published
 

@@ -84,15 +84,16 @@ def trace_operations(
     image_size: int | tuple[int, int] = 640,
     fuse: bool = True,
     allow_unknown: bool = False,
+    channels: int = 3,
 ) -> tuple[Operation, ...]:
-    """Kernels of `module` on one image (1, 3, H, W), in execution order.
+    """Kernels of `module` on one image (1, channels, H, W), in execution order.
 
     fuse: of a copy in deployed form (its own `fuse()` if it has one), so that parallel branches count as one
         convolution; without it the module counts as it stands. The module itself is never changed.
     allow_unknown: a primitive that has no price becomes a pointwise kernel instead of an error.
     Raises UserError that names the primitive, or what in the module stands against tracing.
     """
-    return fuse_graph(*trace_graph(module, image_size, fuse, allow_unknown))
+    return fuse_graph(*trace_graph(module, image_size, fuse, allow_unknown, channels))
 
 
 def trace_peak_memory_mb(module: nn.Module, image_size: int | tuple[int, int] = 640, value_bytes: int = 2) -> float:
@@ -105,6 +106,7 @@ def trace_graph(
     image_size: int | tuple[int, int] = 640,
     fuse: bool = True,
     allow_unknown: bool = False,
+    channels: int = 3,
 ) -> tuple[list[Node], set[int]]:
     """The layers of a module as written, and the indices of those that it returns; arguments of `trace_operations`."""
     height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
@@ -119,7 +121,7 @@ def trace_graph(
             merge()
         with torch.no_grad(), fake:
             _make_fake(subject)
-            images = torch.empty(1, 3, height, width)
+            images = torch.empty(1, channels, height, width)
             recorder.follow(images)
             with recorder:
                 outputs = subject(images)

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from nas.cost.budget import Budget
 from nas.errors import InternalError
 from nas.spec import Spec
-from search_spaces.base import Words
+from search_spaces.streams import Words
 
 
 @dataclass(frozen=True, slots=True)

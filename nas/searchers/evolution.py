@@ -19,7 +19,7 @@ from annotated_types import Ge, Le
 from nas.options import CountOrNone, Share
 from nas.searchers.base import Arrays, Evaluation, Individuals, Problem, Proposals, excess
 from nas.searchers.pareto import Rows, survivors
-from search_spaces.base import Stream, Words, candidate_keys, mix
+from search_spaces.streams import Stream, Words, candidate_keys, mix
 
 #: The most mutations in a row that duplicates can lead to.
 _MOST_ROUNDS = 6

@@ -19,9 +19,18 @@ from nas.commands.rank import RankSettings, run_ranking
 from nas.errors import UserError
 from nas.files import save_spec
 from nas.scorers import SCORERS, ZERO_COST
-from nas.scorers.measuring import ENSEMBLES, Protocol, ScoreLog, measure, measure_all, passes_for, read_scores
+from nas.scorers.measuring import (
+    ENSEMBLES,
+    Protocol,
+    ScoreLog,
+    Subject,
+    measure,
+    measure_all,
+    passes_for,
+    read_scores,
+    read_table,
+)
 from nas.scorers.probe import scorer_images
-from nas.scorers.subjects import Subject, read_table
 from search_spaces import load_published
 
 CELLS = (

@@ -15,8 +15,7 @@ from experiments.proxy_benchmark.equal_latency import DEVICES, equal_latency_tab
 from nas.errors import UserError
 from nas.scorers import SCORERS
 from nas.scorers.agreement import spearman
-from nas.scorers.measuring import ENSEMBLES
-from nas.scorers.subjects import BENCHMARKS
+from nas.scorers.measuring import BENCHMARKS, ENSEMBLES
 
 FOLDER = Path(experiments.proxy_benchmark.__file__).parent
 

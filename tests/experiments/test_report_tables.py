@@ -158,13 +158,18 @@ def test_a_student_asks_for_its_teacher(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", scale_names())
-def test_a_row_is_a_hydra_experiment(name: str) -> None:
+def test_a_row_is_a_hydra_experiment(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """What the queue asks for is what Hydra composes, scale by scale, with every value open to an override."""
     from hydra import compose, initialize_config_dir
     from hydra.core.config_store import ConfigStore
     from omegaconf import OmegaConf
 
-    ConfigStore.instance().store(name="row_schema", node=RowConfig)
+    store = ConfigStore.instance()
+    others = {name: node for name, node in store.repo.items() if name != "data"}
+    monkeypatch.setattr(
+        store, "repo", others
+    )  # a group `data` that a command of this process offered is none of a row's
+    store.store(name="row_schema", node=RowConfig)
     trainings = Trainings(load_scale(name), Path("out puts"))
     job = trainings.job(trainings.recipes["report_neck_size", "2 / (192, 192, 192)"], 2)
     words = [word for word in job.words() if not word.startswith("hydra.")]

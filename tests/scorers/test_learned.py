@@ -32,7 +32,7 @@ from nas.searchers.problem.vectorized import GeneProblem
 from nas.searchers.run import SearchSettings, run_search
 from nas.spec import Backbone, Residual, Stem, backbone_of, to_dict
 from search_spaces import find_space
-from search_spaces.base import candidate_keys
+from search_spaces.streams import candidate_keys
 from search_spaces.tinynas import SPACES
 from tests.searchers.exact.test_search import brute_force, problem_of
 

@@ -15,7 +15,8 @@ from nas.cost.count import count_spec
 from nas.errors import SpecError, UserError
 from nas.spec import Backbone, Plain, Stem
 from search_spaces import find_space, space_names
-from search_spaces.base import candidate_keys, round_to
+from search_spaces.base import round_to
+from search_spaces.streams import candidate_keys
 from search_spaces.tinynas import SPACES, TinyNASSpace
 
 NAMES = sorted(SPACES)

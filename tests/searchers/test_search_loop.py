@@ -93,7 +93,7 @@ def test_workers_do_not_change_the_result() -> None:
 
 def test_the_fast_and_the_general_problem_agree_on_numbers() -> None:
     general, quick = slow(limit=2.4), fast({"latency_ms": 2.4})
-    specs = [general.spec(x) for x in general.sample(np.arange(20, dtype=np.uint64))]
+    specs = general.specs(general.sample(np.arange(20, dtype=np.uint64)))
     first, second = general.evaluate(general.encode(specs)), quick.evaluate(quick.encode(specs))
     np.testing.assert_allclose(first.metrics, second.metrics, rtol=1e-9)
     inside = np.isfinite(first.score)

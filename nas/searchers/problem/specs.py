@@ -23,7 +23,8 @@ from nas.scorers.base import Scorer
 from nas.searchers.base import Evaluation, Individuals, Interrupted
 from nas.searchers.problem import METRICS, Objective
 from nas.spec import Backbone, Spec, digest, from_dict, to_dict
-from search_spaces.base import SearchSpace, Words
+from search_spaces.base import SearchSpace
+from search_spaces.streams import Words
 
 MEMORY = "peak_memory_mb"
 

@@ -26,9 +26,9 @@ from nas.scorers.formula import uncounted
 from nas.searchers.base import Evaluation
 from nas.searchers.problem import METRICS, WIDTH, Array, Objective
 from nas.spec import Spec
-from search_spaces.base import Integers, Words, row_hashes
 from search_spaces.chain import ResidualChains
 from search_spaces.genes import DEPTH, FIELDS, KERNEL, MID, OUT, GeneCodec, Genes
+from search_spaces.streams import Integers, Words, row_hashes
 
 #: (input, bottleneck, out, depth) of a block.
 Point = tuple[int, int, int, int]

@@ -17,7 +17,7 @@ from nas.scorers.formula import formula_of
 from nas.searchers.problem import METRICS, Objective, additive
 from nas.searchers.problem.vectorized import GeneProblem
 from search_spaces import find_space
-from search_spaces.base import candidate_keys
+from search_spaces.streams import candidate_keys
 from search_spaces.tinynas import SPACES
 
 BUDGET = Budget.of({"layers": 25})

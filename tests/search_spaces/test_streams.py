@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from search_spaces.base import Stream, candidate_keys, mix, row_hashes
+from search_spaces.streams import Stream, candidate_keys, mix, row_hashes
 
 
 def test_splitmix_matches_the_published_sequence() -> None:
