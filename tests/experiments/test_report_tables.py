@@ -165,10 +165,7 @@ def test_a_row_is_a_hydra_experiment(name: str, monkeypatch: pytest.MonkeyPatch)
     from omegaconf import OmegaConf
 
     store = ConfigStore.instance()
-    others = {name: node for name, node in store.repo.items() if name != "data"}
-    monkeypatch.setattr(
-        store, "repo", others
-    )  # a group `data` that a command of this process offered is none of a row's
+    monkeypatch.delitem(store.repo, "data", raising=False)  # a group that a command of this process offered
     store.store(name="row_schema", node=RowConfig)
     trainings = Trainings(load_scale(name), Path("out puts"))
     job = trainings.job(trainings.recipes["report_neck_size", "2 / (192, 192, 192)"], 2)
