@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.command import options_of, run
+from experiments.detector_bench.measuring import class_count
 from experiments.selection.contestants import (
     PATH,
     add_contestants,
@@ -83,13 +84,6 @@ def plan(data: str, selected: str, learned: str, people: Path) -> None:
     add_contestants(people, drawn)
     for one in drawn:
         print(f"{one.name}: {one.ms:.2f} ms")
-
-
-def class_count(data: str) -> int:
-    """Classes of a data set."""
-    from experiments.detector_bench.measuring import class_count
-
-    return class_count(data)
 
 
 if __name__ == "__main__":

@@ -36,7 +36,7 @@ def section(
     """The lines of a data set: contestants by mean val AP, then what leads whom by how much."""
     runs = {one.digest: [row for row in rows if row["digest"] == one.digest] for one in contestants}
     trained = [one for one in contestants if runs[one.digest]]
-    trained.sort(key=lambda one: -mean(runs[one.digest], "val"))
+    trained.sort(key=lambda one: -val_ap(runs[one.digest]))
     lines = [
         f"## {data}",
         "",
@@ -50,7 +50,7 @@ def section(
         spread = f"{min(tests):.3f} to {max(tests):.3f}" if len(tests) > 1 else ""
         time = f"{ms:.2f}" if ms is not None else f"{one.ms:.2f} when drawn"
         lines.append(
-            f"| {one.name} | {one.family} | {time} | {len(own)} | {mean(own, 'val'):.3f} | {np.mean(tests):.3f} | {spread} |"
+            f"| {one.name} | {one.family} | {time} | {len(own)} | {val_ap(own):.3f} | {np.mean(tests):.3f} | {spread} |"
         )
     lines.append("")
     selected = next((one for one in trained if one.family == "selected"), None)
@@ -64,9 +64,9 @@ def section(
     return lines
 
 
-def mean(rows: Sequence[dict[str, Any]], kind: str) -> float:
-    """Mean over seeds of the AP at the end."""
-    return float(np.mean([row["test_ap"] if kind == "test" else row["curve"][-1][1] for row in rows]))
+def val_ap(rows: Sequence[dict[str, Any]]) -> float:
+    """Validation AP at the end, the mean over seeds."""
+    return float(np.mean([row["curve"][-1][1] for row in rows]))
 
 
 def lead(ours: Sequence[float], theirs: Sequence[float]) -> str:

@@ -29,6 +29,11 @@ def command(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "nas.select", *arguments]
 
 
+def require_same_bytes(folder: Path, finished: Path) -> None:
+    for name in SAME:
+        assert (folder / name).read_bytes() == (finished / name).read_bytes(), name
+
+
 def select(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command(*arguments), capture_output=True, text=True, cwd=ROOT)
 
@@ -89,8 +94,7 @@ def test_killed_anywhere_it_goes_on_to_the_same_bytes(finished: Path, data: list
         line = command(f"resume={folder}", "progress=false")
     ended = subprocess.run(line, cwd=ROOT, capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr
-    for name in SAME:
-        assert (folder / name).read_bytes() == (finished / name).read_bytes(), name
+    require_same_bytes(folder, finished)
 
 
 @pytest.mark.benchmark
@@ -114,8 +118,7 @@ def test_ten_random_kills_change_no_byte(finished: Path, data: list[str], tmp_pa
         )
     ended = subprocess.run(line, cwd=ROOT, capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr
-    for name in SAME:
-        assert (folder / name).read_bytes() == (finished / name).read_bytes(), name
+    require_same_bytes(folder, finished)
 
 
 @pytest.mark.benchmark
@@ -142,8 +145,7 @@ def test_of_two_processes_on_one_storage_one_may_die(finished: Path, data: list[
     second.send_signal(signal.SIGKILL)
     assert first.wait(600) == 0, first.stdout and first.stdout.read()
     second.wait()
-    for name in SAME:
-        assert (folder / name).read_bytes() == (finished / name).read_bytes(), name
+    require_same_bytes(folder, finished)
     import optuna
 
     for summary in optuna.get_all_study_summaries(f"sqlite:///{tmp_path / 'shared.db'}"):
