@@ -10,6 +10,7 @@ import sys
 import types
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -18,7 +19,7 @@ from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get
 from nas import command_line
 from nas.errors import Caution, UserError
 from nas.extensions import CHOSEN, installed, is_reference, use
-from nas.files import config_folder, dump_yaml, read_yaml, write_atomic
+from nas.files import claimed, config_folder, dump_yaml, read_yaml, write_atomic
 from nas.options import read_object
 
 Settings = TypeVar("Settings")
@@ -220,7 +221,8 @@ def launch(
         try:
             use(modules)
             settings = settings_of(schema, config, command_line.example(name) if own else "")
-            run(settings, Job(Path(job.runtime.output_dir), tuple(job.overrides.task)))
+            with _own_folder(settings, Path(job.runtime.output_dir)):
+                run(settings, Job(Path(job.runtime.output_dir), tuple(job.overrides.task)))
         except (UserError, OmegaConfBaseException, OSError) as error:
             if job.mode == RunMode.RUN:
                 failures.append(error)
@@ -250,6 +252,18 @@ def launch(
         sys.exit(f"error: {len(failed_jobs)} of the sweep's jobs failed: {', '.join(failed_jobs)}")
     if failures:
         sys.exit(f"error: {one_line(failures[0])}")
+
+
+def _own_folder(settings: object, folder: Path) -> AbstractContextManager[None]:
+    """The run's folder claimed for this process. Nobody owns the working folder, the first process of torchrun owns for
+    all, and any number may join a selection (it has a lease)."""
+    resumed = getattr(settings, "resume", None)
+    if resumed:
+        folder = Path(resumed)
+    joined = resumed is not None and (hasattr(settings, "lease") or not folder.is_dir())
+    if joined or int(os.environ.get("RANK", 0)) or folder.resolve() == Path.cwd():
+        return nullcontext()
+    return claimed(folder)
 
 
 def store_settings(settings: Settings, folder: Path, free: Collection[str]) -> Path:

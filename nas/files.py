@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import csv
+import errno
 import io
 import json
 import os
-import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+import secrets
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import yaml
+from filelock import FileLock, Timeout
 
 from nas.errors import SpecError, UserError
 from nas.spec import Spec, digest, from_dict, to_dict
 
 FORMAT = "maenas-spec/1"
+#: Bytes of a text (COCO's own file has 450 MB) and of a YAML file; values and depth of the latter.
+MOST_TEXT, MOST_YAML, MOST_VALUES, DEEPEST = 2 << 30, 4 << 20, 1_000_000, 100
+#: How the names of files end that are being written.
+UNFINISHED = ".unfinished"
 _KEYS = ("format", "name", "digest", "description", "breaks", "provenance", "metrics", "spec")
 
 
@@ -30,45 +37,116 @@ def config_folder() -> str:
 
 
 def write_atomic(path: str | Path, content: str | bytes) -> Path:
-    """Write a file so that a reader, or a crash, never sees half of it; raises UserError if the folder refuses."""
+    """Write a file so that a reader, or a crash, never sees half of it; raises UserError if the folder refuses.
+
+    File and folder are on the disk when this returns; the permissions are those that the umask leaves.
+    """
     path = Path(path)
     data = content.encode() if isinstance(content, str) else content
-    temporary = None
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}{UNFINISHED}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
+        try:
+            with temporary.open("xb") as stream:
+                stream.write(data)
+                stream.flush()
+                os.fsync(stream.fileno())
+            os.replace(temporary, path)
+        except BaseException:
+            with suppress(OSError):
+                temporary.unlink()
+            raise
+        _sync_folder(path.parent)
     except OSError as error:
-        if temporary and os.path.exists(temporary):
-            os.unlink(temporary)
         raise UserError(f"cannot write {path}: {error.strerror or error}") from None
     return path
 
 
-def read_text(path: str | Path) -> str:
-    """The text of a file, or UserError naming it."""
+def _sync_folder(folder: Path) -> None:
+    """Put the names of a folder on the disk, where the system knows how to."""
+    if os.name == "nt":  # folders cannot be opened there; NTFS keeps a journal of names
+        return
+    number = os.open(folder, os.O_RDONLY)
     try:
-        return Path(path).read_text(encoding="utf-8")
+        os.fsync(number)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some network disks
+            raise
+    finally:
+        os.close(number)
+
+
+@contextmanager
+def claimed(folder: str | Path) -> Iterator[None]:
+    """The folder as this process's own while the context lasts; it is made if need be, and may be claimed again inside.
+
+    What a killed process left half-written in it is swept away. Raises UserError if another process works there: its
+    claim ends with it, however it ends.
+    """
+    folder = Path(folder)
+    lock = FileLock(folder / ".claim.lock", timeout=0, is_singleton=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except Timeout:
+        raise UserError(f"another command is at work in {folder}: wait for its end, or choose another folder") from None
+    except OSError as error:
+        raise UserError(f"cannot work in {folder}: {error.strerror or error}") from None
+    try:
+        for left in folder.glob(f".*{UNFINISHED}"):
+            with suppress(OSError):
+                left.unlink()
+        yield
+    finally:
+        lock.release()
+
+
+def read_text(path: str | Path, most: int = MOST_TEXT) -> str:
+    """The text of a file of at most so many bytes, or UserError naming it."""
+    try:
+        with Path(path).open("rb") as stream:
+            data = stream.read(most + 1)
+        if len(data) > most:
+            raise UserError(f"{path} is refused: it has more than {most >> 20} MiB, which no such file needs")
+        return data.decode().replace("\r\n", "\n").replace("\r", "\n")
     except UnicodeDecodeError:
         raise UserError(f"{path} is not a text file") from None
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror or error}") from None
+    except (OSError, ValueError) as error:  # a name with a zero byte
+        raise UserError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from None
 
 
 def read_yaml(path: str | Path) -> Any:
-    """The plain data of a YAML file; nothing in it is executed."""
+    """The plain data of a YAML file of at most 4 MiB; nothing in it is executed.
+
+    Raises UserError for what is no YAML, nested deeper than a hundred times, or grows to a million values by its aliases.
+    """
     try:
-        return yaml.safe_load(read_text(path))
+        loader = yaml.SafeLoader(read_text(path, MOST_YAML))
+        try:
+            node = loader.get_single_node()
+            _require_small(node, path)
+            return None if node is None else loader.construct_document(node)
+        finally:
+            loader.dispose()
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         where = getattr(error, "problem_mark", None)
         line = f" at line {where.line + 1}" if where is not None else ""
         reason = " ".join(str(getattr(error, "problem", None) or error).split())
         raise UserError(f"{path} is not valid YAML{line}: {reason}") from None
+
+
+def _require_small(root: yaml.Node | None, path: str | Path) -> None:
+    """UserError for a document that its aliases make large or endless."""
+    waiting, count = [(root, 0)] if root is not None else [], 0
+    while waiting:
+        node, depth = waiting.pop()
+        count += 1
+        if depth > DEEPEST or count > MOST_VALUES:
+            raise UserError(f"{path} is refused: it is nested more than {DEEPEST} times or has {MOST_VALUES:,} values")
+        if isinstance(node, yaml.SequenceNode):
+            waiting += [(inner, depth + 1) for inner in node.value]
+        elif isinstance(node, yaml.MappingNode):
+            waiting += [(inner, depth + 1) for pair in node.value for inner in pair]
 
 
 def read_json(path: str | Path) -> Any:

@@ -7,9 +7,10 @@ import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from annotated_types import MaxLen, MinLen
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
@@ -17,9 +18,11 @@ from torch import Tensor, nn
 from nas.errors import UserError
 from nas.files import write_atomic
 from nas.models.base import DetectorModule
+from nas.options import Pixels, check_value
 from nas.spec import DetectorSpec, from_dict, to_dict
 
 FORMAT = "maenas-checkpoint/1"
+Classes = Annotated[list[str], MinLen(1), MaxLen(65_536)]
 #: What every detector of this library expects of its images.
 NORMALISATION = {"colour": "RGB", "range": [0, 255], "mean": [0, 0, 0], "std": [1, 1, 1]}
 
@@ -141,18 +144,23 @@ def _difference(own: Mapping[str, Tensor], state: Mapping[str, Tensor], optional
     return "; ".join(parts)
 
 
-def _open(path: str | Path, weights: bool) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def read_tensors(path: str | Path, weights: bool = True) -> tuple[str, dict[str, Tensor]]:
+    """The text that this library put into the header of a safetensors file, and its tensors; UserError for another file."""
     if not Path(path).is_file():
         raise UserError(f"{path}: no such checkpoint")
     try:
         with safe_open(path, framework="pt") as file:
-            text = (file.metadata() or {}).get("maenas")
-            state = {name: file.get_tensor(name) for name in file.keys()} if weights else {}  # noqa: SIM118
+            text = (file.metadata() or {}).get("maenas") or ""
+            return text, {name: file.get_tensor(name) for name in file.keys()} if weights else {}  # noqa: SIM118
     except (SafetensorError, OSError, ValueError) as error:
         raise UserError(f"{path} is damaged or not a safetensors file ({error})") from None
+
+
+def _open(path: str | Path, weights: bool) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    text, state = read_tensors(path, weights)
     try:
-        header = json.loads(text or "")
-    except ValueError:
+        header = json.loads(text)
+    except (ValueError, RecursionError):
         header = None
     if not isinstance(header, dict) or not isinstance(header.get("architecture"), dict):
         raise UserError(f"{path} is a safetensors file without maenas' header: convert it with nas.models.weights")
@@ -166,8 +174,8 @@ def _build(header: Mapping[str, Any], path: str | Path) -> DetectorModule:
     from nas.models.detector import build_detector
 
     try:
-        classes = [str(name) for name in header["classes"]]
-        size = int(header["image_size"])
+        classes = check_value("classes", header["classes"], Classes)
+        size = check_value("image_size", header["image_size"], Pixels)
         architecture = header["architecture"]
         with torch.random.fork_rng([]):  # the weights will be overwritten: nobody's random numbers move
             if "baseline" in architecture:
@@ -176,6 +184,6 @@ def _build(header: Mapping[str, Any], path: str | Path) -> DetectorModule:
             if not isinstance(spec, DetectorSpec):
                 raise UserError("describes a backbone, not a detector")
             return build_detector(replace(spec, image_size=size), classes=classes)
-    except (KeyError, TypeError, ValueError, UserError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError, RuntimeError, RecursionError, UserError) as error:
         message = f"lacks {error}" if isinstance(error, KeyError) else str(error)
         raise UserError(f"{path}: its header is not valid: {message}") from None

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import pickle
 import re
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +16,7 @@ from nas.models.base import DetectorModule
 from nas.models.baselines import BASELINES, canonical_name
 from nas.models.build import build_model
 from nas.models.checkpoint import load_weights
+from nas.models.torch_file import read_torch
 from search_spaces.published import is_published
 
 #: What wrappers put before every name.
@@ -113,7 +112,7 @@ def clean_state(state_dict_or_path: Mapping[str, Any] | str | Path) -> dict[str,
     data: Any = state_dict_or_path
     source = "the checkpoint"
     if isinstance(data, str | Path):
-        source, data = str(data), read_pickle(data)
+        source, data = str(data), read_torch(data)
     for key in ("model", "state_dict"):
         if isinstance(data, Mapping) and isinstance(data.get(key), Mapping):
             data = data[key]
@@ -127,19 +126,6 @@ def clean_state(state_dict_or_path: Mapping[str, Any] | str | Path) -> dict[str,
     while prefix := next((p for p in PREFIXES if all(name.startswith(p) for name in state)), ""):
         state = {name.removeprefix(prefix): value for name, value in state.items()}
     return state
-
-
-def read_pickle(path: str | Path) -> Any:
-    """Tensors and plain data of a torch file; raises UserError, without running it, for a pickle with anything else."""
-    if not Path(path).is_file():
-        raise UserError(f"{path}: no such file")
-    try:
-        with warnings.catch_warnings(action="ignore"):
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:
-        raise UserError(f"{path} is refused: it holds more than tensors and plain data, or is damaged") from None
-    except Exception as error:  # the reader raises whatever a damaged byte leads it to
-        raise UserError(f"{path} is damaged or not a torch file ({type(error).__name__})") from None
 
 
 def class_count(state: Mapping[str, Tensor], kind: str) -> int | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import zipfile
+import zlib
 from array import array
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -171,8 +172,11 @@ def load_arrays(path: Path, identity: str) -> dict[str, npt.NDArray[Any]]:
     """The arrays of a file; raises UserError if it is damaged, of another format, or of another search."""
     try:
         with np.load(path, allow_pickle=False) as stored:
+            if any(entry.compress_type != zipfile.ZIP_STORED for entry in stored.zip.infolist()):
+                raise ValueError("packed, as no search writes it")
             arrays = {key: stored[key] for key in stored.files}
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile, EOFError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, MemoryError, EOFError,
+            NotImplementedError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:  # fmt: skip
         raise UserError(f"{path} is not a readable search state ({error}); delete it to start afresh") from None
     if str(arrays.pop("format", "")) != FORMAT:
         raise UserError(f"{path} is not in the format {FORMAT}; delete it to start afresh")

@@ -19,6 +19,7 @@ from nas.augment.pipeline import Augmentation
 from nas.data.dataset import DetectionData, relabel
 from nas.data.loader import build_loader
 from nas.errors import UserError
+from nas.files import claimed
 from nas.inference.execution import told_when_full
 from nas.loss.detection import DetectionLoss
 from nas.loss.distill import Distiller
@@ -140,6 +141,8 @@ def run_training(
             )
         elif progress and fabric.is_global_zero:
             print(threads, flush=True)
+        if fabric.is_global_zero and (folder.is_dir() or not resume):
+            stack.enter_context(claimed(folder))
         return _train(task, options, fabric, folder, resume, progress, hooks, until)
 
 

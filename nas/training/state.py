@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import io
-import pickle
+import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,11 +10,15 @@ from typing import Any
 
 import torch
 from lightning_fabric.plugins import Precision
+from safetensors.torch import save
+from torch import Tensor
 
 from nas.data.loader import Loader
-from nas.errors import UserError
+from nas.errors import UserError, shown
 from nas.files import write_atomic
 from nas.models.base import DetectorModule
+from nas.models.checkpoint import read_tensors
+from nas.models.torch_file import read_torch
 from nas.training.averaging import Ema
 from nas.training.setup import TrainingNetwork
 
@@ -69,31 +72,40 @@ class TrainingParts:
 
     def load(self, state: Mapping[str, Any], fingerprint: Mapping[str, Any]) -> None:
         """Take over a state; UserError if it belongs to another training."""
+        known = state.get("fingerprint")
+        if not isinstance(known, dict):
+            raise UserError(f"cannot resume: {LAST_STATE} does not say of which training it is")
         for key, value in fingerprint.items():
-            if state["fingerprint"].get(key) != value:
+            if known.get(key) != value:
                 raise UserError(
-                    f"cannot resume: {key} was {state['fingerprint'].get(key)!r} and is {value!r} now; "
+                    f"cannot resume: {key} was {shown(known.get(key))} and is {shown(value)} now; "
                     "restore it or start a new run"
                 )
         try:
             self.network.load_state_dict(state["network"])
             self.ema.model.load_state_dict(state["ema"])
             self.optimizer.load_state_dict(state["optimizer"])
-        except (RuntimeError, ValueError, KeyError) as error:
+        except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise UserError(f"cannot resume: the model is another one ({str(error).splitlines()[0]})") from None
-        self.ema.updates = state["ema_updates"]
-        self.loader.load_state_dict(state["loader"])
-        self.precision.load_state_dict(state["precision"])
-        for key, value in state["position"].items():
-            setattr(self.position, key, value)
+        try:
+            self.ema.updates = int(state["ema_updates"])
+            self.loader.load_state_dict(state["loader"])
+            self.precision.load_state_dict(state["precision"])
+            for name, default in asdict(Position()).items():
+                setattr(self.position, name, type(default)(state["position"][name]))
+        except (KeyError, TypeError, ValueError) as error:
+            raise UserError(f"cannot resume: {LAST_STATE} is damaged ({type(error).__name__}: {error})") from None
 
 
 def write_state(folder: Path, state: Mapping[str, Any]) -> Path:
-    """Write `last.state` atomically; if the disk is full the previous one stays, and a UserError says so."""
-    buffer = io.BytesIO()
-    torch.save(dict(state), buffer)
+    """Write `last.state` atomically; if the disk is full the previous one stays, and a UserError says so.
+
+    It is a safetensors file: the tensors, and in its header as JSON the containers that they come from.
+    """
+    tensors: dict[str, Tensor] = {}
+    text = json.dumps(_packed(state, tensors))
     try:
-        return write_atomic(folder / LAST_STATE, buffer.getvalue())
+        return write_atomic(folder / LAST_STATE, save(tensors, {"maenas": text}))
     except UserError as error:
         kept = "the previous one is kept" if (folder / LAST_STATE).is_file() else "there is none yet"
         raise UserError(f"checkpoint not saved, {kept}: {error}") from None
@@ -105,14 +117,56 @@ def resumable(folder: Path) -> bool:
 
 
 def read_state(folder: str | Path) -> dict[str, Any]:
-    """The state of a run's folder; nothing in it is executed (weights_only)."""
+    """The state of a run's folder; UserError if there is none, or one that is damaged or of another version.
+
+    A state that an earlier version left as a torch file is read too: no training is lost.
+    """
     path = Path(folder) / LAST_STATE
     if not resumable(path.parent):
         raise UserError(f"nothing to resume in {folder}: {LAST_STATE} is missing")
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, OSError, ValueError, pickle.UnpicklingError) as error:
-        raise UserError(f"{path} is damaged: {str(error).splitlines()[0]}") from None
+        with path.open("rb") as file:
+            before = file.read(2) == b"PK"
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from None
+    text, tensors = ("", {}) if before else read_tensors(path)
+    try:
+        state = read_torch(path) if before else _unpacked(json.loads(text), tensors)
+    except (ValueError, KeyError, TypeError, IndexError, RuntimeError, RecursionError):
+        raise UserError(f"{path} is damaged: its header does not describe its tensors") from None
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise UserError(f"{path} is no training state of this version ({FORMAT})")
     return state
+
+
+def _packed(value: Any, tensors: dict[str, Tensor]) -> Any:
+    """Containers as JSON; every tensor goes into `tensors`, contiguous, and leaves its number and the order of its axes.
+
+    The order keeps channels-last momentum what it is: other strides could round differently.
+    """
+    if isinstance(value, Tensor):
+        name = str(len(tensors))
+        order = sorted(range(value.ndim), key=value.stride, reverse=True)
+        if value.is_contiguous():
+            order = list(range(value.ndim))
+        tensors[name] = value.detach().cpu().permute(order).clone(memory_format=torch.contiguous_format)
+        return {"tensor": name, "axes": order}
+    if isinstance(value, Mapping):
+        return {"dict": [[key, _packed(entry, tensors)] for key, entry in value.items()]}
+    if isinstance(value, tuple):
+        return {"tuple": [_packed(entry, tensors) for entry in value]}
+    return [_packed(entry, tensors) for entry in value] if isinstance(value, list) else value
+
+
+def _unpacked(value: Any, tensors: Mapping[str, Tensor]) -> Any:
+    """The containers that `_packed` took apart."""
+    if isinstance(value, list):
+        return [_unpacked(entry, tensors) for entry in value]
+    if not isinstance(value, dict):
+        return value
+    if "tensor" in value:
+        axes = value["axes"]
+        return tensors[value["tensor"]].permute([axes.index(axis) for axis in range(len(axes))])
+    if "tuple" in value:
+        return tuple(_unpacked(entry, tensors) for entry in value["tuple"])
+    return {key: _unpacked(entry, tensors) for key, entry in value["dict"]}
