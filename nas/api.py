@@ -141,8 +141,13 @@ def find_trained(
     """
     from nas.commands.select import SelectCommand, select_in
     from nas.config import compose_config
+    from nas.cost.budget import Limited
 
-    limits = {f"+budget.{metric}.{metric}": limit for metric, limit in budget.items()}
+    limits: dict[str, Any] = {}
+    for number, (text, limit) in enumerate(budget.items()):
+        cost = Limited.of(text)
+        entry = {cost.metric: limit, "part": cost.part, "hardware": cost.hardware}
+        limits |= {f"+budget.limit{number}.{key}": value for key, value in entry.items() if value}
     command = compose_config("select", SelectCommand, {"data": data, **limits, **options})
     return select_in(command, Path(folder or Path("outputs/select") / time.strftime("%Y-%m-%d_%H-%M-%S")))
 

@@ -25,7 +25,8 @@ FREE = ("resume", "workers", "progress")
 
 @dataclass(frozen=True, kw_only=True)
 class SearchCommand(SearchOptions):
-    """`budget` has no default: each file of conf/budget adds one named limit, and +budget.mine.latency_ms=2.5 another.
+    """`budget` has no default: each file of conf/budget adds one named limit, and +budget.mine.latency_ms=2.5 another; a limit
+    may be [least, most], and have a `hardware` of its own or a `part` of the network.
 
     space: `name` and any of the space's limits; scorer and searcher: `name` and their options (a shipped name,
     `module:attribute`, or an installed entry point); image_size: side in pixels; curve: a search under each of several
@@ -44,8 +45,8 @@ class SearchCommand(SearchOptions):
     progress: bool = True
 
     @property
-    def limits(self) -> dict[str, float]:
-        """{metric: limit} of the budget, with the loosest limit of a curve."""
+    def limits(self) -> dict[str, Any]:
+        """{cost: limit} of the budget, with the loosest limit of a curve."""
         if self.curve is None:
             return limits_of(self.budget)
         from nas.commands.search_curve import Curve
@@ -95,18 +96,25 @@ def search_in(command: SearchCommand, folder: Path, given: Sequence[str] = ()) -
         search_along(settings, Curve.of(command.curve), folder, command.progress)
 
 
-def limits_of(budget: dict[str, Any]) -> dict[str, float]:
-    """{metric: limit} of the budget group, whose entries are named limits; two limits on one metric are refused."""
+def limits_of(budget: dict[str, Any]) -> dict[str, Any]:
+    """{cost: limit} of the budget group, whose entries are named limits; two limits on one cost are refused.
+
+    An entry's `hardware` is another latency table for its milliseconds, its `part` the part of the network that it limits.
+    """
     if not budget:
         names = sorted(path.stem for path in (Path(config_folder()) / "budget").glob("*.yaml"))
         raise UserError(f"no budget: add +budget=NAME (or '+budget=[NAME,NAME]'); there are {', '.join(names)}")
-    limits: dict[str, float] = {}
+    limits: dict[str, Any] = {}
     for name, entry in budget.items():
-        pairs = entry if isinstance(entry, dict) else {name: entry}
+        pairs = dict(entry) if isinstance(entry, dict) else {name: entry}
+        part, hardware = pairs.pop("part", ""), pairs.pop("hardware", "")
+        if hardware and "latency_ms" not in pairs:
+            raise UserError(f"budget.{name}.hardware={hardware} limits nothing: add +budget.{name}.latency_ms=...")
         for metric, limit in pairs.items():
-            if metric in limits:
-                raise UserError(f"two limits on {metric}: {shown(limits[metric])} and {shown(limit)}; keep one")
-            limits[metric] = limit
+            cost = metric + f".{part}" * bool(part) + f"@{hardware}" * (bool(hardware) and metric == "latency_ms")
+            if cost in limits:
+                raise UserError(f"two limits on {cost}: {shown(limits[cost])} and {shown(limit)}; keep one")
+            limits[cost] = limit
     return limits
 
 

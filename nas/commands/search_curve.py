@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,12 +16,13 @@ from rich.console import Console
 
 from nas.commands.search_files import published_marks
 from nas.commands.search_screen import search_with_screen
-from nas.cost.budget import METRICS, Budget
+from nas.cost.budget import Budget, Limited
 from nas.cost.latency import LatencyTable
 from nas.errors import UserError, shown
 from nas.files import read_json, write_atomic
 from nas.options import Positive, check_value
 from nas.report.canvas import INK, WARM, canvas, label, save_png
+from nas.report.search import axis_label
 from nas.searchers.run import SearchSettings
 
 #: Limits of one curve.
@@ -41,8 +43,10 @@ class Curve:
         """From `metric:first:last:count` (evenly spaced) or [metric, limit, ...]; UserError for anything else."""
         parts = list(given) if isinstance(given, list | tuple) else str(given).split(":")
         metric, values = str(parts[0]), list[Any](parts[1:])
-        if metric not in METRICS:
-            raise UserError(f"curve={shown(given)}: unknown metric {metric!r}; known: {', '.join(METRICS)}")
+        try:
+            Limited.of(metric)
+        except UserError as error:
+            raise UserError(f"curve={shown(given)}: {error}") from None
         if not isinstance(given, list | tuple):
             count = values[2] if len(values) == 3 else ""
             if not (count.isdigit() and 2 <= int(count) <= MOST):
@@ -71,8 +75,10 @@ def search_along(settings: SearchSettings, curve: Curve, folder: Path, progress:
     table. Raises KeyboardInterrupt after a signal, with everything kept.
     """
     console, rows = Console(), list[dict[str, Any]]()
+    curve = replace(curve, metric=Budget.of({curve.metric: 1.0}, settings.hardware).metrics[0])
+    name = re.sub(r"[^\w.@-]", "_", curve.metric)
     for number, limit in enumerate(curve.limits, 1):
-        place = folder / "points" / f"{number:03}-{curve.metric}-{limit:g}"
+        place = folder / "points" / f"{number:03}-{name}-{limit:g}"
         budget = Budget.of(dict(settings.budget.limits) | {curve.metric: limit})
         if not (place / "summary.json").is_file() or read_json(place / "summary.json")["interrupted"]:
             console.rule(f"{curve.metric} <= {limit:g} ({number} of {len(curve.limits)})")
@@ -102,7 +108,7 @@ def row_of(place: Path, folder: Path) -> dict[str, Any]:
     status = "unproven" if known["unproven"] or not known["proof"] else "proved"
     return {
         "status": status,
-        **{name: known["best"].get(name) for name in COLUMNS if name in known["best"]},
+        **{name: value for name, value in known["best"].items() if name in (*COLUMNS, *known["limits"])},
         "folder": str(place.relative_to(folder)),
         "told": known["proof"] or known["unproven"] or "",
     }
@@ -134,6 +140,8 @@ def draw_curve(rows: Sequence[Mapping[str, Any]], curve: Curve, settings: Search
         if low <= metrics.get(curve.metric, math.inf) <= high:
             axes.plot(metrics[curve.metric], score, "D", ms=5, color=INK)
             axes.annotate(name, (metrics[curve.metric], score), fontsize=8, xytext=(5, 4), textcoords="offset points")
-    label(axes, "the highest-scoring network under every limit", METRICS[curve.metric], f"{settings.scorer_name} score")
+    label(
+        axes, "the highest-scoring network under every limit", axis_label(curve.metric), f"{settings.scorer_name} score"
+    )
     axes.legend(fontsize=9, frameon=False)
     return save_png(figure, path)

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 import nas
-from nas.cost.count import count_spec, peak_memory_mb
+from nas.cost.count import peak_memory_mb
 from nas.cost.latency import LatencyTable
 from nas.errors import UserError
 from nas.files import csv_text, save_spec, write_atomic, write_json
@@ -21,6 +21,7 @@ from nas.measure import commit
 from nas.report.search import Mark, SearchRecord, draw_search, network_parts, write_search_page
 from nas.scorers import score_spec
 from nas.searchers.base import Candidate
+from nas.searchers.problem import Objective
 from nas.searchers.run import SearchResult, SearchSettings
 from nas.spec import Spec, backbone_of
 from search_spaces import changed_limits, load_published
@@ -97,7 +98,7 @@ def provenance(result: SearchResult) -> dict[str, Any]:
         "maenas": nas.__version__,
         "space": settings.space.name,
         "space_limits": changed_limits(settings.space),
-        "limits": dict(settings.budget.limits),
+        "limits": settings.budget.to_dict(),
         "scorer": settings.scorer_name,
         "scorer_options": _plain(settings.scorer_options),
         **({"score_digest": settings.score_digest} if settings.score_digest else {}),
@@ -110,6 +111,7 @@ def provenance(result: SearchResult) -> dict[str, Any]:
         "scope": settings.scope,
         "hardware": result.table.name,
         "table_digest": result.table.digest,
+        **({"other_tables": settings.other_tables} if settings.other_tables else {}),
         "search": settings.identity,
     }
 
@@ -128,7 +130,7 @@ def summary(result: SearchResult) -> dict[str, Any]:
     outcome = result.outcome
     return {
         "best": {"digest": result.best.digest, **_rounded(result.best.metrics)},
-        "limits": dict(result.settings.budget.limits),
+        "limits": result.settings.budget.to_dict(),
         "binding": result.binding,
         "notes": list(result.notes),
         "proof": result.proof,
@@ -166,11 +168,9 @@ def published_marks(settings: SearchSettings, table: LatencyTable) -> list[tuple
 def _costs(spec: Spec, settings: SearchSettings, table: LatencyTable) -> dict[str, float]:
     """Metrics of any network by the settings' table, at the image size that is searched."""
     side = settings.frame.image_size
-    total = table.total(operations(spec, "folded", side))
-    return count_spec(spec, "merged", side).metrics() | {
-        "latency_ms": total.ms,
-        "peak_memory_mb": peak_memory_mb(spec, side),
-    }
+    costs = Objective(None, table, None, side, settings.budget.metrics).evaluate(spec)
+    del costs["score"]
+    return costs | {"peak_memory_mb": peak_memory_mb(spec, side)}
 
 
 def published(result: SearchResult) -> list[Mark]:
@@ -191,11 +191,10 @@ def search_record(result: SearchResult, rows: np.ndarray, marks: Sequence[Mark])
     columns = {name: history.column(name)[rows] for name in ("score", *names)}
     columns |= {"evaluation": rows.astype(np.float64) + 1, "feasible": (outside[rows] == 0).astype(np.float64)}
     side = settings.frame.image_size
-    limits = ", ".join(f"{metric} <= {limit:g}" for metric, limit in settings.budget.limits)
     return SearchRecord(
-        title=f"{settings.space.name}: {limits} on {result.table.name}",
+        title=f"{settings.space.name}: {settings.budget} on {result.table.name}",
         scorer=settings.scorer_name,
-        limits=dict(settings.budget.limits),
+        budget=settings.budget,
         binding=tuple(result.binding),
         notes=(*result.notes, *([result.proof] if result.proof else [])),
         columns=columns,

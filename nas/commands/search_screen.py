@@ -105,23 +105,23 @@ class TensorBoard:
 def print_result(console: Console, result: SearchResult, marks: Sequence[Mark], folder: Path) -> None:
     """The winner beside the published networks, its limits, and where the files are."""
     table = Table(title=f"best of {result.outcome.evaluated:,} in {result.outcome.seconds:.1f} s, {result.table.name}")
-    heads = ("network", "score", "ms", "GFLOPs", "params M", "layers", "rho")
-    for head in heads:
-        table.add_column(head, justify="left" if head == "network" else "right")
+    others = [name for name in result.settings.budget.metrics if name not in SHOWN]
+    for head in ("network", "score", "ms", "GFLOPs", "params M", "layers", "rho", *others):
+        table.add_column(head, justify="left" if head == "network" else "right", overflow="fold")
     rows = [("winner", result.best.score, result.best.metrics), *((m.name, m.score, m.metrics) for m in marks)]
     for name, score, metrics in rows:
         values = [f"{metrics[key]:.{digits}f}" for key, digits in zip(SHOWN, (3, 2, 2, 0, 4), strict=True)]
-        table.add_row(name, f"{score:.3f}", *values)
+        table.add_row(name, f"{score:.3f}", *values, *(f"{metrics[key]:.4g}" for key in others))
     console.print(table)
     error = result.table.header.error_percent
     margin = f" (this table's mean error: {error:.1f} %)" if error is not None else ""
-    limits = ", ".join(f"{metric} <= {limit:g}" for metric, limit in result.settings.budget.limits)
     console.print(f"shape     {shape_of(result.best.spec)}")
-    console.print(f"limits    {limits}; binding: {', '.join(result.binding) or 'none'}{margin}", highlight=False)
+    binding = ", ".join(result.binding) or "none"
+    console.print(f"limits    {result.settings.budget}; binding: {binding}{margin}", highlight=False)
     if result.proof:
         console.print(f"proof     {result.proof}", highlight=False)
-    others = [candidate for candidate in result.near if candidate.digest != result.best.digest]
-    for candidate in others[:3]:
+    near = [candidate for candidate in result.near if candidate.digest != result.best.digest]
+    for candidate in near[:3]:
         line = f"near      {candidate.score:.3f}  {candidate.metrics['latency_ms']:.3f} ms  {shape_of(candidate.spec)}"
         console.print(line, highlight=False)
     for note in result.notes:

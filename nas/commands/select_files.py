@@ -161,7 +161,7 @@ def provenance(result: SelectionResult) -> dict[str, Any]:
     proposal = result.proposal
     return {
         "maenas": nas.__version__,
-        "limits": dict(proposal.budget.limits),
+        "limits": proposal.budget.to_dict(),
         "hardware": Path(proposal.hardware).stem,
         "candidates": len(result.finalists),
         "tolerance": proposal.tolerance,

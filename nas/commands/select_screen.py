@@ -45,7 +45,7 @@ DEPLOYING = 40.0
 def proposal_of(command: SelectCommand, num_classes: int) -> Proposal:
     """What decides the finalists of a selection on data of `num_classes` classes; UserError for a budget that is none."""
     frame = Frame.of(replace(command.neck, num_classes=num_classes), command.image_size)
-    budget = Budget.of(limits_of(command.budget))
+    budget = Budget.of(limits_of(command.budget), command.hardware)
     return Proposal(
         budget, command.hardware, frame, command.candidates, command.tolerance, command.evaluations, command.seed
     )

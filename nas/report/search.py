@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from nas.cost.budget import Budget, Limited
 from nas.cost.latency import LatencyTable
 from nas.files import write_atomic
 from nas.lowering import Operation, backbone_operations
@@ -44,6 +46,12 @@ LABELS = {
     "layers": "layers",
     "rho": "effectiveness rho",
 }
+
+
+def axis_label(name: str) -> str:
+    """What stands along the axis of a cost."""
+    cost = Limited.of(name)
+    return LABELS[cost.metric] + f", {cost.part}" * bool(cost.part) + f" on {cost.hardware}" * bool(cost.hardware)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +89,7 @@ class SearchRecord:
 
     title: str
     scorer: str
-    limits: Mapping[str, float]
+    budget: Budget
     binding: tuple[str, ...]
     notes: tuple[str, ...]
     columns: Mapping[str, npt.NDArray[np.float64]]
@@ -94,6 +102,14 @@ class SearchRecord:
     near_share: float = 0.01
     marks: tuple[Mark, ...] = ()
     provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    def costs(self) -> list[str]:
+        """The costs that have a picture: every known metric, and what else is limited."""
+        return [name for name in dict.fromkeys([*LABELS, *self.budget.metrics]) if name in self.columns]
+
+    def ends(self, name: str) -> list[float]:
+        """The least and the most that a cost may be, as far as there are."""
+        return [end for cost, *ends in self.budget.ranges if cost == name for end in ends if 0 < end < math.inf]
 
 
 def network_parts(spec: Backbone | DetectorSpec, image_size: int, table: LatencyTable | None) -> tuple[Part, ...]:
@@ -141,8 +157,7 @@ def _part(
 def draw_search(record: SearchRecord, folder: Path) -> list[Path]:
     """Write the pictures of a search into `folder`; returns their paths."""
     written = [save_png(_course(record), folder / "score.png")]
-    metrics = [metric for metric in LABELS if metric in record.columns]
-    written.append(save_png(_cloud(record, metrics), folder / "cloud.png"))
+    written.append(save_png(_cloud(record, record.costs()), folder / "cloud.png"))
     written.append(save_png(_winner(record), folder / "winner.png"))
     if record.prices:
         written.append(save_png(_prices(record), folder / "latency.png"))
@@ -177,9 +192,9 @@ def _cloud(record: SearchRecord, metrics: list[str]) -> Figure:
                 axes.annotate(mark.name, (mark.metrics[metric], mark.score), fontsize=6, xytext=(3, 3),
                               textcoords="offset points")  # fmt: skip
         axes.plot(record.winner[metric], record.winner["score"], "*", ms=11, color=WARM)
-        if metric in record.limits:
-            axes.axvline(record.limits[metric], color=WARM, lw=0.8, ls="--")
-        label(axes, "", LABELS[metric], f"{record.scorer} score")
+        for end in record.ends(metric):
+            axes.axvline(end, color=WARM, lw=0.8, ls="--")
+        label(axes, "", axis_label(metric), f"{record.scorer} score")
     for axes in list(grid.flat)[len(metrics) :]:
         axes.set_visible(False)
     return figure
@@ -252,7 +267,11 @@ def write_search_page(record: SearchRecord, path: Path) -> Path:
 
 def _verdict(record: SearchRecord) -> list[str]:
     """What was found, what it does not say, and the next command, in words."""
-    limits = ", ".join(f"{LABELS.get(name, name)} at most {limit:g}" for name, limit in record.limits.items())
+    limits = ", ".join(
+        f"{axis_label(name)}{f' at least {low:g}' * bool(low)}{' and' * (0 < low and high < math.inf)}"
+        f"{f' at most {high:g}' * (high < math.inf)}"
+        for name, low, high in record.budget.ranges
+    )
     binding = f"; what stops it is {', '.join(record.binding)}" if record.binding else ""
     found = f"The highest score found: {record.scorer} {record.winner['score']:.5g} ({limits}{binding})."
     return [
@@ -265,7 +284,7 @@ def _verdict(record: SearchRecord) -> list[str]:
 
 def _comparison(record: SearchRecord) -> str:
     """The winner and the published networks in one table, score always beside the counts."""
-    keys = ["score", *(key for key in LABELS if key in record.winner)]
+    keys = ["score", *(key for key in dict.fromkeys([*LABELS, *record.budget.metrics]) if key in record.winner)]
     rows = [{"network": "winner", **{key: float(record.winner[key]) for key in keys}, "inside the budget": "yes"}]
     for mark in record.marks:
         values = {"score": mark.score, **mark.metrics}
@@ -290,7 +309,7 @@ def _cloud_page(record: SearchRecord, layout: dict[str, Any]) -> graph_objects.F
     """Score against each metric, chosen by a menu; limits drawn, published networks named."""
     import plotly.graph_objects as go
 
-    metrics = [metric for metric in LABELS if metric in record.columns]
+    metrics = record.costs()
     figure = go.Figure(layout=layout | {"height": 520, "yaxis_title": f"{record.scorer} score"})
     feasible = record.columns["feasible"] > 0
     for index, metric in enumerate(metrics):
@@ -309,9 +328,9 @@ def _cloud_page(record: SearchRecord, layout: dict[str, Any]) -> graph_objects.F
     buttons: list[dict[str, Any]] = []
     for index, metric in enumerate(metrics):
         visible = [trace // 4 == index for trace in range(4 * len(metrics))]
-        line = [{"type": "line", "xref": "x", "yref": "paper", "x0": record.limits[metric], "x1": record.limits[metric],
-                 "y0": 0, "y1": 1, "line": {"dash": "dash", "color": WARM}}] if metric in record.limits else []  # fmt: skip
-        changes = {"xaxis.title.text": LABELS[metric], "shapes": line}
+        lines = [{"type": "line", "xref": "x", "yref": "paper", "x0": end, "x1": end,
+                  "y0": 0, "y1": 1, "line": {"dash": "dash", "color": WARM}} for end in record.ends(metric)]  # fmt: skip
+        changes = {"xaxis.title.text": axis_label(metric), "shapes": lines}
         buttons.append({"label": metric, "method": "update", "args": [{"visible": visible}, changes]})
     menu = {"buttons": buttons, "x": 1, "y": 1.25, "xanchor": "right", "yanchor": "top"}
     figure.update_layout(updatemenus=[menu], margin={"t": 110})

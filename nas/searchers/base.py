@@ -138,12 +138,23 @@ class Problem(Protocol):
 
 
 def excess(problem: Problem, evaluation: Evaluation) -> npt.NDArray[np.float64]:
-    """How far each individual is outside the budget: the sum of relative excesses, 0 inside."""
+    """How far each individual is outside the budget: the sum of relative excesses and shortfalls, 0 inside."""
     total = np.zeros(len(evaluation))
-    for metric, limit in problem.budget.limits:
+    for metric, low, high in problem.budget.ranges:
         values = evaluation.metrics[:, problem.metrics.index(metric)]
-        total += np.maximum(values / limit - 1.0, 0.0)
+        total += np.maximum(values / high - 1.0, 0.0)
+        if low:
+            total += np.maximum(1.0 - values / low, 0.0)
     return np.nan_to_num(total, nan=np.inf)
+
+
+def admitted(problem: Problem, evaluation: Evaluation) -> npt.NDArray[np.bool_]:
+    """Which individuals are inside the budget."""
+    inside = np.ones(len(evaluation), dtype=bool)
+    for metric, low, high in problem.budget.ranges:
+        values = evaluation.metrics[:, problem.metrics.index(metric)]
+        inside &= (low <= values) & (values <= high)
+    return inside
 
 
 Arrays = dict[str, npt.NDArray[Any]]

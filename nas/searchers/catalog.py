@@ -121,8 +121,8 @@ def make_problem(
     fast = isinstance(space, TinyNASSpace) and MEMORY not in budget.metrics and chosen.source != OWN
     formula = formula_of(chosen, options) if fast else None
     if isinstance(space, TinyNASSpace) and formula is not None and formula.sums_units:
-        return GeneProblem(space, Objective(formula, table, frame, image_size), budget)
-    objective = Objective(None, table, frame, image_size)
+        return GeneProblem(space, Objective(formula, table, frame, image_size, budget.metrics), budget)
+    objective = Objective(None, table, frame, image_size, budget.metrics)
     score = ScorerScore(chosen, tuple(sorted(options.items())), objective.image_size)
     if workers > 1:
         require_sendable(score)

@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import Any
 
 from nas.blocks.operation import CONVOLUTIONS, in_form, main_convolutions
-from nas.cost.budget import Budget
+from nas.cost.budget import Budget, Limited
 from nas.cost.latency import LatencyTable
 from nas.frame import Frame
 from nas.lowering import Operation, backbone_operations
@@ -28,9 +28,14 @@ Cost = Callable[[Sequence[Operation]], float]
 
 
 def least_cost(
-    metric: str, space: SearchSpace[Any], frame: Frame | None, image_size: int, table: LatencyTable | None = None
+    limited: str, space: SearchSpace[Any], frame: Frame | None, image_size: int, table: LatencyTable | None = None
 ) -> float:
-    """A value that no member of the space in its frame (None: bare) stays below; 0 where nothing is known."""
+    """A value that no member of the space in its frame (None: bare) stays below; 0 where nothing is known.
+
+    limited: what costs it, as `nas.cost.budget.Limited` writes it; table: that of the search.
+    """
+    asked = Limited.of(limited)
+    metric, table = asked.metric, LatencyTable.load(asked.hardware) if asked.hardware else table
     cost = _cost(metric, table)
     smallest = space.smallest(cost, image_size)
     if smallest is None:
@@ -39,10 +44,13 @@ def least_cost(
     stem = [op for op in backbone_operations(backbone, image_size)[0] if op.kind in CONVOLUTIONS]
     if metric == "rho":
         return 1 / stem[0].fan_in if backbone.levels[0] == 1 else 0.0
+    parts = _needed(smallest, frame, image_size)
+    if asked.part:
+        return cost([op for name, op in parts if asked.part == (name or op.role)])
     if metric == "layers":
         return cost([op for group in backbone_operations(backbone, image_size) for op in group])
     offset = table.offset_ms if metric == "latency_ms" and table is not None else 0.0
-    return cost(_needed(smallest, frame, image_size)) + offset
+    return cost([op for _, op in parts]) + offset
 
 
 def _cost(metric: str, table: LatencyTable | None) -> Cost:
@@ -63,29 +71,32 @@ def _cost(metric: str, table: LatencyTable | None) -> Cost:
     return costs.get(metric, lambda operations: 0.0)
 
 
-def _needed(spec: Spec, frame: Frame | None, image_size: int) -> list[Operation]:
-    """The operations of a network without what a wider member may lack: shortcuts and their sums."""
+def _needed(spec: Spec, frame: Frame | None, image_size: int) -> list[tuple[str, Operation]]:
+    """The operations of a network without what a wider member may lack, shortcuts and their sums, each behind its part of
+    the backbone."""
     backbone = backbone_of(spec)
     groups = backbone_operations(backbone, image_size)
-    found = list(groups[0])
-    for block, group in zip(backbone.blocks, groups[1:], strict=True):
+    found = [("stem", op) for op in groups[0]]
+    for block, level, group in zip(backbone.blocks, backbone.levels, groups[1:], strict=True):
+        part = f"stride{backbone.stem.stride * 2**level}"
         if block.shortcuts_may_go:
-            found += [replace(op, fused_add=False) for op in group if op.role != "skip"]
+            found += [(part, replace(op, fused_add=False)) for op in group if op.role != "skip"]
         else:
-            found += group
+            found += [(part, op) for op in group]
     whole = spec if isinstance(spec, DetectorSpec) or frame is None else frame.detector(spec)
     if isinstance(whole, DetectorSpec):
         c3, c4, c5 = backbone.out_channels
-        found += neck_and_head_operations(whole.neck, whole.head, (c3, c4, c5), out_sizes(backbone, image_size))
+        sizes = out_sizes(backbone, image_size)
+        found += [("", op) for op in neck_and_head_operations(whole.neck, whole.head, (c3, c4, c5), sizes)]
     return found
 
 
 def limit_notes(space: SearchSpace, budget: Budget, best: Candidate, outcome: SearchOutcome) -> list[str]:
     """One note for every limit that the best does not use up to within 2 %, and for a search without a proof its reason."""
-    loose = [metric for metric in budget.metrics if metric not in budget.binding(best.metrics)]
+    notes, use = [], budget.use(best.metrics)
+    loose = [metric for metric in use if metric not in budget.binding(best.metrics)]
     unit = int(getattr(space, "unit_layers", 1))
     backbone = backbone_of(best.spec)
-    notes, use = [], budget.use(best.metrics)
     full = "layers" in loose and budget["layers"] - best.metrics["layers"] < unit
     stops = [
         f"the limit on {metric}" for metric in budget.metrics if metric not in loose or (full and metric == "layers")

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nas.cost.budget import Budget
+from nas.cost.budget import Budget, Limited
 from nas.cost.latency import LatencyTable
 from nas.errors import UserError
 from nas.files import save_spec
@@ -56,7 +57,8 @@ class SearchSettings(SearchOptions):
         strange = set(options) - set(cls.__dataclass_fields__)
         if strange:
             raise unknown("a search", min(strange), list(cls.__dataclass_fields__))
-        limits = budget if isinstance(budget, Budget) else Budget.of(budget)
+        hardware = str(options.get("hardware", cls.hardware))
+        limits = budget if isinstance(budget, Budget) else Budget.of(budget, hardware)
         return cls(limits, find_space(space), **options).checked()
 
     def checked(self) -> SearchSettings:
@@ -69,6 +71,9 @@ class SearchSettings(SearchOptions):
         image_side(first, self.frame.image_size) if self.scope == "backbone" else require_side(self.frame.image_size)
         if isinstance(first, DetectorSpec) and self.scope != "detector":
             raise UserError(f"space {self.space.name} holds whole detectors: it has no scope=backbone")
+        behind = [name for name in self.budget.metrics if Limited.of(name).part in ("neck", "head")]
+        if behind and self.scope == "backbone":
+            raise UserError(f"a limit on {behind[0]}: with scope=backbone there is no {Limited.of(behind[0]).part}")
         check_searcher(self.searcher, self.searcher_options)
         return replace(self, space=self.space.in_frame(self.frame))
 
@@ -87,6 +92,12 @@ class SearchSettings(SearchOptions):
         """Digest of the file that the score is read from; empty without one."""
         formula = formula_of(find_scorer(self.scorer), self.scorer_options)
         return formula.digest if formula is not None else ""
+
+    @property
+    def other_tables(self) -> dict[str, str]:
+        """Digests of the latency tables that limits name beside the search's own."""
+        names = {cost.hardware for cost in map(Limited.of, self.budget.metrics) if cost.hardware}
+        return {name: LatencyTable.load(name).digest for name in sorted(names)}
 
     @property
     def identity(self) -> str:
@@ -144,7 +155,8 @@ class SearchResult(Shown):
 
     def __repr__(self) -> str:
         limits = ", ".join(
-            f"{name} {self.best.metrics[name]:.4g} <= {most:g}" for name, most in self.settings.budget.limits
+            f"{name} {self.best.metrics[name]:.4g}{f' >= {low:g}' * bool(low)}{f' <= {high:g}' * (high < math.inf)}"
+            for name, low, high in self.settings.budget.ranges
         )
         score = f"{self.settings.scorer_name} {self.best.score:.6g}{', proved' * bool(self.outcome.certificate)}"
         return f"SearchResult({self.settings.space.name}: {score}; {limits}; {len(self.front)} on the front)"
@@ -153,7 +165,7 @@ class SearchResult(Shown):
         front = [{"metrics": dict(c.metrics), "digest": c.digest, "spec": to_dict(c.spec)} for c in self.front]
         known = {
             "space": self.settings.space.name,
-            "limits": dict(self.settings.budget.limits),
+            "limits": self.settings.budget.to_dict(),
             "seed": self.settings.seed,
         }
         told = {"hardware": self.table.name, "proof": self.proof, "notes": list(self.notes)}
@@ -176,7 +188,10 @@ class SearchResult(Shown):
         front = sorted((c.metrics[metric], c.score) for c in self.front)
         axes.plot(*zip(*front, strict=True), "o-", ms=3, lw=1, color=ACCENT)
         axes.plot(self.best.metrics[metric], self.best.score, "*", ms=11, color=WARM)
-        axes.axvline(self.settings.budget[metric], color=WARM, lw=0.8, ls="--")
+        for _, *ends in self.settings.budget.ranges[:1]:
+            for end in ends:
+                if 0 < end < math.inf:
+                    axes.axvline(end, color=WARM, lw=0.8, ls="--")
         label(axes, f"space {self.settings.space.name}", metric, f"{self.settings.scorer_name} score")
         return figure
 
@@ -212,7 +227,7 @@ def run_search(
             settings.evaluations,
             settings.seed,
             state=state,
-            identity=f"{settings.identity}-{table.digest}",
+            identity="-".join([settings.identity, table.digest, *settings.other_tables.values()]),
             on_progress=on_progress,
         )
     finally:
@@ -238,11 +253,11 @@ def whole(settings: SearchSettings, candidate: Candidate) -> Candidate:
 def check_possible(settings: SearchSettings, table: LatencyTable) -> None:
     """Raise UserError if no network of the space can stay within some limit."""
     frame = settings.frame if settings.scope == "detector" else None
-    for metric, limit in settings.budget.limits:
+    for metric, _, high in settings.budget.ranges:
         least = least_cost(metric, settings.space, frame, settings.frame.image_size, table)
-        if least > limit * (1 + 1e-9):
+        if least > high * (1 + 1e-9):
             raise UserError(
-                f"impossible budget: {metric} <= {limit:g}, but no network of space {settings.space.name} has less than "
+                f"impossible budget: {metric} <= {high:g}, but no network of space {settings.space.name} has less than "
                 f"{least:.4g}; {_remedy(settings)}"
             )
 

@@ -94,8 +94,7 @@ class Proposal:
             else:
                 found.append(new)
         if not any(finalist.origin == "drawn" for finalist in found):
-            limits = ", ".join(f"{metric} {limit:g}" for metric, limit in self.budget.limits)
-            raise UserError(f"no drawn network can be scaled to {limits}: a selection needs one to compare with")
+            raise UserError(f"no drawn network can be scaled to {self.budget}: a selection needs one to compare with")
         if len(found) < 2:
             raise UserError("only one network fits this budget: widen it, or raise tolerance")
         return tuple(found)
@@ -107,7 +106,11 @@ class Price:
     def __init__(self, proposal: Proposal) -> None:
         self.proposal = proposal
         self.table = LatencyTable.load(proposal.hardware)
-        self._objective = Objective(None, self.table, proposal.frame)
+        self._objective = Objective(None, self.table, proposal.frame, limited=proposal.budget.metrics)
+        if not any(high < math.inf for _, _, high in proposal.budget.ranges):
+            raise UserError(
+                f"a selection compares networks at one cost, and {proposal.budget} has no upper limit: add one"
+            )
 
     def metrics(self, spec: Spec) -> dict[str, float]:
         """Every metric of a detector, or of a backbone in the frame."""
@@ -118,12 +121,12 @@ class Price:
         return values
 
     def use(self, spec: Spec) -> float:
-        """The largest share of a limit that a network uses; 1 is all of it."""
+        """The largest share of an upper limit that a network uses; 1 is all of it."""
         return max(self.proposal.budget.use(self.metrics(spec)).values())
 
     def full(self, spec: Spec) -> bool:
         """Whether a network is inside the budget and uses up the limit that stops it."""
-        return 1 - self.proposal.tolerance <= self.use(spec) <= 1
+        return 1 - self.proposal.tolerance <= self.use(spec) and self.proposal.budget.admits(self.metrics(spec))
 
     def fitted(self, spec: Any) -> Any | None:
         """A network scaled by its widths to the budget, None where no width fits it."""

@@ -138,6 +138,52 @@ def test_two_limits_hold_together(tmp_path: Path) -> None:
     assert metrics["latency_ms"] <= 3 and metrics["layers"] <= 20
 
 
+CPU = "latency_ms@cpu_onnxruntime_fp32_1thread"
+
+
+def test_devices_ranges_and_parts_hold_together_in_every_file(tmp_path: Path) -> None:
+    limits = ("+budget.t4.latency_ms=3", "+budget.t4.hardware=t4_tensorrt_fp16", "+budget.cpu.latency_ms=330",
+              "+budget.cpu.hardware=cpu_onnxruntime_fp32_1thread", "+budget.size.params_m=[6,8.5]",
+              "+budget.neck.params_m=4", "+budget.neck.part=neck")  # fmt: skip
+    result = search(*limits, *QUICK, "searcher=evolution", f"hydra.run.dir={tmp_path}/run")
+    assert result.returncode == 0, result.stderr
+    spec, known = read_spec_document(tmp_path / "run" / "best.yaml")
+    metrics = known["metrics"]
+    told = {"latency_ms": 3.0, CPU: 330.0, "params_m": [6.0, 8.5], "params_m.neck": 4.0}
+    assert known["provenance"]["limits"] == told and list(known["provenance"]["other_tables"]) == [CPU[11:]]
+    assert metrics[CPU] == pytest.approx(nas.latency(spec, CPU[11:]).ms) and metrics[CPU] <= 330
+    assert metrics["latency_ms"] <= 3 and 6 <= metrics["params_m"] <= 8.5 and 0 < metrics["params_m.neck"] <= 4
+    parts = [op for op in nas.api.deployed_operations(spec) if op.role == "neck"]
+    assert metrics["params_m.neck"] == pytest.approx(sum(op.params for op in parts) / 1e6, rel=0.01)  # folded: no norms
+    assert CPU in (tmp_path / "run" / "pareto.csv").read_text().splitlines()[0]
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "predicted latency (ms) on cpu_onnxruntime_fp32_1thread at most 330" in page
+    assert "parameters (M) at least 6 and at most 8.5" in page and "parameters (M), neck at most 4" in page
+    found = nas.find({name: limit for name, limit in told.items()}, searcher="evolution", evaluations=3000)
+    assert found.best.digest == known["digest"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("+budget.x.params_m=3", "+budget.x.hardware=t4_tensorrt_fp16"), "budget.x.hardware=t4_tensorrt_fp16 limits nothing"),
+        (("+budget.x.latency_ms=3", "+budget.x.hardware=abacus"), "no latency table 'abacus'"),
+        (("+budget.x.latency_ms=3", "+budget.y.latency_ms=4", "+budget.y.hardware=t4_tensorrt_fp16"), "two limits on latency_ms"),
+        (("+budget.x.params_m=3", "+budget.x.part=roof"), "there is no part 'roof'"),
+        (("+budget.x.params_m=[5,2]",), "must be the most, or [least, most]"),
+        (("+budget.x.params_m=0.01", "+budget.x.part=neck"), "impossible budget: params_m.neck <= 0.01"),
+        (("+budget.x.params_m=3", "+budget.x.part=neck", "scope=backbone"), "with scope=backbone there is no neck"),
+        (("+budget.x.rho=[0.01,null]", "searcher=exact"), "searcher exact cannot serve: rho is not a sum over blocks"),
+        (("+budget.x.params_m=[900,null]", "searcher=exact"), "no member of space tinynas_k1kx fits the budget (proven)"),
+    ],
+)  # fmt: skip
+def test_limits_that_cannot_be_are_told_before_the_search(
+    arguments: tuple[str, ...], words: str, tmp_path: Path
+) -> None:
+    result = search(*arguments, f"hydra.run.dir={tmp_path}/run", "evaluations=100", "progress=false")
+    assert result.returncode == 1 and words in result.stderr and "Traceback" not in result.stderr
+
+
 def test_a_limit_that_does_not_bind_is_explained() -> None:
     found = nas.find({"latency_ms": 7.0}, evaluations=3000)
     assert any("latency_ms does not bind" in note and "max_layers 25" in note for note in found.notes)

@@ -44,6 +44,15 @@ def test_other_limits_hold_too() -> None:
         assert budget.admits(finalist.metrics)
 
 
+def test_ranges_parts_and_other_devices_hold_in_a_selection() -> None:
+    limits = {"latency_ms": 3.0, "params_m": [4, 9], "latency_ms@cpu_onnxruntime_fp32_1thread": 400, "flops_g.neck": 9}
+    budget = Budget.of(limits)
+    for finalist in replace(PROPOSAL, budget=budget, candidates=4).finalists():
+        assert budget.admits(finalist.metrics) and 4 <= finalist.metrics["params_m"] <= 9
+    with pytest.raises(UserError, match="params_m >= 4 has no upper limit"):
+        replace(PROPOSAL, budget=Budget.of({"params_m": [4, None]})).finalists()
+
+
 def test_shapes_that_differ_by_a_hair_are_one() -> None:
     backbone = hand_drawn()["damo-t"]
     one, close, other = (FRAME.detector(scaled(backbone, factor)) for factor in (1.0, 1.01, 1.3))
@@ -53,5 +62,5 @@ def test_shapes_that_differ_by_a_hair_are_one() -> None:
 
 
 def test_a_budget_that_no_drawing_reaches_is_refused() -> None:
-    with pytest.raises(UserError, match="no drawn network can be scaled to latency_ms 0.01"):
+    with pytest.raises(UserError, match="no drawn network can be scaled to latency_ms <= 0.01"):
         replace(PROPOSAL, budget=Budget.of({"latency_ms": 0.01})).finalists()

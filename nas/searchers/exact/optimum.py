@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from nas.searchers.base import admitted
 from nas.searchers.exact.effort import CELLS, Effort
 from nas.searchers.exact.labels import Labels, LabelSearch, Relaxation, TooManyLabels
 from nas.searchers.exact.parts import Integers, Parts
@@ -81,9 +82,7 @@ class Optimum:
         for first in range(0, len(rows), _AT_A_TIME):
             part = rows[first : first + _AT_A_TIME]
             evaluation = self.problem.evaluate(part)
-            inside = np.ones(len(part), dtype=bool)
-            for metric, limit in self.problem.budget.limits:
-                inside &= evaluation.metrics[:, self.problem.metrics.index(metric)] <= limit
+            inside = admitted(self.problem, evaluation)
             if inside.any():
                 row = int(np.where(inside, evaluation.score, -np.inf).argmax())
                 if evaluation.score[row] > self.score:
@@ -230,7 +229,8 @@ class Optimum:
         """Shares of the limits (n, resources) that networks use."""
         metrics = self.problem.evaluate(rows).metrics
         columns = [self.problem.metrics.index(metric) for metric in self.parts.resources]
-        return metrics[:, columns] / self.parts.limits
+        values, tops = metrics[:, columns], self.parts.tops
+        return np.where(tops > 0, tops - values, values) / self.parts.limits
 
 
 def _widths(scale: float) -> Iterator[float]:

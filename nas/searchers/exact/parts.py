@@ -13,7 +13,7 @@ import numpy.typing as npt
 from nas.errors import UserError
 from nas.scorers.formula import Formula, Linear, weighted
 from nas.searchers.exact.effort import CELLS, Effort, Halt
-from nas.searchers.problem import GAIN, WIDTH, Array, additive
+from nas.searchers.problem import GAIN, Array
 from nas.searchers.problem.vectorized import GeneProblem
 from search_spaces.chain import ResidualChains
 
@@ -49,10 +49,13 @@ class Options:
 class Parts:
     """A search problem as a chain of options; costs are shares of the limits.
 
+    A lower limit is an upper one on what is left to the most that there can be: sum x >= low where every part lacks
+    (its most - x), of which all together may lack at most (the most of all - low).
     widths: output widths of stem and blocks; options: of stem and blocks; taps: parts whose widths the costs behind the
     last block depend on; carries: how many combinations of earlier tapped widths a state after each part tells apart;
-    resources, limits: the budgeted sums; units: the most units of all blocks together; behind_costs, behind_score: of
-    what is behind the last block, by the state after it.
+    resources, limits: the budgeted sums, and what each may come to; tops: of a lower limit the most of all, else 0; units:
+    the most units of all blocks together; behind_costs, behind_score: of what is behind the last block, by the state after
+    it.
     """
 
     widths: list[Integers]
@@ -61,6 +64,7 @@ class Parts:
     carries: list[int]
     resources: tuple[str, ...]
     limits: Array
+    tops: Array
     units: int
     behind_costs: Array
     behind_score: Array
@@ -83,9 +87,8 @@ def chain_of(problem: GeneProblem, effort: Effort | None = None, closed: bool = 
     """
     space, blocks = problem.space, problem.blocks
     _check_size(space)
-    limits = dict(problem.budget.limits)
     fixed = space.layers_of(space.initial()) - space.unit_layers * blocks
-    units = max(int((min(limits.pop("layers", np.inf), space.max_layers) - fixed) // space.unit_layers), 0)
+    units = max(int((min(problem.budget["layers"], space.max_layers) - fixed) // space.unit_layers), 0)
     outs = [space.widths(index) for index in range(blocks)]
     widths = [np.array(values, dtype=np.int64) for values in (problem.stem_widths, *outs)]
     taps = {blocks}
@@ -93,21 +96,23 @@ def chain_of(problem: GeneProblem, effort: Effort | None = None, closed: bool = 
         taps |= {index + 1 for index in problem.template.out_blocks if index < blocks}
     carries = [int(np.prod([len(widths[t]) for t in taps if t < p])) for p in range(len(widths))]
     most_bins(widths, carries, units)  # before anything is priced
-    price, effort = _Pricing(problem, limits), effort or Effort()
+    price, effort = _Pricing(problem, closed), effort or Effort()
     options = [_stem_options(price)]
     options += [_block_options(price, index, widths[index], widths[index + 1], effort) for index in range(blocks)]
     costs, score = (_behind if closed else _open_end)(price, sorted(taps), widths, carries[-1], effort)
+    tops, limits = np.zeros(len(price.limits)), price.limits.copy()
+    for column in np.flatnonzero(price.lower):
+        every = [*(part.costs for part in options), costs]
+        tops[column] = -sum(part[:, column].min() for part in every)
+        room = tops[column] - limits[column]
+        limits[column] = max(room, 1e-12)
+        for part in every:
+            part[:, column] = (part[:, column] - part[:, column].min()) / limits[column]
+        if room < 0:  # the most of all is not enough
+            costs[:, column] = 2.0
     return Parts(
-        widths,
-        options,
-        tuple(sorted(taps)),
-        carries,
-        tuple(limits),
-        np.array(list(limits.values())),
-        units,
-        costs,
-        score,
-    )
+        widths, options, tuple(sorted(taps)), carries, price.resources, limits, tops, units, costs, score
+    )  # fmt: skip
 
 
 def most_bins(widths: list[Integers], carries: list[int], units: int, cells: int = CELLS) -> int:
@@ -130,11 +135,21 @@ def linear_score(formula: Formula | None, levels: int) -> Linear:
 
 
 class _Pricing:
-    """Costs as shares of the limits, and scores, of parts from their vectors."""
+    """Costs as shares of the limits, and scores, of parts from their vectors.
 
-    def __init__(self, problem: GeneProblem, limits: dict[str, float]) -> None:
+    What has a lower limit (`lower`) costs less than nothing until the most of every part is known; bounds without what
+    stands behind the chain (`closed` false) let lower limits go.
+    """
+
+    def __init__(self, problem: GeneProblem, closed: bool) -> None:
         self.problem = problem
-        self._columns = [(*additive(metric), limit) for metric, limit in limits.items()]
+        ranges = [(name, low, high) for name, low, high in problem.budget.ranges]
+        ends = [(name, high, False) for name, _, high in ranges if high < np.inf and name != "layers"]
+        ends += [(name, low, True) for name, low, _ in ranges if low and closed]
+        self.resources = tuple(name for name, _, _ in ends)
+        self.limits = np.array([limit for _, limit, _ in ends])
+        self.lower = np.array([lower for _, _, lower in ends], dtype=bool)
+        self._columns = [(*problem.objective.additive(name), -1.0 if lower else limit) for name, limit, lower in ends]
         levels = problem.levels
         self.linear = linear_score(problem.objective.formula, len(set(levels)))
         self.ends = [i + 1 == len(levels) or levels[i + 1] > level for i, level in enumerate(levels)]
@@ -157,7 +172,7 @@ class _Pricing:
         """(n,) scores of what stands behind the backbone."""
         if not self.linear.metric:
             return np.zeros(len(vectors))
-        column, unit = additive(self.linear.metric)
+        column, unit = self.problem.objective.additive(self.linear.metric)
         return vectors[:, column] * (self.linear.factor / unit)
 
 
@@ -191,7 +206,7 @@ def _open_end(
     if len(problem.template.blocks) > problem.blocks:
         fixed = np.full(len(widths[-1]), problem.template.blocks[-1].out)
         score = price.score(problem.tail_vectors(widths[-1]), fixed, len(problem.levels) - 1)
-    return np.zeros((len(score), len(price.costs(np.zeros((1, WIDTH)))[0])), dtype=np.float64), score
+    return np.zeros((len(score), len(price.resources))), score
 
 
 def _stem_options(price: _Pricing) -> Options:

@@ -128,7 +128,14 @@ def search_exactly(
         raise UserError(f"searcher exact cannot serve: {_no_sum(problem)}; use evolution")
     began = time.monotonic()
     empty = SearchOutcome(None, [], History(("score", *problem.metrics, "excess")), 0, 0, 0.0, False, True)
-    several = len([metric for metric in problem.budget.metrics if metric != "layers"]) > 1
+    sums = [name for name, _, high in problem.budget.ranges if name != "layers" and high < np.inf]
+    sums += [name for name, low, _ in problem.budget.ranges if low]
+    for name in sums:
+        try:
+            problem.objective.additive(name)
+        except UserError as error:  # before any work
+            raise UserError(f"searcher exact cannot serve: {error}; use evolution") from None
+    several = len(sums) > 1
     first = run_loop(problem, Evolution(problem), _WARM_UP) if several else empty
     if first.interrupted:
         return first

@@ -16,7 +16,7 @@ from annotated_types import Ge, Le
 
 from nas.errors import InternalError
 from nas.options import Share
-from nas.searchers.base import Candidate, Certificate
+from nas.searchers.base import Candidate, Certificate, admitted
 from nas.searchers.exact.effort import STEPS, Effort, Halt
 from nas.searchers.exact.labels import LabelSearch, Relaxation, TooManyLabels
 from nas.searchers.exact.optimum import DELTA, Optimum
@@ -250,6 +250,5 @@ def _front(problem: GeneProblem, rows: Integers) -> list[Candidate]:
     """Those of the rows inside the budget that no other beats, the best first."""
     evaluation = problem.evaluate(rows)
     columns = [problem.metrics.index(metric) for metric in problem.budget.metrics]
-    costs = evaluation.metrics[:, columns]
-    inside = (costs <= np.array([limit for _, limit in problem.budget.limits])).all(axis=1)
+    costs, inside = evaluation.metrics[:, columns], admitted(problem, evaluation)
     return _candidates(problem, rows[inside][best_first(evaluation.score[inside], costs[inside])])

@@ -6,14 +6,16 @@ are lowered and priced once; a candidate costs a handful of look-ups. Sums equal
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
+from itertools import accumulate
 from math import log
 
 import numpy as np
 import numpy.typing as npt
 
 from nas.blocks.operation import CONVOLUTIONS, halved, in_form, main_convolutions
+from nas.cost.budget import Limited
 from nas.cost.latency import LatencyTable
 from nas.errors import UserError
 from nas.frame import Frame
@@ -25,12 +27,13 @@ from nas.spec import Block, DetectorSpec, HeadSpec, NeckSpec, Spec, Stem, backbo
 Array = npt.NDArray[np.float64]
 Size = tuple[int, int]
 
-#: Columns of a part's vector: additive costs, the sum of ln fan-in that rho needs, and the scorer's gain.
+#: Columns of a part's vector: additive costs, the sum of ln fan-in that rho needs, and the scorer's gain; behind them what
+#: else is limited, such as the parameters of the neck or the milliseconds of another device.
 LATENCY, PARAMS, MACS, ACTIVATIONS, LAYERS, LOG_FAN, GAIN = range(7)
-WIDTH = 7
-#: Names and units of the metrics that an objective gives, in the order of their columns.
+_WIDTH = 7
+#: Names of the metrics that every objective gives, in the order of their columns.
 METRICS = ("latency_ms", "params_m", "flops_g", "activations_m", "layers", "rho")
-_ADDITIVE: Mapping[str, tuple[int, float]] = {
+_ADDITIVE: dict[str, tuple[int, float]] = {
     "latency_ms": (LATENCY, 1.0),
     "params_m": (PARAMS, 1e6),
     "flops_g": (MACS, 1e9 / 2),
@@ -39,18 +42,13 @@ _ADDITIVE: Mapping[str, tuple[int, float]] = {
 }
 
 
-def additive(metric: str) -> tuple[int, float]:
-    """Column and divisor of a metric that is a sum over parts; raises UserError for one that is not."""
-    if metric not in _ADDITIVE:
-        raise UserError(f"{metric} is not a sum over blocks; known sums: {', '.join(_ADDITIVE)}")
-    return _ADDITIVE[metric]
-
-
 class Objective:
     """What a search maximises and what it pays, for backbones of one frame.
 
     formula: the score; None scores nothing (0). table: None prices no latency (0). frame: neck and head around the
-    backbone, or None for the bare backbone at `image_size` pixels. Latency is in ms per image.
+    backbone, or None for the bare backbone at `image_size` pixels. Latency is in ms per image. limited: what a budget
+    limits, of which `metrics` has, behind METRICS, the parts and other tables (`nas.cost.budget.Limited`); vectors have
+    `width` columns.
     """
 
     def __init__(
@@ -59,13 +57,28 @@ class Objective:
         table: LatencyTable | None = None,
         frame: Frame | None = None,
         image_size: int = 640,
+        limited: Sequence[str] = (),
     ) -> None:
         self.formula, self.table, self.frame = formula, table, frame
         self.image_size = frame.image_size if frame is not None else image_size
+        self._more = [cost for cost in map(Limited.of, limited) if cost.part or cost.hardware]
+        self.metrics = (*METRICS, *map(str, self._more))
+        self.width = _WIDTH + len(self._more)
+        columns = enumerate(self._more, _WIDTH)
+        self._sums = _ADDITIVE | {str(cost): (column, _ADDITIVE[cost.metric][1]) for column, cost in columns}
+        self.tables = {cost.hardware: LatencyTable.load(cost.hardware) for cost in self._more if cost.hardware}
+        sides = accumulate(range(5), lambda size, _: halved(size, 2), initial=(self.image_size, self.image_size))
+        self._strides = {size: f"stride{2**place}" for place, size in enumerate(sides)}
         self._operation_cost: dict[Operation, tuple[float, ...]] = {}
         self._block_cost = lru_cache(maxsize=1 << 16)(self._block_vector)
         self._stem_cost = lru_cache(maxsize=1 << 10)(self._stem_vector)
         self._closing_cost = lru_cache(maxsize=1 << 16)(self._closing_vector)
+
+    def additive(self, metric: str) -> tuple[int, float]:
+        """Column and divisor of a metric that is a sum over parts; raises UserError for one that is not."""
+        if metric not in self._sums:
+            raise UserError(f"{metric} is not a sum over blocks; known sums: {', '.join(self._sums)}")
+        return self._sums[metric]
 
     # ------------------------------------------------------------------ parts
 
@@ -80,12 +93,13 @@ class Objective:
     def blocks(
         self, blocks: Sequence[tuple[Block, int]], size: Size, activation: str, reparam: bool, spp: str
     ) -> Array:
-        """(n, WIDTH) vectors of many (block, input width) pairs at one position; new operations are priced together."""
+        """(n, width) vectors of many (block, input width) pairs at one position; new operations are priced together."""
         lowered = [
             block_operations.__wrapped__(block, channels, *size, activation, reparam, spp) for block, channels in blocks
         ]
         self._price(op for group in lowered for op in group)
-        return np.stack([self._vector(group, True) for group in lowered])
+        parts = (self._strides.get(halved(size, block.stride), "") for block, _ in blocks)
+        return np.stack([self._vector(group, True, part) for group, part in zip(lowered, parts, strict=True)])
 
     def closing(self, channels: tuple[int, ...], sizes: tuple[Size, ...]) -> Array:
         """Vector of the frame's neck and head (zeros for a bare backbone), and the table's offset of a network."""
@@ -96,7 +110,7 @@ class Objective:
     # ------------------------------------------------------------------ whole candidates
 
     def evaluate(self, spec: Spec) -> dict[str, float]:
-        """Score and METRICS of one backbone in its frame, or of a detector with the neck and head that it brings."""
+        """Score and `metrics` of one backbone in its frame, or of a detector with the neck and head that it brings."""
         backbone = backbone_of(spec)
         size: Size = (self.image_size, self.image_size)
         parts = [self.stem(backbone.stem, backbone.activation)]
@@ -118,7 +132,7 @@ class Objective:
             [min(size) for size in sizes],
             closing[None],
         )
-        return {"score": float(score[0])} | dict(zip(METRICS, metrics[0].tolist(), strict=True))
+        return {"score": float(score[0])} | dict(zip(self.metrics, metrics[0].tolist(), strict=True))
 
     def combine(
         self,
@@ -129,31 +143,33 @@ class Objective:
         sides: Sequence[int],
         closing: Array,
     ) -> tuple[Array, Array]:
-        """Scores (n,) and METRICS (n, 6) from vectors of stem and blocks (n, parts, WIDTH).
+        """Scores (n,) and `metrics` (n, ...) from vectors of stem and blocks (n, parts, width).
 
         widths: output widths (n, parts); depths: as `counted_depths` (n, blocks); levels, sides: level and map side of each
-        part; closing: vectors of what is behind (n, WIDTH).
+        part; closing: vectors of what is behind (n, width).
         """
         total = parts.sum(axis=1) + closing
         ends = [i for i in range(len(levels)) if i + 1 == len(levels) or levels[i + 1] > levels[i]]
         running = parts[:, :, [LAYERS, LOG_FAN, GAIN]].cumsum(axis=1)[:, ends]
         rho = (running[:, :, 0] * np.exp(-running[:, :, 1] / running[:, :, 0])).max(axis=1)
-        metrics = np.stack([total[:, column] / unit for column, unit in _ADDITIVE.values()] + [rho], axis=1)
+        sums = [total[:, column] / unit for column, unit in self._sums.values()]
+        metrics = np.stack([*sums[: len(_ADDITIVE)], rho, *sums[len(_ADDITIVE) :]], axis=1)
         if self.formula is None:
             return np.zeros(len(parts)), metrics
         side = np.array([sides[i] for i in ends], dtype=np.float64)
         channels = widths[:, ends].astype(np.float64)
-        named = dict(zip(METRICS, metrics.T, strict=True))
+        named = dict(zip(self.metrics, metrics.T, strict=True))
         return self.formula.combine(running[:, :, 2], channels, side, depths.astype(np.float64), named), metrics
 
     # ------------------------------------------------------------------ inside
 
     def _stem_vector(self, stem: Stem, activation: str) -> Array:
         group = stem_operations(stem, (self.image_size, self.image_size), activation)
-        return self._vector(group, True)
+        return self._vector(group, True, "stem")
 
     def _block_vector(self, block: Block, channels: int, size: Size, activation: str, reparam: bool, spp: str) -> Array:
-        return self._vector(block_operations.__wrapped__(block, channels, *size, activation, reparam, spp), True)
+        group = block_operations.__wrapped__(block, channels, *size, activation, reparam, spp)
+        return self._vector(group, True, self._strides.get(halved(size, block.stride), ""))
 
     def _behind(self, spec: Spec, sizes: tuple[Size, ...]) -> Array:
         assert isinstance(spec, DetectorSpec)
@@ -162,19 +178,23 @@ class Objective:
     def _closing_vector(
         self, neck: NeckSpec | None, head: HeadSpec | None, channels: tuple[int, ...], sizes: tuple[Size, ...]
     ) -> Array:
-        result = np.zeros(WIDTH)
+        result = np.zeros(self.width)
         if neck is not None and head is not None:
             widths = (channels[0], channels[1], channels[2])
             result = self._vector(neck_and_head_operations.__wrapped__(neck, head, widths, sizes), False)
         if self.table is not None:
             result[LATENCY] += self.table.offset_ms
+        for column, cost in enumerate(self._more, _WIDTH):
+            if cost.hardware and not cost.part:
+                result[column] += self.tables[cost.hardware].offset_ms
         return result
 
-    def _vector(self, operations: Sequence[Operation], backbone: bool) -> Array:
+    def _vector(self, operations: Sequence[Operation], backbone: bool, part: str = "") -> Array:
+        """Vector of the operations of a part of the backbone, or of neck and head, whose operations say which they are."""
         known = self._operation_cost
         if not all(op in known for op in operations):
             self._price(operations)
-        result = np.zeros(WIDTH)
+        result = np.zeros(self.width)
         latency = params = macs = activations = 0.0
         for op in operations:
             cost = known[op]
@@ -189,19 +209,34 @@ class Objective:
             result[LOG_FAN] = sum(log(op.fan_in) for op in main)
             if self.formula is not None:
                 result[GAIN] = self.formula.gain(operations, self.image_size)
+        for column, limited in enumerate(self._more, _WIDTH):
+            chosen = [op for op in operations if limited.part in ("", part or op.role)]
+            if limited.metric == "layers":
+                result[column] = len(main_convolutions(chosen)) if backbone else 0
+                continue
+            place = 4 + list(self.tables).index(limited.hardware) if limited.hardware else _ADDITIVE[limited.metric][0]
+            result[column] = sum(known[op][place] for op in chosen)
         return result
 
     def _price(self, operations: object) -> None:
         """Remember the costs of operations that are new, priced together."""
         known = self._operation_cost
         new = [op for op in dict.fromkeys(operations) if op not in known]  # type: ignore[call-overload]
-        milliseconds = [0.0] * len(new)
-        if self.table is not None and new:
-            milliseconds = [price.ms for price in self.table.price_many(in_form(new, "folded"))]
-        for op, ms in zip(new, milliseconds, strict=True):
-            if not ms < float("inf"):
-                raise UserError(
-                    f"{self.table.name if self.table else 'the table'} cannot price a {op.kind} of kernel {op.kernel}, "
-                    f"stride {op.stride}, groups {op.groups}"
-                )
-            known[op] = (ms, op.params, op.macs, op.writes if op.kind in CONVOLUTIONS else 0)
+        if not new:
+            return
+        own, *others = (_milliseconds(table, new) for table in (self.table, *self.tables.values()))
+        for op, ms, *elsewhere in zip(new, own, *others, strict=True):
+            known[op] = (ms, op.params, op.macs, op.writes if op.kind in CONVOLUTIONS else 0, *elsewhere)
+
+
+def _milliseconds(table: LatencyTable | None, operations: Sequence[Operation]) -> list[float]:
+    """What each operation takes by a table; raises UserError for one that it cannot price."""
+    if table is None:
+        return [0.0] * len(operations)
+    milliseconds = [price.ms for price in table.price_many(in_form(operations, "folded"))]
+    for op, ms in zip(operations, milliseconds, strict=True):
+        if not ms < float("inf"):
+            raise UserError(
+                f"{table.name} cannot price a {op.kind} of kernel {op.kernel}, stride {op.stride}, groups {op.groups}"
+            )
+    return milliseconds

@@ -21,7 +21,7 @@ from nas.errors import UserError
 from nas.scorers import score_spec
 from nas.scorers.base import Scorer
 from nas.searchers.base import Evaluation, Individuals, Interrupted
-from nas.searchers.problem import METRICS, Objective
+from nas.searchers.problem import Objective
 from nas.spec import Backbone, Spec, digest, from_dict, to_dict
 from search_spaces.base import SearchSpace
 from search_spaces.streams import Words
@@ -73,10 +73,10 @@ class SpecProblem:
         score: Callable[[Spec], float],
         workers: int = 1,
     ) -> None:
-        self.metrics = METRICS + ((MEMORY,) if MEMORY in budget.metrics else ())
+        self.metrics = objective.metrics + ((MEMORY,) if MEMORY in budget.metrics else ())
         for metric in budget.metrics:
             if metric not in self.metrics:
-                raise UserError(f"this search gives no {metric}; it gives {', '.join(METRICS)}")
+                raise UserError(f"this search gives no {metric}; it gives {', '.join(objective.metrics)}")
         self.space, self.objective, self.budget, self.score = space, objective, budget, score
         self._pool: ProcessPoolExecutor | None = None
         if workers > 1:

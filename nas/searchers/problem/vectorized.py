@@ -24,7 +24,7 @@ from nas.cost.budget import Budget
 from nas.errors import UserError
 from nas.scorers.formula import uncounted
 from nas.searchers.base import Evaluation
-from nas.searchers.problem import METRICS, WIDTH, Array, Objective
+from nas.searchers.problem import Array, Objective
 from nas.spec import Spec
 from search_spaces.chain import ResidualChains
 from search_spaces.genes import DEPTH, FIELDS, KERNEL, MID, OUT, GeneCodec, Genes
@@ -155,12 +155,12 @@ class GeneProblem(GeneCodec):
     """
 
     generous: bool = True
-    metrics: tuple[str, ...] = METRICS
 
     def __init__(self, space: ResidualChains, objective: Objective, budget: Budget) -> None:
+        self.metrics = objective.metrics
         for metric in budget.metrics:
-            if metric not in METRICS:
-                raise UserError(f"this search gives no {metric}; it gives {', '.join(METRICS)}")
+            if metric not in self.metrics:
+                raise UserError(f"this search gives no {metric}; it gives {', '.join(self.metrics)}")
         super().__init__(space)
         self.objective, self.budget = objective, budget
         self.template = space.initial()
@@ -186,9 +186,9 @@ class GeneProblem(GeneCodec):
     # ------------------------------------------------------------------ evaluation
 
     def evaluate(self, individuals: Genes, stop: Callable[[], bool] = lambda: False) -> Evaluation:
-        """Score and METRICS of gene rows (n, genes)."""
+        """Score and `metrics` of gene rows (n, genes)."""
         rows, blocks = individuals, self.blocks
-        parts = np.empty((len(rows), 1 + len(self.template.blocks), WIDTH))
+        parts = np.empty((len(rows), 1 + len(self.template.blocks), self.objective.width))
         widths = np.empty((len(rows), parts.shape[1]), dtype=np.int64)
         depths = rows[:, DEPTH::FIELDS][:, uncounted(self.space.kind) :]
         parts[:, 0] = self.stem_vectors(rows[:, 0])
@@ -215,15 +215,15 @@ class GeneProblem(GeneCodec):
         return Evaluation(score, metrics)
 
     def closing(self, channels: npt.NDArray[np.int64], spend: Callable[[int, str], None] | None = None) -> Array:
-        """(n, WIDTH) vectors of neck and head for widths C3, C4, C5 (n, 3).
+        """(n, width) vectors of neck and head for widths C3, C4, C5 (n, 3).
 
         spend: told the steps of each that is new and how far it has come, before it is priced.
         """
         if self.objective.frame is None:
-            return np.broadcast_to(self.objective.closing((), ()), (len(channels), WIDTH))
+            return np.broadcast_to(self.objective.closing((), ()), (len(channels), self.objective.width))
         keys = channels @ np.array([1 << 40, 1 << 20, 1], dtype=np.int64)
         found, places = np.unique(keys, return_inverse=True)
-        vectors = np.empty((len(found), WIDTH))
+        vectors = np.empty((len(found), self.objective.width))
         for row, key in enumerate(found.tolist()):
             if spend is not None and key not in self._closings:
                 spend(_CLOSING_STEPS, f"neck and head {row:,} of {len(found):,}")
@@ -231,11 +231,11 @@ class GeneProblem(GeneCodec):
         return vectors[places]
 
     def stem_vectors(self, widths: npt.NDArray[np.int64]) -> Array:
-        """(n, WIDTH) vectors of stems."""
+        """(n, width) vectors of stems."""
         return self._stems[self.stem_index[widths]]
 
     def tail_vectors(self, widths: npt.NDArray[np.int64]) -> Array:
-        """(n, WIDTH) vectors of the closing convolution behind last blocks of these widths."""
+        """(n, width) vectors of the closing convolution behind last blocks of these widths."""
         return self._tails[self.out_index[self.blocks - 1][widths]]
 
     def _closing_of(self, key: int) -> Array:
@@ -268,7 +268,9 @@ class GeneProblem(GeneCodec):
             spp = template.spp if last else "none"
             self.tables.append(
                 {
-                    kernel: BlockTable(partial(self._cost, index, kernel, size, spp), before, mids, outs, WIDTH)
+                    kernel: BlockTable(
+                        partial(self._cost, index, kernel, size, spp), before, mids, outs, objective.width
+                    )
                     for kernel in space.block_kernels(index)
                 }
             )

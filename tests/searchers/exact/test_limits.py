@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 import nas
 from nas.cost.budget import Budget
-from nas.errors import InternalError
+from nas.errors import InternalError, UserError
 from nas.frame import Frame
 from nas.scorers.entropy import Entropy
 from nas.searchers.base import Certificate
@@ -62,6 +63,47 @@ def test_equals_brute_force_at_odd_limits_whatever_the_bins(case: tuple[int, dic
         assert result.best is not None and result.certificate is not None
         assert result.best.score == pytest.approx(scores.max(), abs=1e-5)
         assert problem.budget.admits(result.best.metrics) and result.certificate.upper >= scores.max()
+
+
+CPU = "latency_ms@cpu_onnxruntime_fp32_1thread"
+
+
+@st.composite
+def several_ends(draw: st.DrawFn) -> tuple[int, bool, dict[str, Any]]:
+    """A small space, bare or in a detector, and one to three ranges of costs, parts of them and of a second device."""
+    seed, framed = draw(st.sampled_from((0, 1, 3))), draw(st.booleans())
+    parts = ("params_m.stride16", "flops_g.stride8", "latency_ms.stem", "layers.stride16", CPU)
+    parts += ("params_m.neck", "flops_g.head") if framed else ()
+    known = problem_of(seed, dict.fromkeys(parts, 1e6), Frame() if framed else None)
+    free = known.evaluate(members(seed)).metrics
+    limits: dict[str, Any] = {}
+    for name in draw(st.lists(st.sampled_from((*SUMS, "layers", *parts)), min_size=1, max_size=3, unique=True)):
+        column = free[:, known.metrics.index(name)]
+        low, high = sorted(draw(st.tuples(*[st.sampled_from((0.0, 0.01, 0.2, 0.5, 0.9, 1.0))] * 2)))
+        least, most = (float(np.quantile(column, share, method="lower")) for share in (low, high))
+        limits[name] = draw(st.sampled_from(([least, most], [least, None], most)))
+    return seed, framed, limits
+
+
+@settings(max_examples=12, deadline=None, derandomize=True)
+@given(several_ends())
+def test_equals_brute_force_in_ranges_of_parts_and_devices(case: tuple[int, bool, dict[str, Any]]) -> None:
+    seed, framed, limits = case
+    problem = problem_of(seed, limits, Frame() if framed else None)
+    scores, _ = brute_force(problem, seed)
+    result = exact_search(problem, levels=2, near=1)
+    assert result.unproven == "" and result.impossible == (len(scores) == 0)
+    if len(scores):
+        assert result.best is not None and result.certificate is not None
+        assert result.best.score == pytest.approx(scores.max(), abs=1e-5)
+        assert problem.budget.admits(result.best.metrics) and result.certificate.upper >= scores.max()
+        for found in (*result.front, *result.near):
+            assert problem.budget.admits(found.metrics)
+
+
+def test_a_limit_that_is_no_sum_is_refused_before_any_work() -> None:
+    with pytest.raises(UserError, match="rho is not a sum over blocks"):
+        search_with("exact", {}, problem_of(0, {"latency_ms": 2.0, "rho": [0.01, None]}), 64, on_progress=pytest.fail)
 
 
 @pytest.mark.parametrize("limits", [{"latency_ms": 1.6}, {"latency_ms": 1.6, "flops_g": 15.0, "params_m": 4.0}])

@@ -5,6 +5,7 @@ from dataclasses import replace
 from functools import cache
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -70,15 +71,17 @@ def members(seed: int) -> np.ndarray:
     return genes[genes[:, 4::4].sum(axis=1) <= units]
 
 
-def problem_of(seed: int, limits: dict[str, float], frame: Frame | None = None, formula=None) -> GeneProblem:  # type: ignore[no-untyped-def]
-    return GeneProblem(small_space(seed), Objective(formula or Entropy(), TABLE, frame), Budget.of(limits))
+def problem_of(seed: int, limits: dict[str, Any], frame: Frame | None = None, formula=None) -> GeneProblem:  # type: ignore[no-untyped-def]
+    budget = Budget.of(limits)
+    return GeneProblem(small_space(seed), Objective(formula or Entropy(), TABLE, frame, limited=budget.metrics), budget)
 
 
 def brute_force(problem: GeneProblem, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Scores and budgeted metrics of all members inside the budget."""
     evaluation = problem.evaluate(members(seed))
     costs = evaluation.metrics[:, [problem.metrics.index(metric) for metric in problem.budget.metrics]]
-    inside = (costs <= [limit for _, limit in problem.budget.limits]).all(axis=1)
+    _, low, high = zip(*problem.budget.ranges, strict=True)
+    inside = ((costs <= high) & (costs >= low)).all(axis=1)
     return evaluation.score[inside], costs[inside]
 
 

@@ -7,20 +7,21 @@ import numpy as np
 import pytest
 
 import nas
-from nas.cost.budget import Budget
+from nas.cost.budget import PARTS, Budget
 from nas.cost.latency import LatencyTable
 from nas.errors import UserError
 from nas.frame import Frame
 from nas.scorers import find_scorer
 from nas.scorers.entropy import Entropy
 from nas.scorers.formula import formula_of
-from nas.searchers.problem import METRICS, Objective, additive
+from nas.searchers.problem import METRICS, Objective
 from nas.searchers.problem.vectorized import GeneProblem
 from search_spaces import find_space
 from search_spaces.streams import candidate_keys
 from search_spaces.tinynas import SPACES
 
 BUDGET = Budget.of({"layers": 25})
+CPU = "latency_ms@cpu_onnxruntime_fp32_1thread"
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +126,7 @@ def test_unknown_metrics_are_refused() -> None:
     with pytest.raises(UserError, match="peak_memory_mb"):
         GeneProblem(space, Objective(None), Budget.of({"peak_memory_mb": 3}))
     with pytest.raises(UserError, match="rho"):
-        additive("rho")
+        Objective(None).additive("rho")
 
 
 def test_level_weights_must_match_the_levels(table: LatencyTable) -> None:
@@ -139,3 +140,19 @@ def test_a_narrower_space_gives_narrower_tables(table: LatencyTable) -> None:
     problem = GeneProblem(space, Objective(Entropy(), table), BUDGET)
     genes = problem.sample(candidate_keys(0, 0, 50))
     assert set(genes[:, 5].tolist()) == {64} and np.isfinite(problem.evaluate(genes).metrics).all()
+
+
+@pytest.mark.parametrize("name", ["tinynas_k1kx", "gelan", "giraffe"])
+@pytest.mark.parametrize("metric", ["params_m", "flops_g", "latency_ms", "layers", CPU])
+def test_parts_add_up_to_the_whole_on_every_device(name: str, metric: str) -> None:
+    known, _, hardware = metric.partition("@")
+    limited = [f"{known}.{part}" + f"@{hardware}" * bool(hardware) for part in PARTS]
+    table = LatencyTable.load(hardware or "t4_tensorrt_fp16")
+    frame = None if name == "giraffe" else Frame()
+    objective = Objective(None, LatencyTable.load("t4_tensorrt_fp16"), frame, 640, (*limited, metric))
+    space = find_space(name)
+    for spec in (space.initial(), space.sample(random.Random(3))):
+        costs = objective.evaluate(spec)
+        offset = table.offset_ms if known == "latency_ms" else 0.0
+        assert sum(costs[part] for part in limited) + offset == pytest.approx(costs[metric], rel=1e-9)
+        assert costs[limited[0]] > 0 and costs[limited[4]] > 0 and costs[limited[1]] == 0
