@@ -13,7 +13,7 @@ from torch import Tensor
 from nas.data.dataset import DetectionData
 from nas.data.loader import Loader, build_loader
 from nas.errors import UserError
-from nas.inference.execution import inference, milliseconds, now, told_when_full
+from nas.inference.execution import inference, kept_memory, milliseconds, now, told_when_full
 from nas.inference.postprocess import postprocess
 from nas.inference.scoring import Evaluation, Found, score_detections
 from nas.models.base import numbered
@@ -50,6 +50,7 @@ def evaluate(
 
 
 @told_when_full("batch_size, image_size or max_candidates")
+@kept_memory()
 def detect(
     model: Model,
     loader: Loader,

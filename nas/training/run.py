@@ -20,7 +20,7 @@ from nas.data.dataset import DetectionData, relabel
 from nas.data.loader import build_loader
 from nas.errors import UserError
 from nas.files import claimed
-from nas.inference.execution import told_when_full
+from nas.inference.execution import kept_memory, told_when_full
 from nas.loss.detection import DetectionLoss
 from nas.loss.distill import Distiller
 from nas.loss.distributed import share_batch_norm
@@ -143,6 +143,7 @@ def run_training(
             print(threads, flush=True)
         if fabric.is_global_zero and (folder.is_dir() or not resume):
             stack.enter_context(claimed(folder))
+        stack.enter_context(kept_memory())
         return _train(task, options, fabric, folder, resume, progress, hooks, until)
 
 

@@ -1,0 +1,79 @@
+"""A process that keeps the memory it frees, while a network works."""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+from collections.abc import Iterator
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from nas.inference.execution import KEPT, RETURNED, kept_memory
+
+
+@pytest.fixture
+def settings(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[int, int]]]:
+    """What malloc is told, in order, without being told; the environment says nothing of it."""
+    told: list[tuple[int, int]] = []
+    library = SimpleNamespace(mallopt=lambda *pair: told.append(pair), malloc_trim=lambda pad: told.append((0, pad)))
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: library)
+    monkeypatch.setattr(sys, "platform", "linux")
+    for name in ("GLIBC_TUNABLES", "LD_PRELOAD", "MALLOC_ARENA_MAX"):
+        monkeypatch.delenv(name, raising=False)
+    yield told
+
+
+def test_memory_is_kept_inside_and_returned_after_an_error_too(settings: list[tuple[int, int]]) -> None:
+    with pytest.raises(ZeroDivisionError), kept_memory():
+        assert settings == list(KEPT.items())
+        raise ZeroDivisionError
+    assert settings[len(KEPT) :] == [*RETURNED.items(), (0, 0)]
+
+
+def test_the_outermost_returns_it(settings: list[tuple[int, int]]) -> None:
+    with kept_memory():
+        with kept_memory():
+            pass
+        assert (0, 0) not in settings
+    assert settings[-1] == (0, 0)
+
+
+@pytest.mark.parametrize("name", ["MALLOC_ARENA_MAX", "GLIBC_TUNABLES", "LD_PRELOAD"])
+def test_an_environment_that_tells_malloc_is_obeyed(
+    name: str, settings: list[tuple[int, int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, "2")
+    with kept_memory():
+        pass
+    assert settings == []
+
+
+@pytest.mark.parametrize("library", [SimpleNamespace(), None])
+def test_nothing_happens_without_glibc(library: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: library)
+    with kept_memory():
+        assert torch.zeros(3).sum() == 0
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="malloc is another than glibc's")
+def test_the_maps_of_later_steps_are_not_faulted_in_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    import resource
+
+    images = torch.rand(8, 16, 320, 320, requires_grad=True)  # maps of 50 MiB, more than malloc keeps by itself
+
+    def faults() -> int:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        maps = images
+        for _ in range(4):
+            maps = (maps * 1.01).relu()
+        maps.sum().backward()
+        images.grad = None
+        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+    for name in ("GLIBC_TUNABLES", "LD_PRELOAD"):
+        monkeypatch.delenv(name, raising=False)
+    with kept_memory():
+        first, *later = (faults() for _ in range(6))
+    assert sorted(later)[2] < first / 4  # as many as in the first step without it: 16 maps, page by page
