@@ -53,7 +53,7 @@ def kept_memory() -> Iterator[None]:
     """
     told = {"GLIBC_TUNABLES", "LD_PRELOAD"} & set(os.environ) or any(name.startswith("MALLOC_") for name in os.environ)
     malloc = None if told or sys.platform != "linux" else ctypes.CDLL(None)
-    if not hasattr(malloc, "mallopt"):
+    if malloc is None or not hasattr(malloc, "mallopt"):
         yield
         return
     _open.append(None)
