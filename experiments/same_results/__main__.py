@@ -1,6 +1,9 @@
 """Do two commits give the same results? Runs the same twenty commands of both and compares the files byte by byte.
 
-python -m experiments.same_results before=REV [after=HEAD] [only=search,train] [folder=outputs/same_results]
+python -m experiments.same_results before=REV [after=HEAD] [only=search,train] [without=KEY,KEY] [folder=outputs/same_results]
+
+without: settings that one of the commits writes down and the other does not know, and what follows from them; they are left
+out of YAML files. README.md holds what was compared.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ from experiments.command import options_of, run
 from nas.errors import UserError
 from nas.files import read_yaml
 
-DEFAULTS = {"before": "", "after": "HEAD", "only": "", "folder": "outputs/same_results"}
+DEFAULTS = {"before": "", "after": "HEAD", "only": "", "without": "", "folder": "outputs/same_results"}
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -38,7 +41,7 @@ def main(words: list[str]) -> None:
     sides = [checked_out(options[side], folder) for side in ("before", "after")]
     different = []
     for name in wanted:
-        entry, volatile = plan["runs"][name], set(plan["volatile"])
+        entry, volatile = plan["runs"][name], {*plan["volatile"], *options["without"].split(",")}
         found = [contents(result_of(side, name, entry["commands"]), entry["files"], volatile) for side in sides]
         changed = sorted(file for file in {*found[0], *found[1]} if found[0].get(file) != found[1].get(file))
         print(
@@ -92,6 +95,8 @@ def _lasting(path: Path, volatile: set[str]) -> bytes:
         text = path.read_text()
         values = [json.loads(line) for line in text.splitlines()] if path.suffix == ".jsonl" else json.loads(text)
         return json.dumps(_without(values, volatile), sort_keys=True).encode()
+    if path.suffix == ".yaml":
+        return json.dumps(_without(read_yaml(path), volatile), sort_keys=True).encode()
     if path.suffix == ".csv":
         rows = list(csv.DictReader(io.StringIO(path.read_text())))
         return json.dumps(_without(rows, volatile), sort_keys=True).encode()
