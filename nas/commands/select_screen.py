@@ -77,6 +77,7 @@ class Selection:
             with FileLock(folder / ".start.lock"):
                 finalists = self._finalists(screen)
                 plan = self._plan(finalists, screen)
+                finalists = finalists[: plan.rungs[0].entrants]  # the most promising ones, where minutes allow no more
                 alone = self._alone()
                 storage = self.storage or open_storage(f"sqlite:///{folder / 'study.db'}")
             task = self._task(plan)
@@ -119,6 +120,8 @@ class Selection:
             fixed = DEPLOYING * (2 + command.seeds)
             plan = plan_of_minutes(command.minutes, seconds, fixed, count, factor=command.factor, seeds=command.seeds)
             screen.say(f"an epoch of one network takes {seconds:.1f} s: {plan.cost * seconds / 3600:.1f} h of training")
+            if (entrants := plan.rungs[0].entrants) < count:
+                screen.say(f"the first {entrants} of {count} networks take part: more would get too few epochs each")
         write_json(path, asdict(plan))
         return plan
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from nas.errors import UserError
 from nas.options import Count
 
 #: Networks that at least take part in the last rung, where there are so many: a winner and a runner-up.
 LAST = 2
-#: A training of fewer epochs says nothing.
-FEWEST_EPOCHS = 4
+#: A training of fewer epochs says nothing, and a first rung of fewer cannot tell networks apart: all still warm up.
+FEWEST_EPOCHS, FIRST_EPOCHS = 4, 3
+#: Networks that a selection by minutes keeps, however short their first rung is.
+FEWEST_NETWORKS = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,29 +80,44 @@ def make_plan(candidates: int, epochs: int, factor: float = 3.0, seeds: int = 1,
     return Plan(tuple(kept), seeds)
 
 
-def plan_of_minutes(minutes: float, epoch_seconds: float, fixed_seconds: float, candidates: int, **more: Any) -> Plan:
+def plan_of_minutes(
+    minutes: float, epoch_seconds: float, fixed_seconds: float, candidates: int, factor: float = 3.0, seeds: int = 1
+) -> Plan:
     """The longest plan that `minutes` allow, if an epoch of one network takes `epoch_seconds` of them.
 
-    fixed_seconds: what comes once (export, measuring, test); more: as `make_plan`. Raises UserError, with what would fit,
-    where the trainings would be shorter than four epochs.
+    As many of the candidates take part as leave the first rung three epochs, at least six of them (or all, if there are
+    fewer). fixed_seconds: what comes once (export, measuring, test). Raises UserError, with what would fit, where the
+    trainings would be shorter than four epochs.
     """
     seconds = 60 * minutes - fixed_seconds
-
-    def fits(epochs: int, networks: int = candidates) -> bool:
-        return make_plan(networks, epochs, **more).cost * epoch_seconds <= seconds
-
-    if not fits(FEWEST_EPOCHS):
-        least = make_plan(candidates, FEWEST_EPOCHS, **more).cost * epoch_seconds + fixed_seconds
-        fitting = next((n for n in range(candidates - 1, LAST - 1, -1) if fits(FEWEST_EPOCHS, n)), None)
-        fewer = f", or candidates={fitting}" if fitting else ""
+    fewest = min(candidates, FEWEST_NETWORKS)
+    plans = (
+        _longest(seconds / epoch_seconds, networks, factor, seeds) for networks in range(candidates, fewest - 1, -1)
+    )
+    fitting = [plan for plan in plans if plan is not None]
+    if not fitting:
+        least = make_plan(fewest, FEWEST_EPOCHS, factor, seeds).cost * epoch_seconds + fixed_seconds
+        possible = (n for n in range(fewest - 1, LAST - 1, -1) if _longest(seconds / epoch_seconds, n, factor, seeds))
+        fewer = next((f", or candidates={networks}" for networks in possible), "")
         raise UserError(
-            f"{minutes:g} minutes are too few for {candidates} networks: an epoch of one takes {epoch_seconds:.0f} s here; "
+            f"{minutes:g} minutes are too few for {fewest} networks: an epoch of one takes {epoch_seconds:.0f} s here; "
             f"{-(-least // 60):.0f} minutes would do{fewer}, a smaller image_size, or fewer seeds"
         )
+    return next((plan for plan in fitting if plan.rungs[0].epochs >= FIRST_EPOCHS), fitting[-1])
+
+
+def _longest(cost: float, candidates: int, factor: float, seeds: int) -> Plan | None:
+    """The plan of most epochs that costs at most `cost` of them; None where four are too many."""
+
+    def fits(epochs: int) -> bool:
+        return make_plan(candidates, epochs, factor, seeds).cost <= cost
+
+    if not fits(FEWEST_EPOCHS):
+        return None
     low, high = FEWEST_EPOCHS, FEWEST_EPOCHS + 1
     while fits(high) and high < 10_000:
         low, high = high, 2 * high
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (middle, high) if fits(middle) else (low, middle)
-    return make_plan(candidates, low, **more)
+    return make_plan(candidates, low, factor, seeds)

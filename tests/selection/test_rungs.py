@@ -40,21 +40,31 @@ def test_a_longer_first_rung_moves_the_others_closer() -> None:
 
 @given(st.integers(2, 40), st.floats(1, 1000), st.floats(0.1, 100))
 def test_minutes_are_kept_and_used(candidates: int, minutes: float, seconds: float) -> None:
+    least = min(candidates, 6)
     try:
         plan = plan_of_minutes(minutes, seconds, 0.0, candidates)
     except UserError as error:
-        assert make_plan(candidates, 4).cost * seconds > 60 * minutes
+        assert make_plan(least, 4).cost * seconds > 60 * minutes
         assert "minutes would do" in str(error)
     else:
-        assert plan.cost * seconds <= 60 * minutes
-        assert plan.epochs >= 10_000 or make_plan(candidates, plan.epochs + 1).cost * seconds > 60 * minutes
+        networks = plan.rungs[0].entrants
+        assert least <= networks <= candidates and plan.cost * seconds <= 60 * minutes
+        assert plan.epochs >= 10_000 or make_plan(networks, plan.epochs + 1).cost * seconds > 60 * minutes
+        assert plan.rungs[0].epochs >= 3 or networks == least
+
+
+def test_networks_give_way_to_a_first_rung_that_tells_something() -> None:
+    assert plan_of_minutes(60, 10, 0, 16).rungs == (Rung(7, 16), Rung(22, 6), Rung(67, 2))
+    assert plan_of_minutes(60, 30, 0, 16).rungs == (Rung(3, 15), Rung(8, 5), Rung(23, 2))  # all sixteen: two epochs
+    assert plan_of_minutes(60, 60, 0, 16).rungs == (Rung(3, 9), Rung(10, 3))
+    assert plan_of_minutes(10, 20, 0, 16).rungs == (Rung(2, 6), Rung(7, 2))  # never fewer than six
 
 
 def test_too_few_minutes_say_what_would_fit() -> None:
-    with pytest.raises(UserError, match="9 minutes would do"):
+    with pytest.raises(UserError, match="6 networks.*; 6 minutes would do, or candidates=2,"):
+        plan_of_minutes(4, 20, 10, 16)
+    with pytest.raises(UserError, match="1 minutes are too few"):
         plan_of_minutes(1, 20, 10, 16)
-    with pytest.raises(UserError, match="or candidates=5,"):
-        plan_of_minutes(5, 20, 10, 16)
 
 
 @pytest.mark.parametrize(
