@@ -20,23 +20,25 @@ if TYPE_CHECKING:
     from nas.commands.select_files import SelectionResult
     from nas.cost.latency import Latency
     from nas.data.dataset import DetectionData
+    from nas.frame import Frame
+    from nas.searchers.loop import Progress
     from nas.searchers.run import SearchResult
     from search_spaces import SearchSpace
 
 
 def load(name: str | Path, use: Iterable[str] = ()) -> Spec:
-    """The spec of a published name ("damo-yolo-s", "tinynas_l25_k1kx") or of a spec file (best.yaml).
+    """The spec of a published name ("damo-yolo-s", "tinynas_l25_k1kx"), a spec file (best.yaml) or a line of one (front.jsonl:3).
 
     use: modules to import first, such as "my_package.blocks", whose blocks the file names. Raises UserError with the
     known names, or naming what is wrong with the file.
     """
     from nas import extensions
-    from nas.files import load_spec
+    from nas.files import is_spec_file, load_spec
     from nas.models.baselines import canonical_name
     from search_spaces.published import is_published, load_published
 
     extensions.use(use)
-    if str(name).endswith((".yaml", ".yml")):
+    if is_spec_file(name):
         return load_spec(name)
     if not is_published(str(name)) and (canonical_name(str(name)) or str(name).endswith(".safetensors")):
         raise UserError(
@@ -117,22 +119,52 @@ def score(
 
 
 def find(
-    budget: Mapping[str, float],
+    budget: Mapping[str, Any],
     space: str | SearchSpace[Any] | type[SearchSpace[Any]] = "tinynas_k1kx",
-    **options: object,
+    *,
+    neck: str | Mapping[str, object] | None = None,
+    image_size: int | None = None,
+    progress: bool | Callable[[Progress], None] = False,
+    state: str | Path | None = None,
+    **options: Any,
 ) -> SearchResult:
     """The best architecture within a budget, as `python -m nas.search` finds it: `.best.spec`, `.best.metrics`, `.front`.
 
-    budget: limits by metric, such as {"latency_ms": 3, "layers": 25}; options: the fields of SearchSettings, such as
-    scorer=my_function. Space, scorer and searcher may be one's own.
+    budget: limits, such as {"latency_ms": 3, "params_m": (2, 5)}; neck: a name of conf/neck or its fields; image_size:
+    side in pixels; progress: a line on the terminal, or a function that is told; state: a file that the search goes on
+    from, with more evaluations too; options: the fields of SearchSettings, such as scorer=my_function or
+    start=["best.yaml"]. Space, scorer and searcher may be one's own.
     """
     from nas.searchers.run import SearchSettings, run_search
 
-    return run_search(SearchSettings.of(budget=budget, space=space, **options))
+    if neck is not None or image_size is not None:
+        options["frame"] = _frame(neck, image_size, options.get("frame"))
+    settings = SearchSettings.of(budget=budget, space=space, **options)
+    place = None if state is None else Path(state)
+    if progress is not True:
+        return run_search(settings, place, progress or None)
+    from rich.console import Console
+
+    from nas.commands.search_screen import Bar
+
+    with Bar(Console(), settings.evaluations, True) as bar:
+        return run_search(settings, place, bar.show)
+
+
+def _frame(neck: str | Mapping[str, object] | None, image_size: int | None, frame: Frame | None) -> Frame:
+    """The neck and head that a name of conf/neck or fields of it say, at an image size."""
+    from nas.commands.search import SearchCommand
+    from nas.config import compose_config
+    from nas.frame import Frame
+
+    if frame is not None:
+        raise UserError("frame= holds the neck and the image size: give it alone, or neck= and image_size=")
+    command = compose_config("search", SearchCommand, {} if neck is None else {"neck": neck})
+    return Frame.of(command.neck, command.image_size if image_size is None else image_size)
 
 
 def find_trained(
-    budget: Mapping[str, float], data: str, folder: str | Path | None = None, **options: object
+    budget: Mapping[str, Any], data: str, folder: str | Path | None = None, **options: object
 ) -> SelectionResult:
     """The best detector for a budget and one's own data, the finalists trained; as `python -m nas.select` does.
 
@@ -188,9 +220,10 @@ def _resolve(source: Any) -> Any:
     """Specs and modules as they are; names and files as specs, or as modules where only torch describes them."""
     if not isinstance(source, str | Path):
         return source
+    from nas.files import is_spec_file
     from search_spaces.published import is_published
 
-    if str(source).endswith((".yaml", ".yml")) or is_published(str(source)):
+    if is_spec_file(source) or is_published(str(source)):
         return load(source)
     return build(source)
 

@@ -272,15 +272,16 @@ def store_settings(settings: Settings, folder: Path, free: Collection[str]) -> P
     return write_atomic(folder / "config.yaml", dump_yaml(kept))
 
 
-def continued(settings: Settings, given: Sequence[str], free: Collection[str]) -> Settings:
+def continued(settings: Settings, given: Sequence[str], free: Collection[str], also: Collection[str] = ()) -> Settings:
     """The settings of the run in the folder `settings.resume`, with what was given of those that may differ.
 
-    given: the settings of the command line; free: names, dotted ones too. Raises UserError for a given setting that may
+    given: the settings of the command line; free: names, dotted ones too; also: those that stay unless they are given.
+    Raises UserError for a given setting that may
     not differ, and for a folder that holds no run of this command.
     """
     folder = Path(cast(Any, settings).resume)
     names = {text.partition("=")[0].lstrip("+~"): text for text in given}
-    if changed := [text for name, text in names.items() if name not in free]:
+    if changed := [text for name, text in names.items() if name not in (*free, *also)]:
         raise UserError(f"resume={folder} goes on with its own settings; take away {', '.join(changed)}")
     path = folder / "config.yaml"
     if not path.is_file():
@@ -289,6 +290,7 @@ def continued(settings: Settings, given: Sequence[str], free: Collection[str]) -
         )
     kept = read_object(type(settings), read_yaml(path), f"{path}:")
     changes = {name: getattr(settings, name) for name in free if "." not in name}
+    changes |= {name: getattr(settings, name) for name in also if name in names}
     for group, _, name in (text.partition(".") for text in names if "." in text):
         changes[group] = replace(getattr(kept, group), **{name: getattr(getattr(settings, group), name)})
     return cast(Settings, replace(cast(Any, kept), **changes))

@@ -7,6 +7,7 @@ import errno
 import io
 import json
 import os
+import re
 import secrets
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -202,13 +203,18 @@ def save_spec(path: str | Path, spec: Spec, **known: Any) -> Path:
     return write_atomic(path, dump_yaml(spec_document(spec, **known)))
 
 
+def is_spec_file(name: str | Path) -> bool:
+    """Whether a name is that of a file of specs: best.yaml, or line 3 of a front, front.jsonl:3."""
+    return bool(re.search(r"\.(ya?ml|jsonl(:\d+)?)$", str(name)))
+
+
 def read_spec_document(path: str | Path) -> tuple[Spec, dict[str, Any]]:
-    """The spec of a file and everything else that the file says of it.
+    """The spec of a file, or of a line of one (front.jsonl:3), and everything else that the file says of it.
 
     Raises SpecError, in one line, for an unknown key or format, an invalid architecture, or a digest that does not
     belong to it (a damaged file, or one edited by hand: then delete its `digest` line).
     """
-    document = read_yaml(path)
+    document = _line_of(str(path)) if ".jsonl" in str(path) else read_yaml(path)
     if not isinstance(document, dict) or "spec" not in document:
         raise SpecError(f"{path} holds no architecture: a spec file has the keys `format` and `spec`")
     for key in document:
@@ -228,8 +234,22 @@ def read_spec_document(path: str | Path) -> tuple[Spec, dict[str, Any]]:
     return spec, {key: value for key, value in document.items() if key != "spec"}
 
 
+def _line_of(name: str) -> Any:
+    """The document in a line of a file: `front.jsonl:3`, counted from 1."""
+    path, _, number = name.rpartition(":")
+    if not number.isdigit():
+        raise UserError(f"{name} holds many networks: say which line, as in {name}:1 for the best")
+    lines = read_text(path).splitlines()
+    if len(number) > 9 or not 1 <= int(number) <= len(lines):
+        raise UserError(f"{path} has {len(lines)} networks, there is no line {number}")
+    try:
+        return json.loads(lines[int(number) - 1])
+    except (ValueError, RecursionError):
+        raise UserError(f"{path}, line {number} is damaged: it is no JSON") from None
+
+
 def load_spec(path: str | Path) -> Spec:
-    """The architecture of a spec file."""
+    """The architecture of a spec file, or of a line of a front."""
     return read_spec_document(path)[0]
 
 

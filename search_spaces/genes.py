@@ -15,7 +15,7 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from nas.spec import Backbone
+from nas.spec import Backbone, Residual
 from search_spaces.chain import ResidualChains
 from search_spaces.streams import Stream, Words, row_hashes
 
@@ -72,6 +72,21 @@ class GeneCodec:
             blocks.append(self.space.block(index, out, mid, depth, kernel))
         stem = replace(template.stem, out=values[0])
         return replace(template, stem=stem, blocks=(*blocks, *template.blocks[self.blocks :]))
+
+    def nearest(self, spec: Backbone) -> Backbone | None:
+        """The member most like a backbone of as many residual blocks of the same strides; None for any other backbone."""
+        blocks = self.space.searched(spec)
+        if [getattr(block, "stride", 0) for block in blocks] != list(self.space.strides):
+            return None
+        if not all(isinstance(block, Residual) for block in blocks):
+            return None
+        row = [round(spec.stem.out / self._step) * self._step]
+        for index, block in enumerate(blocks):
+            out, mid = (max(round(width / self._step), 1) * self._step for width in (block.out, block.bottleneck))
+            kernel = min(self.space.block_kernels(index), key=lambda size: abs(size - block.kernel))
+            row += [min(out, self._highest), mid, kernel, min(block.depth, self.space.depths[index])]
+        found = self.spec(self.repaired(np.array([row], dtype=np.int64))[0])
+        return found if self.space.contains(found) else None
 
     def initial(self) -> Genes:
         return self.encode([self.space.initial()])

@@ -18,6 +18,7 @@ from nas.cost.latency import LatencyTable
 from nas.cost.table_file import DEFAULT_TABLE
 from nas.deploy import EXPORTED, load_runtime
 from nas.errors import UserError
+from nas.files import is_spec_file
 from nas.lowering import Operation
 from nas.options import Name, Pixels, Threads
 from nas.report.detector_plots import write_comparison
@@ -103,7 +104,7 @@ def distinct(entries: Sequence[Entry], models: Sequence[str]) -> Iterator[str]:
     """The names of the rows, with the file's folder before those that several files share."""
     names = [entry.name for entry in entries]
     for name, model in zip(names, models, strict=True):
-        shared = names.count(name) > 1 and model.endswith(FILES)
+        shared = names.count(name) > 1 and (model.endswith(FILES) or is_spec_file(model))
         yield f"{Path(model).resolve().parent.name}/{name}" if shared else name
 
 
@@ -112,8 +113,8 @@ def check_model(model: str) -> None:
     from nas.models.baselines import BASELINES, canonical_name
     from search_spaces.published import is_published, published_names
 
-    if model.endswith(FILES):
-        if not Path(model).is_file():
+    if model.endswith(FILES) or is_spec_file(model):
+        if not Path(re.sub(r"(?<=\.jsonl):\d+$", "", model)).is_file():
             raise UserError(f"{model}: no such file")
     elif not is_published(model) and canonical_name(model) is None:
         near = difflib.get_close_matches(model.lower(), [*published_names(), *BASELINES], 4, 0.4)
@@ -176,12 +177,12 @@ class Gatherer:
         from nas.models.build import build_model
         from search_spaces.published import is_published
 
-        if model.endswith((".yaml", ".yml")) or is_published(model):
+        if is_spec_file(model) or is_published(model):
             from nas.api import load
 
             spec = load(model)
             side = image_side(spec, self.settings.image_size)
-            name = Path(model).stem if model.endswith((".yaml", ".yml")) else model
+            name = Path(model).stem if is_spec_file(model) else model
             return Entry(name, family_of(name), side, self._figures(spec, side, model, spec))
         if model.endswith(".safetensors"):
             module: Any = build_model(model)

@@ -13,7 +13,7 @@ from annotated_types import Ge, Le, MinLen
 
 from nas.config import compose_config
 from nas.errors import UserError
-from nas.files import load_spec, read_text, read_yaml, write_atomic
+from nas.files import is_spec_file, load_spec, read_text, read_yaml, write_atomic
 from nas.options import CountOrNone, Name, OneOf, Seed, Threads, check_object
 from nas.report.scorer_table import RankTable, Row, write_rank_report
 from nas.scorers import find_scorer, score_spec
@@ -163,7 +163,7 @@ def _subjects(settings: RankSettings) -> Iterator[Subject]:
 
 def _named(name: str, image_size: int) -> Subject:
     """A published architecture, a spec file, or a baseline; raises UserError for anything else."""
-    if is_published(name) or Path(name).exists():
+    if is_published(name) or is_spec_file(name) or Path(name).exists():
         spec = load_published(name) if is_published(name) else load_spec(name)
         return spec_subject(name, spec, image_size or None)
     from nas.api import build, count

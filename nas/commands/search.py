@@ -19,8 +19,9 @@ from nas.spec import USUAL_SIDE
 if TYPE_CHECKING:
     from nas.searchers.run import SearchSettings
 
-#: What may differ between a run and its continuation.
+#: What may differ between a run and its continuation, and what it may go on further with.
 FREE = ("resume", "workers", "progress")
+FURTHER = ("evaluations",)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,8 +31,8 @@ class SearchCommand(SearchOptions):
 
     space: `name` and any of the space's limits; scorer and searcher: `name` and their options (a shipped name,
     `module:attribute`, or an installed entry point); image_size: side in pixels; curve: a search under each of several
-    limits of one metric, `latency_ms:1.5:6:10` (from, to, how many) or [latency_ms,2,3,4]; resume: the folder of an
-    interrupted run, alone.
+    limits of one metric, `latency_ms:1.5:6:10` (from, to, how many) or [latency_ms,2,3,4]; start: published names and spec
+    files to begin with; resume: the folder of a run that goes on, alone or with more evaluations.
     """
 
     budget: dict[str, Any] = field(default_factory=dict)
@@ -40,6 +41,7 @@ class SearchCommand(SearchOptions):
     searcher: dict[str, Any]
     neck: NeckOptions = field(default_factory=NeckOptions)
     image_size: Pixels = USUAL_SIDE
+    start: tuple[Name, ...] = ()
     curve: Any = None
     resume: Name | None = None
     progress: bool = True
@@ -81,7 +83,10 @@ def search_in(command: SearchCommand, folder: Path, given: Sequence[str] = ()) -
 
     if command.resume is not None:
         folder = Path(command.resume)
-        command = continued(command, given, FREE)
+        command, kept = continued(command, given, FREE, FURTHER), continued(command, (), FREE)
+        if command.evaluations < kept.evaluations:
+            told = f"{folder} is a search of {kept.evaluations:,} evaluations"
+            raise UserError(f"{told}: it can go on to more, not to {command.evaluations:,}")
         for kind in CHOSEN:
             name = named(getattr(command, kind), kind)[0]
             if is_reference(name):

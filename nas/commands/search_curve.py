@@ -80,7 +80,7 @@ def search_along(settings: SearchSettings, curve: Curve, folder: Path, progress:
     for number, limit in enumerate(curve.limits, 1):
         place = folder / "points" / f"{number:03}-{name}-{limit:g}"
         budget = Budget.of(dict(settings.budget.limits) | {curve.metric: limit})
-        if not (place / "summary.json").is_file() or read_json(place / "summary.json")["interrupted"]:
+        if not _done(place, settings.evaluations):
             console.rule(f"{curve.metric} <= {limit:g} ({number} of {len(curve.limits)})")
             try:
                 search_with_screen(replace(settings, budget=budget), place, progress)
@@ -100,6 +100,14 @@ def search_along(settings: SearchSettings, curve: Curve, folder: Path, progress:
     if not found:
         raise UserError(f"nothing fits any limit of the curve: {rows[-1]['told']}")
     return rows
+
+
+def _done(place: Path, evaluations: int) -> bool:
+    """Whether the search of a point has come to its end."""
+    if not (place / "summary.json").is_file():
+        return False
+    known = read_json(place / "summary.json")
+    return not known["interrupted"] and known["provenance"]["evaluations"] == evaluations
 
 
 def row_of(place: Path, folder: Path) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -15,7 +16,7 @@ import nas
 from nas.cost.count import peak_memory_mb
 from nas.cost.latency import LatencyTable
 from nas.errors import UserError
-from nas.files import csv_text, save_spec, write_atomic, write_json
+from nas.files import csv_text, save_spec, spec_document, write_atomic, write_json
 from nas.lowering import Operation, operations
 from nas.measure import commit
 from nas.report.search import Mark, SearchRecord, draw_search, network_parts, write_search_page
@@ -23,7 +24,7 @@ from nas.scorers import score_spec
 from nas.searchers.base import Candidate
 from nas.searchers.problem import Objective
 from nas.searchers.run import SearchResult, SearchSettings
-from nas.spec import Spec, backbone_of
+from nas.spec import Spec, backbone_of, digest
 from search_spaces import changed_limits, load_published
 
 Made = TypeVar("Made")
@@ -54,6 +55,7 @@ def write_search(result: SearchResult, folder: Path) -> list[Path]:
         )
     ]
     written.append(write_atomic(folder / "pareto.csv", _front_csv(result)))
+    written.append(write_atomic(folder / "front.jsonl", _front_lines(result)))
     written.append(write_atomic(folder / "trace.csv", result.outcome.history.to_csv(_sampled(result))))
     written.append(write_json(folder / "summary.json", summary(result)))
     return written
@@ -104,6 +106,7 @@ def provenance(result: SearchResult) -> dict[str, Any]:
         **({"score_digest": settings.score_digest} if settings.score_digest else {}),
         "searcher": settings.searcher_name,
         "searcher_options": _plain(settings.searcher_options),
+        **({"start": [digest(spec) for spec in settings.start]} if settings.start else {}),
         "neck": _plain(neck),
         "image_size": image_size,
         "evaluations": settings.evaluations,
@@ -152,12 +155,15 @@ def summary(result: SearchResult) -> dict[str, Any]:
 
 
 def published_marks(settings: SearchSettings, table: LatencyTable) -> list[tuple[str, float, dict[str, float]]]:
-    """Name, score and costs of published networks of the same kind at the searched image size, to set beside the winner."""
+    """Name, score and costs of published networks of the same kind at the searched image size, and of those that the search
+    began with, to set beside the winner."""
     names = ("damo-yolo-t", "damo-yolo-s") if settings.scope == "detector" else ("tinynas_l20_k1kx", "tinynas_l25_k1kx")
     options = {"image_size": settings.frame.image_size, **settings.scorer_options}
     rows = []
-    for name in names:
-        spec = load_published(name)
+    networks = {name: load_published(name) for name in names}
+    for number, spec in enumerate(settings.start, 1):
+        networks[f"start {number}"] = settings.frame.detector(spec) if settings.scope == "detector" else spec
+    for name, spec in networks.items():
         try:
             rows.append((name, score_spec(spec, settings.scorer, **options), _costs(spec, settings, table)))
         except UserError:
@@ -243,6 +249,12 @@ def _front_csv(result: SearchResult) -> str:
     names = list(result.best.metrics)
     rows = [(c.digest, *(round(float(c.metrics[name]), 9) for name in names), shape_of(c.spec)) for c in result.front]
     return csv_text([("digest", *names, "shape"), *rows])
+
+
+def _front_lines(result: SearchResult) -> str:
+    """The front, a spec file a line: `nas.load("front.jsonl:3")` reads the third row of pareto.csv."""
+    documents = (spec_document(c.spec, metrics=_rounded(c.metrics)) for c in result.front)
+    return "".join(json.dumps(document) + "\n" for document in documents)
 
 
 def shape_of(spec: Spec) -> str:

@@ -133,7 +133,7 @@ def print_result(console: Console, result: SearchResult, marks: Sequence[Mark], 
             highlight=False,
         )
     console.print(
-        f"files     {folder}/best.yaml, report.html, pareto.csv, trace.csv, summary.json",
+        f"files     {folder}/best.yaml, report.html, pareto.csv, front.jsonl, trace.csv, summary.json",
         highlight=False,
         soft_wrap=True,
     )

@@ -9,6 +9,7 @@ from pathlib import Path
 from torch import nn
 
 from nas.errors import UserError
+from nas.files import is_spec_file, load_spec
 from nas.models.backbone import BackboneModule
 from nas.models.base import class_names
 from nas.models.detector import build_detector
@@ -34,9 +35,7 @@ def build_model(
     text = str(source)
     if text.endswith(".safetensors"):
         return _from_checkpoint(text, num_classes, classes)
-    if text.endswith((".yaml", ".yml")):
-        from nas.files import load_spec
-
+    if is_spec_file(text):
         return build_model(load_spec(text), num_classes, classes)
     return _by_name(text, num_classes, classes)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from nas.cost.table_file import DEFAULT_TABLE
 from nas.options import Count, Name, Seed, Threads
@@ -15,7 +15,7 @@ class SearchOptions:
 
     hardware: a table by name or path; scope: price the whole `detector` (backbone in its frame) or the bare `backbone`;
     workers: processes, which never change the result; evaluations: distinct candidates (the exact searcher needs no such
-    limit).
+    limit); start: networks to begin with: published names, spec files, specs.
     """
 
     hardware: Name = DEFAULT_TABLE
@@ -23,3 +23,4 @@ class SearchOptions:
     seed: Seed = 0
     workers: Threads = 1
     evaluations: Count = 100_000
+    start: tuple[Any, ...] = ()

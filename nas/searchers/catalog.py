@@ -1,16 +1,18 @@
-"""Searchers by name, and the problem that a space, a score and a budget make."""
+"""Searchers by name, the problem that a space, a score and a budget make, and the networks that a search begins with."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from nas.cost.budget import Budget
 from nas.cost.latency import LatencyTable
-from nas.errors import UserError, shown
+from nas.errors import Caution, UserError, shown
 from nas.extensions import found, installed, reference_to
+from nas.files import is_spec_file, load_spec
 from nas.frame import Frame
 from nas.options import check_keywords
 from nas.scorers import spec_scorer
@@ -24,7 +26,9 @@ from nas.searchers.loop import Progress, SearchOutcome, interruptible, run_loop
 from nas.searchers.problem import Objective
 from nas.searchers.problem.specs import MEMORY, ScorerScore, SpecProblem, require_sendable
 from nas.searchers.problem.vectorized import GeneProblem
+from nas.spec import Backbone, DetectorSpec, Spec, backbone_of
 from search_spaces.base import SearchSpace
+from search_spaces.published import load_published
 from search_spaces.tinynas import TinyNASSpace
 
 #: Makes a searcher of (problem, seed=..., **options).
@@ -102,6 +106,30 @@ def _made(searcher: str | Maker, problem: Problem, seed: int, options: Mapping[s
     return made
 
 
+def member_of(given: Any, space: SearchSpace[Any]) -> Spec:
+    """A network to begin with as a member of the space: a spec, or what a published name or a file stands for.
+
+    Of a chain of blocks that breaks some limit the nearest member is taken, with a Caution.
+    """
+    name = f"start {given}" if isinstance(given, str | Path) else "a spec of start"
+    if isinstance(given, str | Path):
+        given = load_spec(given) if is_spec_file(given) else load_published(str(given))
+    if not isinstance(given, Backbone | DetectorSpec):
+        raise UserError(f"start must hold published names, spec files and specs, got {shown(given)}")
+    spec = given if isinstance(space.initial(), DetectorSpec) else backbone_of(given)
+    if type(spec) is not type(space.initial()):
+        raise UserError(f"{name}: space {space.name} holds whole detectors, and this is a backbone")
+    broken = space.violations(spec)
+    if not broken:
+        return spec
+    near = space.genes.nearest(backbone_of(spec)) if isinstance(space, TinyNASSpace) else None
+    if near is None:
+        raise UserError(f"{name}: not in space {space.name}: {broken[0]}")
+    what = f"{name} is not in space {space.name} ({broken[0]})"
+    warnings.warn(f"{what}: the search begins with the nearest member", Caution, stacklevel=2)
+    return near
+
+
 def make_problem(
     space: SearchSpace[Any],
     budget: Budget,
@@ -139,20 +167,32 @@ def search_with(
     state: Path | None = None,
     identity: str = "",
     on_progress: Callable[[Progress], None] | None = None,
+    start: Sequence[Spec] = (),
 ) -> SearchOutcome:
-    """Run the searcher of that name on a problem; see `run_loop`. Exact search needs neither seed nor state nor limit;
-    `auto` is evolution with its options, and then the proof of the optimum where there can be one."""
+    """Run the searcher of that name on a problem, from the members `start`; see `run_loop`.
+
+    Exact search needs neither seed nor state nor limit; `auto` is evolution with its options, and then the proof of the
+    optimum where there can be one.
+    """
     options, name = check_searcher(searcher, options), searcher_name(searcher)
     if name == "exact":
-        return search_exactly(problem, on_progress, **options)
+        return search_exactly(problem, on_progress, start, **options)
     if name == "optuna":
         from nas.searchers.optuna import search_with_optuna
 
         with interruptible() as stop:
             return search_with_optuna(
-                problem, evaluations, seed, identity=identity, on_progress=on_progress, stop=stop, **options
+                problem,
+                evaluations,
+                seed,
+                identity=identity,
+                on_progress=on_progress,
+                stop=stop,
+                start=start,
+                **options,
             )
     proof, own = _split(name, options)
     made = _made(searcher, problem, seed, own)
-    outcome = run_loop(problem, made, evaluations, state=state, identity=identity, on_progress=on_progress)
+    first = problem.encode(start)
+    outcome = run_loop(problem, made, evaluations, state=state, identity=identity, on_progress=on_progress, start=first)
     return prove(problem, outcome, on_progress, **proof) if name == "auto" else outcome

@@ -13,7 +13,16 @@ from types import FrameType
 
 import numpy as np
 
-from nas.searchers.base import Candidate, Certificate, Interrupted, Problem, Searcher, excess
+from nas.searchers.base import (
+    Candidate,
+    Certificate,
+    Individuals,
+    Interrupted,
+    Problem,
+    Proposals,
+    Searcher,
+    excess,
+)
 from nas.searchers.history import Archive, History, load_arrays, save_arrays
 
 #: Batches without a single new individual after which the space counts as exhausted.
@@ -75,12 +84,16 @@ def run_loop(
     identity: str = "",
     on_progress: Callable[[Progress], None] | None = None,
     save_every: float = 20.0,
+    start: Individuals | None = None,
 ) -> SearchOutcome:
     """Evaluate `evaluations` distinct candidates and return what was found.
 
+    start: individuals that stand in the place of the first proposals, whatever the searcher.
+
     state: a file that is written about every `save_every` seconds and at the end, and resumed from if it exists;
-    `identity` (of space, budget, scorer, searcher, seed) must then be the same, else UserError. Results depend on
-    neither workers nor interruptions. The first Ctrl-C ends after the running batch (or gives it up), the second at
+    `identity` (of space, budget, scorer, searcher, seed) must then be the same, else UserError. It never holds a part of a
+    batch, so that a search that goes on further is the same as one that was told so at first. Results depend on neither
+    workers nor interruptions. The first Ctrl-C ends after the running batch (or gives it up), the second at
     once.
     """
     history = History(("score", *problem.metrics, "excess"))
@@ -96,7 +109,7 @@ def run_loop(
         searcher.restore(_individuals(problem, "searcher.", stored))
     started = saved = time.monotonic()
     resumed = len(history)
-    interrupted = False
+    interrupted = cut = False
 
     def save() -> None:
         if state is None:
@@ -132,8 +145,13 @@ def run_loop(
     with interruptible() as stopping:
         while len(history) < evaluations and idle < _EXHAUSTED and not stopping():
             proposals = searcher.ask(proposed, searcher.batch)
+            if start is not None and proposed < len(start):
+                proposals = _begun(proposals, start[proposed:])
             identities = problem.identities(proposals.individuals).tolist()
-            new = _first_seen(identities, seen)[: evaluations - len(history)]
+            new = _first_seen(identities, seen)
+            if cut := len(new) > evaluations - len(history):
+                save()
+                new = new[: evaluations - len(history)]
             fresh = proposals.take(np.array(new, dtype=np.int64))
             try:
                 evaluation = problem.evaluate(fresh.individuals, stopping) if new else None
@@ -152,7 +170,8 @@ def run_loop(
                 save()
                 saved = time.monotonic()
         interrupted = len(history) < evaluations and idle < _EXHAUSTED
-    save()
+    if not cut:
+        save()
     return SearchOutcome(
         archive.best(),
         archive.front(),
@@ -163,6 +182,14 @@ def run_loop(
         interrupted,
         idle >= _EXHAUSTED,
     )
+
+
+def _begun(proposals: Proposals, start: Individuals) -> Proposals:
+    """The proposals with those to begin with in the place of the first ones."""
+    count = min(len(start), len(proposals))
+    individuals, parents = proposals.individuals.copy(), proposals.parents.copy()
+    individuals[:count], parents[:count] = start[:count], -1
+    return Proposals(individuals, proposals.born, parents)
 
 
 def _first_seen(identities: list[int], seen: set[int]) -> list[int]:

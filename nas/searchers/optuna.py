@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -29,6 +29,7 @@ from nas.searchers.base import Evaluation, Problem, Proposals, excess
 from nas.searchers.history import Archive, History
 from nas.searchers.loop import Progress, SearchOutcome
 from nas.searchers.shared import Result, SharedStudy
+from nas.spec import Spec
 from search_spaces.genes import FIELDS, GeneCodec, Genes
 from search_spaces.tinynas import TinyNASSpace
 
@@ -72,11 +73,12 @@ class NumberedSampler(BaseSampler):
     """A sampler whose random numbers are a function of (seed, trial number).
 
     Every worker, and a study that is continued, makes samplers from the same seed: they would all begin with the same
-    draws. `make` builds the sampler that draws for one trial, from a seed of its own.
+    draws. `make` builds the sampler that draws for one trial, from a seed of its own. start: parameters of the first
+    trials, which nothing draws.
     """
 
-    def __init__(self, make: Callable[[int], BaseSampler], seed: int) -> None:
-        self._make, self._seed, self._number = make, seed, -1
+    def __init__(self, make: Callable[[int], BaseSampler], seed: int, start: Sequence[Mapping[str, Any]] = ()) -> None:
+        self._make, self._seed, self._number, self._start = make, seed, -1, start
         self._sampler = make(seed)
 
     def _for(self, trial: FrozenTrial) -> BaseSampler:
@@ -86,16 +88,18 @@ class NumberedSampler(BaseSampler):
         return self._sampler
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        return self._for(trial).infer_relative_search_space(study, trial)
+        return {} if trial.number < len(self._start) else self._for(trial).infer_relative_search_space(study, trial)
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        return self._for(trial).sample_relative(study, trial, search_space)
+        return {} if trial.number < len(self._start) else self._for(trial).sample_relative(study, trial, search_space)
 
     def sample_independent(
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
+        if trial.number < len(self._start):
+            return self._start[trial.number][param_name]
         return self._for(trial).sample_independent(study, trial, param_name, param_distribution)
 
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:
@@ -131,6 +135,17 @@ def suggest(trial: Trial, codec: GeneCodec) -> Genes:
     return codec.repaired(np.array([row], dtype=np.int64))
 
 
+def parameters_of(row: Genes, codec: GeneCodec) -> dict[str, Any]:
+    """What `suggest` makes the genes (genes,) of a member from."""
+    found: dict[str, Any] = {"stem": int(row[0])}
+    for index in range(codec.blocks):
+        out, mid, kernel, depth = (int(value) for value in row[1 + FIELDS * index : 1 + FIELDS * (index + 1)])
+        mids = list(codec.space.bottlenecks(out))
+        found |= {f"out_{index}": out, f"bottleneck_{index}": (mids.index(mid) + 0.5) / len(mids)}
+        found |= {f"kernel_{index}": kernel, f"depth_{index}": depth}
+    return found
+
+
 def search_with_optuna(
     problem: Problem,
     evaluations: int,
@@ -144,6 +159,7 @@ def search_with_optuna(
     identity: str = "",
     on_progress: Callable[[Progress], None] | None = None,
     stop: Callable[[], bool] = lambda: False,
+    start: Sequence[Spec] = (),
 ) -> SearchOutcome:
     """Evaluate `evaluations` networks together with every other worker on the storage; all return the same outcome.
 
@@ -154,11 +170,12 @@ def search_with_optuna(
     space = getattr(problem, "space", None)
     if not isinstance(space, TinyNASSpace):
         raise UserError("searcher optuna needs a TinyNAS space; use evolution")
-    codec, start = space.genes, time.monotonic()
+    codec, began = space.genes, time.monotonic()
     costs = len(problem.budget.metrics) if sampler == "nsga2" else 0
     directions = [StudyDirection.MAXIMIZE, *[StudyDirection.MINIMIZE] * costs]
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    numbered = NumberedSampler(lambda own: make_sampler(sampler, own, population), seed)
+    first = [parameters_of(row, codec) for row in codec.encode(start)]  # type: ignore[arg-type]
+    numbered = NumberedSampler(lambda own: make_sampler(sampler, own, population), seed, first)
     shared = SharedStudy(_study(storage, study, numbered, directions, identity), evaluations, lease)
     archive, columns = Archive(problem), [problem.metrics.index(metric) for metric in problem.budget.metrics]
     best: dict[str, float] = {}
@@ -178,7 +195,7 @@ def search_with_optuna(
     def report(finished: int) -> None:
         if on_progress is None:
             return
-        seconds, done = time.monotonic() - start, evaluations - shared.unfinished()
+        seconds, done = time.monotonic() - began, evaluations - shared.unfinished()
         binding = problem.budget.binding(best) if best else []
         on_progress(Progress(done, done, evaluations, seconds, finished / seconds, dict(best) or None, binding, 0.0))
 
@@ -193,7 +210,7 @@ def search_with_optuna(
     individuals = problem.encode([codec.spec(row) for row in genes])
     born = np.arange(len(trials))
     archive.add(Proposals(individuals, born, np.full(len(trials), -1)), Evaluation(scores, metrics), outside)
-    seconds = time.monotonic() - start
+    seconds = time.monotonic() - began
     return SearchOutcome(
         archive.best(), archive.front(), history, len(trials), len(trials), seconds, len(trials) < evaluations, False
     )

@@ -21,7 +21,7 @@ from nas.scorers import find_scorer
 from nas.scorers.formula import formula_of
 from nas.searchers import SearchOptions
 from nas.searchers.base import Candidate
-from nas.searchers.catalog import check_searcher, make_problem, search_with, searcher_name
+from nas.searchers.catalog import check_searcher, make_problem, member_of, search_with, searcher_name
 from nas.searchers.limits import least_cost, limit_notes
 from nas.searchers.loop import Progress, SearchOutcome
 from nas.spec import DetectorSpec, digest, image_side, require_side, to_dict
@@ -75,7 +75,8 @@ class SearchSettings(SearchOptions):
         if behind and self.scope == "backbone":
             raise UserError(f"a limit on {behind[0]}: with scope=backbone there is no {Limited.of(behind[0]).part}")
         check_searcher(self.searcher, self.searcher_options)
-        return replace(self, space=self.space.in_frame(self.frame))
+        space = self.space.in_frame(self.frame)
+        return replace(self, space=space, start=tuple(member_of(given, space) for given in self.start))
 
     @property
     def scorer_name(self) -> str:
@@ -101,12 +102,21 @@ class SearchSettings(SearchOptions):
 
     @property
     def identity(self) -> str:
-        """What a resumed run must share: a digest of everything that decides the result."""
+        """A digest of everything that decides the result."""
+        return self._digest_without("workers")
+
+    @property
+    def course(self) -> str:
+        """What a resumed run must share: a digest of all that decides the result but how far the search goes."""
+        return self._digest_without("workers", "evaluations")
+
+    def _digest_without(self, *names: str) -> str:
+        left_out = (*names, "start", "scorer_options", "searcher_options")
         values: dict[str, Any] = {
-            name: repr(getattr(self, name))
-            for name in self.__dataclass_fields__
-            if name not in ("workers", "scorer_options", "searcher_options")
+            name: repr(getattr(self, name)) for name in self.__dataclass_fields__ if name not in left_out
         }
+        if self.start:
+            values["start"] = [digest(spec) for spec in self.start]
         values |= {
             "scorer": repr(self.scorer_name),
             "searcher": repr(self.searcher_name),
@@ -227,8 +237,9 @@ def run_search(
             settings.evaluations,
             settings.seed,
             state=state,
-            identity="-".join([settings.identity, table.digest, *settings.other_tables.values()]),
+            identity="-".join([settings.course, table.digest, *settings.other_tables.values()]),
             on_progress=on_progress,
+            start=settings.start,
         )
     finally:
         problem.close()

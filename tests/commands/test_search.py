@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -12,7 +13,10 @@ import pytest
 
 import nas
 from nas.cost.count import peak_memory_mb
+from nas.errors import Caution, UserError
 from nas.files import load_spec, read_spec_document
+from nas.frame import Frame
+from nas.spec import digest
 from search_spaces import find_space
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -121,6 +125,106 @@ def test_a_corrupt_table_row_is_named_before_the_search(tmp_path: Path) -> None:
 def test_a_resumed_run_refuses_other_settings(finished: Path) -> None:
     result = search(f"resume={finished}", "seed=5")
     assert result.returncode == 1 and "seed" in result.stderr
+
+
+SMALL = {"space": find_space("tinynas_k1kx", depths=(1, 2, 2, 2, 2)), "neck": "nano"}
+
+
+@pytest.mark.parametrize("searcher", ["evolution", "nsga2", "random"])
+def test_a_search_that_goes_on_further_is_the_longer_search(searcher: str, tmp_path: Path) -> None:
+    for evaluations in (2500, 4100):
+        further = nas.find(
+            {"latency_ms": 2.0}, searcher=searcher, evaluations=evaluations, state=tmp_path / "s", **SMALL
+        )
+    longer = nas.find({"latency_ms": 2.0}, searcher=searcher, evaluations=4100, **SMALL)
+    assert (further.outcome.history.matrix() == longer.outcome.history.matrix()).all()
+    assert [c.digest for c in further.front] == [c.digest for c in longer.front]
+
+
+def test_a_continuation_may_bring_more_evaluations_and_keeps_them(finished: Path, tmp_path: Path) -> None:
+    further, longer = tmp_path / "further", tmp_path / "longer"
+    shutil.copytree(finished, further)
+    done = search(f"resume={further}", "evaluations=3500", "progress=false")
+    assert done.returncode == 0, done.stderr
+    assert (
+        search("+budget=latency_3ms", "evaluations=3500", "progress=false", f"hydra.run.dir={longer}").returncode == 0
+    )
+    for name in ("best.yaml", "pareto.csv", "front.jsonl", "config.yaml"):
+        assert (further / name).read_bytes() == (longer / name).read_bytes(), name
+    back = search(f"resume={further}", "evaluations=9")
+    assert back.returncode == 1 and "it can go on to more, not to 9" in back.stderr
+
+
+@pytest.mark.parametrize("searcher", ["evolution", "nsga2", "random", "auto", "exact", "optuna"])
+def test_every_searcher_begins_with_what_it_is_given(searcher: str, finished: Path) -> None:
+    options = {"population": 20} if searcher == "optuna" else {"steps": 1000} if searcher in ("auto", "exact") else {}
+    given = nas.load(finished / "best.yaml")
+    with pytest.warns(Caution, match=r"damo-yolo-s is not in space tinynas_k1kx \(block 1: depth 5 exceeds 3\)"):
+        found = nas.find({"latency_ms": 3.0}, start=[f"{finished}/front.jsonl:3", given, "damo-yolo-s"], searcher=searcher,
+                         searcher_options=options, evaluations=40)  # fmt: skip
+    assert found.best.score >= nas.score(given, "mae") - 1e-9
+    scores = found.outcome.history.column("score")[:3]
+    if searcher != "exact":
+        third = nas.score(nas.load(f"{finished}/front.jsonl:3"), "mae")
+        assert scores == pytest.approx([third, nas.score(given, "mae"), 1173.108875], abs=1e-5)
+
+
+def test_a_warm_start_stands_in_page_and_record(finished: Path, tmp_path: Path) -> None:
+    start = f"start=[{finished}/best.yaml,damo-yolo-s,{finished}/front.jsonl:3]"
+    own = ("searcher=evolution", "evaluations=600", "progress=false", f"hydra.run.dir={tmp_path}/run")
+    result = search("+budget=latency_3ms", start, *own)
+    assert result.returncode == 0, result.stderr
+    assert "(block 1: depth 5 exceeds 3): the search begins with the nearest member" in result.stderr
+    assert all(f"start {number}" in result.stdout for number in (1, 2, 3))
+    given, best = read_spec_document(finished / "best.yaml")[1], read_spec_document(tmp_path / "run" / "best.yaml")[1]
+    assert best["metrics"]["score"] >= given["metrics"]["score"] - 1e-9 and len(best["provenance"]["start"]) == 3
+    assert "start 2" in (tmp_path / "run" / "report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("start", "words"),
+    [("absent.yaml", "cannot read absent.yaml"), ("abacus", "unknown architecture 'abacus'"),
+     ("damo-yolo-m", "start damo-yolo-m: not in space tinynas_k1kx"), ("x.jsonl", "say which line, as in x.jsonl:1")],
+)  # fmt: skip
+def test_what_no_search_can_begin_with_is_told(start: str, words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        nas.find({"latency_ms": 3.0}, start=[start])
+
+
+def test_the_networks_of_a_front_are_read_by_their_line(finished: Path) -> None:
+    rows = (finished / "pareto.csv").read_text().splitlines()[1:]
+    lines = (finished / "front.jsonl").read_text().splitlines()
+    assert len(rows) == len(lines) > 2
+    assert nas.load(f"{finished}/front.jsonl:1") == nas.load(finished / "best.yaml")
+    third = nas.load(f"{finished}/front.jsonl:3")
+    assert digest(third) == rows[2].split(",")[0] and nas.count(f"{finished}/front.jsonl:3") == nas.count(third)
+    with pytest.raises(UserError, match=f"has {len(rows)} networks, there is no line 9999"):
+        nas.load(f"{finished}/front.jsonl:9999")
+    with pytest.raises(UserError, match="say which line"):
+        nas.load(f"{finished}/front.jsonl")
+    damaged = finished / "damaged.jsonl"
+    damaged.write_text(lines[0].replace('"out": ', '"out": 8', 1) + "\n{")
+    for line, words in ((1, "the digest does not belong"), (2, "line 2 is damaged")):
+        with pytest.raises(UserError, match=words):
+            nas.load(f"{damaged}:{line}")
+
+
+def test_from_python_a_search_takes_what_the_command_takes(tmp_path: Path) -> None:
+    told: list[int] = []
+    own = {"neck": "nano", "image_size": 320, "searcher": "evolution", "start": ["damo-yolo-t"]}
+    own |= {"searcher_options": {"population": 64}}
+    found = nas.find({"latency_ms": 1.2}, evaluations=700, progress=lambda standing: told.append(standing.evaluated),
+                     state=tmp_path / "state.npz", **own)  # fmt: skip
+    assert found.best.spec.image_size == 320 and found.best.spec.neck.depth == 2 and found.best.spec.neck.depthwise
+    assert told[-1] == 700 and told[0] < 700
+    further = nas.find({"latency_ms": 1.2}, evaluations=900, state=tmp_path / "state.npz", progress=True, **own)
+    assert further.best.digest == nas.find({"latency_ms": 1.2}, evaluations=900, **own).best.digest
+    command = search("+budget.x.latency_ms=1.2", "neck=nano", "image_size=320", "searcher=evolution", "start=[damo-yolo-t]",
+                     "searcher.population=64", "searcher.minor_from=50000", "evaluations=900", "progress=false",
+                     f"hydra.run.dir={tmp_path}/run")  # fmt: skip
+    assert command.returncode == 0 and nas.load(tmp_path / "run" / "best.yaml") == further.best.spec
+    with pytest.raises(UserError, match="frame= holds the neck"):
+        nas.find({"latency_ms": 1.2}, neck="t", frame=Frame())
 
 
 def test_a_sweep_makes_one_run_per_combination(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from nas.errors import UserError
 from nas.searchers.base import Candidate, Problem
-from nas.searchers.evolution import Evolution
+from nas.searchers.evolution import Evolution, RandomSearch
 from nas.searchers.exact.effort import STEPS
 from nas.searchers.exact.search import ExactResult, exact_search
 from nas.searchers.history import History
@@ -19,6 +19,7 @@ from nas.searchers.loop import Progress, SearchOutcome, interruptible, run_loop
 from nas.searchers.pareto import best_first
 from nas.searchers.problem.specs import MEMORY, ScorerScore, SpecProblem
 from nas.searchers.problem.vectorized import GeneProblem
+from nas.spec import Spec
 from search_spaces.tinynas import TinyNASSpace
 
 #: Costs at which the proof adds to the front that was found.
@@ -118,11 +119,14 @@ def _no_sum(problem: Problem) -> str:
 
 
 def search_exactly(
-    problem: Problem, on_progress: Callable[[Progress], None] | None = None, **options: Any
+    problem: Problem,
+    on_progress: Callable[[Progress], None] | None = None,
+    start: Sequence[Spec] = (),
+    **options: Any,
 ) -> SearchOutcome:
     """An exact search in the form of the others; its history holds the networks that it returns.
 
-    Under several limits a short evolution comes first: its best is what the proof starts from.
+    Under several limits a short evolution comes first: its best, or that of `start`, is what the proof starts from.
     """
     if not isinstance(problem, GeneProblem):
         raise UserError(f"searcher exact cannot serve: {_no_sum(problem)}; use evolution")
@@ -136,7 +140,10 @@ def search_exactly(
         except UserError as error:  # before any work
             raise UserError(f"searcher exact cannot serve: {error}; use evolution") from None
     several = len(sums) > 1
-    first = run_loop(problem, Evolution(problem), _WARM_UP) if several else empty
+    known = problem.encode(start)  # type: ignore[arg-type]
+    first = run_loop(problem, Evolution(problem), _WARM_UP, start=known) if several else empty
+    if len(known) and not several:
+        first = run_loop(problem, RandomSearch(problem, batch=len(known)), len(known), start=known)
     if first.interrupted:
         return first
     result = _searched(problem, first.front, _standing(problem, first), on_progress, **options)
