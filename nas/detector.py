@@ -163,17 +163,20 @@ class Detector(Shown):
         image_size=..., seed=...; a group's file by name: trainer="cpu_small", or both: **{"trainer": "cpu_small",
         "trainer.epochs": 30}. hooks: what watches the training (nas.training.hooks). Raises UserError for anything unusable.
         """
-        from nas.commands.train import TrainCommand, task_of
+        from nas.commands.train import TrainCommand, leave_report, task_of
         from nas.config import compose_config
         from nas.models.checkpoint import load_checkpoint
         from nas.training.run import run_training
         from nas.training.setup import adapt_classes, require_training_form
 
         require_training_form(self.model)
-        task, _, _ = task_of(compose_config("train", TrainCommand, {"data": data, "test": False, **options}))
+        config = compose_config("train", TrainCommand, {"data": data, "test": False, **options})
+        task, _, _ = task_of(config)
         task.model = adapt_classes(copy.deepcopy(self.model), task.train.classes)
         result = run_training(task, folder, progress=progress, hooks=hooks)
         self.network, self.source, self._fused = load_checkpoint(result.best), str(result.best), {}
+        if config.report and task.val is not None:
+            leave_report(result, load_checkpoint(result.best).fuse(), task.val)
         return result
 
     def evaluate(

@@ -22,9 +22,17 @@ from nas.files import is_spec_file
 from nas.lowering import Operation
 from nas.options import Name, Pixels, Threads
 from nas.report.detector_plots import write_comparison
-from nas.report.detector_table import DIFFERENCES, Entry, Figure, PublishedRow, published_rows
+from nas.report.detector_table import (
+    DIFFERENCES,
+    Entry,
+    Figure,
+    PublishedRow,
+    frontier_at,
+    frontier_rows,
+    published_rows,
+)
 from nas.scorers import score_spec, spec_scorer
-from nas.spec import Backbone, DetectorSpec, Spec, image_side
+from nas.spec import Backbone, DetectorSpec, Spec, backbone_of, image_side
 from search_spaces.published import load_published
 
 if TYPE_CHECKING:
@@ -88,7 +96,11 @@ def run_comparison(settings: CompareSettings) -> str:
     if settings.group == "seeds":
         entries += [gatherer.published_entry(row) for row in published_rows()]
     title = "Published detectors beside our counts and predictions" if settings.group else "Comparison of detectors"
-    return write_comparison(entries, title, settings.folder, [*notes(entries), *gatherer.problems])
+    entries, told = scored_within_one_family(entries)
+    frontier = frontier_rows() if settings.hardware == DEFAULT_TABLE else ()
+    if frontier:
+        told = frontier_notes(entries[: len(settings.models)]) + told
+    return write_comparison(entries, title, settings.folder, [*told, *notes(entries), *gatherer.problems], frontier)
 
 
 def compared(models: Sequence[str | Path], folder: str | Path = "outputs/compare", **options: Any) -> str:
@@ -120,6 +132,41 @@ def check_model(model: str) -> None:
         near = difflib.get_close_matches(model.lower(), [*published_names(), *BASELINES], 4, 0.4)
         hint = f"; did you mean {', '.join(near)}?" if near else f" (files end in {', '.join(FILES)})"
         raise UserError(f"no file and no model is called {model!r}{hint}")
+
+
+def scored_within_one_family(entries: Sequence[Entry]) -> tuple[list[Entry], list[str]]:
+    """The entries with a score only beside those of the first scored one's kind, and the sentence that says so.
+
+    A score of untrained networks orders blocks of one kind at one image size; across kinds it means nothing.
+    """
+    kinds = [entry.figures["score"].source for entry in entries if "score" in entry.figures]
+    others = [entry.name for entry in entries if "score" in entry.figures and entry.figures["score"].source != kinds[0]]
+    kept = [
+        entry
+        if entry.name not in others
+        else replace(entry, figures={key: value for key, value in entry.figures.items() if key != "score"})
+        for entry in entries
+    ]
+    told = (
+        f"Scores compare networks of one family: only the {kinds[0]} is shown, not that of {', '.join(others)}."
+        if others
+        else ""
+    )
+    return kept, [told] * bool(told)
+
+
+def frontier_notes(entries: Sequence[Entry]) -> list[str]:
+    """Beside each network what the frontier reaches in its milliseconds."""
+    told = []
+    for entry in entries:
+        ms = entry.value("predicted_ms")
+        best = None if ms is None else frontier_at(ms)
+        if ms is not None and best is not None:
+            told.append(
+                f"{entry.name}, {ms:.2f} ms predicted without NMS: in that time the frontier has {best.model}, "
+                f"{best.ap:.1f} COCO AP at {best.ms:.2f} ms ({best.protocol})."
+            )
+    return told
 
 
 def notes(entries: list[Entry]) -> Iterator[str]:
@@ -230,7 +277,9 @@ class Gatherer:
             self.problems += [problem] if problem not in self.problems else []
             return {}
         of = "backbone" if isinstance(spec, Backbone) else "detector"
-        return {"score": Figure(value, f"training-free score {name} of the {of}")}
+        blocks = {f"{type(block).__name__} {getattr(block, 'kind', '')}".strip() for block in backbone_of(spec).blocks}
+        kinds = " and ".join(sorted(blocks))
+        return {"score": Figure(value, f"training-free score {name} of the {of}, blocks {kinds}, {side} px")}
 
     def _exported(self, model: str) -> Entry:
         """A file that only runs: measured if asked, its parameters where the format tells them."""

@@ -84,13 +84,9 @@ def evaluate_into(config: EvaluateCommand, folder: Path) -> Evaluation:
     if config.results:
         write_atomic(folder / "results.json", json.dumps(coco_results(data, every)))
     if config.plots:
-        from nas.report.evaluation_plots import save_confusion, save_precision_recall
+        from nas.report.evaluation_plots import save_evaluation
 
-        save_confusion(folder / "confusion.png", result.confusion, data.classes)
-        curves = result.curves
-        save_precision_recall(
-            folder / "precision_recall.png", curves, {name: result.per_class[name].ap50 for name in curves}
-        )
+        save_evaluation(folder, result)
     return result
 
 

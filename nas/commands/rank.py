@@ -15,7 +15,7 @@ from nas.config import compose_config
 from nas.errors import UserError
 from nas.files import is_spec_file, load_spec, read_text, read_yaml, write_atomic
 from nas.options import CountOrNone, Name, OneOf, Seed, Threads, check_object
-from nas.report.scorer_table import RankTable, Row, write_rank_report
+from nas.report.scorer_table import COUNTS, RankTable, Row, write_rank_report
 from nas.scorers import find_scorer, score_spec
 from nas.scorers.agreement import Spread, agreement, log_rank, spread, vote
 from nas.scorers.base import OWN
@@ -33,7 +33,6 @@ from nas.scorers.measuring import (
 from nas.spec import image_side
 from search_spaces.published import is_published, load_published
 
-_COUNTS = ("params", "macs", "layers", "depth", "mae_path")
 Columns = dict[str, np.ndarray]
 
 
@@ -145,9 +144,9 @@ def _fit(settings: RankSettings) -> str:
 def _plan(names: Sequence[str]) -> tuple[list[str], tuple[Pass, ...]]:
     """Spec scorers by name, and the passes that answer the others."""
     chosen = {name: find_scorer(name) for name in names if name not in ENSEMBLES}
-    analytic = [name for name, scorer in chosen.items() if scorer.needs == "spec" and name not in _COUNTS]
+    analytic = [name for name, scorer in chosen.items() if scorer.needs == "spec" and name not in COUNTS]
     own = [scorer for scorer in chosen.values() if scorer.source == OWN and scorer.needs != "spec"]
-    others = {*analytic, *_COUNTS, *(scorer.name for scorer in own)}
+    others = {*analytic, *COUNTS, *(scorer.name for scorer in own)}
     return analytic, passes_for((name for name in names if name not in others), own)
 
 
@@ -250,7 +249,7 @@ def _known(settings: RankSettings, analytic: list[str], count: int) -> tuple[lis
     """Names, keys of the log, counts and analytic scores, and accuracies of all networks."""
     names: list[str] = []
     keys: list[str] = []
-    columns = {name: np.full(count, np.nan) for name in (*_COUNTS, *analytic)}
+    columns = {name: np.full(count, np.nan) for name in (*COUNTS, *analytic)}
     truth: Columns = {}
     for index, subject in enumerate(_subjects(settings)):
         names.append(subject.name)

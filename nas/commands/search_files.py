@@ -16,10 +16,10 @@ import nas
 from nas.cost.count import peak_memory_mb
 from nas.cost.latency import LatencyTable
 from nas.errors import UserError
-from nas.files import csv_text, save_spec, spec_document, write_atomic, write_json
+from nas.files import csv_text, dump_yaml, save_spec, spec_document, write_atomic, write_json
 from nas.lowering import Operation, operations
 from nas.measure import commit
-from nas.report.search import Mark, SearchRecord, draw_search, network_parts, write_search_page
+from nas.report.search import Mark, Near, SearchRecord, draw_search, network_parts, write_search_page
 from nas.scorers import score_spec
 from nas.searchers.base import Candidate
 from nas.searchers.problem import Objective
@@ -202,22 +202,33 @@ def search_record(result: SearchResult, rows: np.ndarray, marks: Sequence[Mark])
         scorer=settings.scorer_name,
         budget=settings.budget,
         binding=tuple(result.binding),
-        notes=(*result.notes, *([result.proof] if result.proof else [])),
+        notes=tuple(result.notes),
         columns=columns,
         best_curve=np.stack([rose + 1.0, history.column("score")[rose]], axis=1),
         winner=dict(result.best.metrics),
         parts=network_parts(result.best.spec, side, result.table),
         prices=_prices(result),
         front=tuple(_front_row(candidate) for candidate in result.front[:200]),
-        near=tuple({"shape": shape_of(c.spec), **_rounded(c.metrics)} for c in result.near),
+        near=tuple(_near(result, c) for c in result.near if c.digest != result.best.digest),
         near_share=result.outcome.near_share,
         marks=tuple(marks),
         provenance=provenance(result),
+        shape=shape_of(result.best.spec),
+        table=result.table.name,
+        error_percent=result.table.header.error_percent,
+        proof=result.proof,
+        unproven=result.outcome.unproven,
     )
 
 
+def _near(result: SearchResult, candidate: Candidate) -> Near:
+    metrics = _rounded(candidate.metrics)
+    name = f"{result.settings.space.name}-{candidate.digest[:8]}"
+    return Near(shape_of(candidate.spec), metrics, dump_yaml(spec_document(candidate.spec, name, metrics=metrics)))
+
+
 def _front_row(candidate: Candidate) -> dict[str, Any]:
-    return {"digest": candidate.digest, **_rounded(candidate.metrics)}
+    return {"shape": shape_of(candidate.spec), **_rounded(candidate.metrics), "digest": candidate.digest}
 
 
 def _prices(result: SearchResult) -> tuple[dict[str, Any], ...]:

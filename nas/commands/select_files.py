@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import json
 import platform
 import time
@@ -16,6 +15,7 @@ from nas.errors import UserError
 from nas.files import csv_text, save_spec, write_atomic, write_json
 from nas.measure import commit, cpu_facts
 from nas.report.canvas import ACCENT, PALE, WARM, Shown, canvas, label
+from nas.report.selection import selection_page
 from nas.selection.halving import RungResult
 from nas.selection.portfolio import Finalist, Proposal
 from nas.selection.rungs import Plan
@@ -145,7 +145,7 @@ def write_selection(result: SelectionResult, trainings: Trainings) -> list[Path]
         *(write_atomic(folder / f"selected{file.suffix}", file.read_bytes()) for file in exported),
         write_json(folder / "summary.json", summary(result)),
     ]  # fmt: skip
-    written.append(write_atomic(folder / "report.html", report_page(result)))
+    written.append(write_atomic(folder / "report.html", selection_page(result, verdict(result))))
     return written
 
 
@@ -233,45 +233,3 @@ def verdict(result: SelectionResult) -> list[str]:
             f"({item.finalist.metrics['latency_ms']:.2f} ms predicted)."
         )
     return lines
-
-
-def report_page(result: SelectionResult) -> str:
-    """report.html: the verdict, the learning curves and who was dropped where, AP against milliseconds, the table."""
-    import plotly.graph_objects as go
-
-    from nas.report.canvas import figure_html, html_table, page
-
-    layout = {"template": "plotly_white", "margin": {"l": 60, "r": 20, "t": 40, "b": 50}, "height": 460}
-    curves = go.Figure(layout=layout | {"title": "validation AP of the averaged weights", "xaxis_title": "epoch"})
-    best = {finalist.digest for finalist in result.ranking}
-    for finalist in result.finalists:
-        curve = sorted(result.curves[finalist.digest].items())
-        line = {"width": 3 if finalist.digest in best else 1, "dash": "dot" if finalist.origin == "drawn" else "solid"}
-        curves.add_scatter(x=[e for e, _ in curve], y=[100 * ap for _, ap in curve], name=finalist.name, line=line)
-    for rung in result.rungs[:-1]:
-        curves.add_vline(x=rung.epochs, line={"dash": "dash", "width": 1})
-    costs = go.Figure(layout=layout | {"title": "AP at the last rung of each against milliseconds",
-                                       "xaxis_title": "milliseconds", "yaxis_title": "AP"})  # fmt: skip
-    last = {row["digest"]: row[f"ap_{row['epochs']}"] for row in result.rows() if row["epochs"]}
-    for origin, symbol in (("searched", "circle"), ("drawn", "diamond")):
-        chosen = [finalist for finalist in result.finalists if finalist.origin == origin and finalist.digest in last]
-        costs.add_scatter(
-            x=[f.metrics["latency_ms"] for f in chosen], y=[100 * last[f.digest] for f in chosen], mode="markers",
-            text=[f.name for f in chosen], name=f"{origin}, predicted", marker={"symbol": symbol, "size": 10},
-        )  # fmt: skip
-    timed = [item for item in result.deployed if item.ms is not None]
-    costs.add_scatter(
-        x=[item.ms for item in timed], y=[100 * last[item.finalist.digest] for item in timed], mode="markers",
-        text=[item.finalist.name for item in timed], name="measured", marker={"symbol": "x", "size": 11},
-    )  # fmt: skip
-    rows = [{key: "" if value is None else value for key, value in row.items()} for row in result.rows()]
-    body = [
-        "<h2>Verdict</h2>",
-        *(f"<p>{html.escape(line)}</p>" for line in verdict(result)),
-        "<h2>Learning curves</h2><p class='note'>Dotted: drawn by people. Thick: in the last rung. Dashed: ends of rungs.</p>",
-        figure_html(curves, True),
-        figure_html(costs, False),
-        "<h2>Finalists</h2>",
-        html_table(rows),
-    ]
-    return str(page("Selection", body))

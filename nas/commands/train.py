@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -20,11 +20,14 @@ from nas.training.options import FREE_OPTIONS, DistillOptions, TrainerOptions
 if TYPE_CHECKING:
     from nas.data.dataset import DetectionData
     from nas.data.report import DataReport
+    from nas.models.base import DetectorModule
     from nas.training.hooks import Hook
     from nas.training.run import TrainingResult, TrainingTask
 
+#: Validation pictures of a report, and the most boxes predicted on one, the surest.
+SHOWN, DRAWN = 6, 40
 #: What may differ between a run and its continuation.
-FREE = ("resume", "device", "progress", *(f"trainer.{name}" for name in FREE_OPTIONS))
+FREE = ("resume", "device", "progress", "report", *(f"trainer.{name}" for name in FREE_OPTIONS))
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,8 @@ class TrainCommand:
     """model: a published or baseline name, a spec file (best.yaml), or a checkpoint to fine-tune.
 
     weights: a checkpoint of another network, whose entries that fit are the start. image_size null: the model's own;
-    resume: the folder of an interrupted run, alone; test: also score the best checkpoint on the data's test split.
+    resume: the folder of an interrupted run, alone; test: also score the best checkpoint on the data's test split; report:
+    also leave report.html and pictures, for which the best checkpoint predicts the validation split once more.
     """
 
     model: Name = "damo-yolo-t"
@@ -53,6 +57,7 @@ class TrainCommand:
     seed: Seed = 0
     device: Annotated[str, OneOf("auto", "cpu", "cuda")] = "auto"
     test: bool = True
+    report: bool = True
     resume: Name | None = None
     progress: bool = True
 
@@ -128,10 +133,54 @@ def train_from_config(config: TrainCommand, folder: Path, hooks: Sequence[Hook] 
     print(
         f"{result.steps} steps in {result.seconds / 60:.1f} min; best val AP {result.score:.3f} (epoch {result.epoch})"
     )
-    if test is not None:
-        model = load_checkpoint(result.best).to(device_kind(config.device))
-        scores = evaluate(model.fuse(), test, model.image_size)
-        write_json(folder / "test.json", scores.to_dict())
-        print(f"test AP {scores.ap:.3f}  AP50 {scores.ap50:.3f}  AP75 {scores.ap75:.3f}  ({scores.images} images)")
+    reporting = config.report and task.val is not None
+    if test is not None or reporting:
+        model = load_checkpoint(result.best).to(device_kind(config.device)).fuse()
+        scores = None
+        if test is not None:
+            tested = evaluate(model, test, model.image_size)
+            scores = tested.to_dict()
+            write_json(folder / "test.json", scores)
+            print(f"test AP {tested.ap:.3f}  AP50 {tested.ap50:.3f}  AP75 {tested.ap75:.3f}  ({tested.images} images)")
+        if reporting and task.val is not None:
+            leave_report(result, model, task.val, scores)
     print(f"model: {result.best}")
     return result
+
+
+def leave_report(
+    result: TrainingResult, model: DetectorModule, data: DetectionData, test: Mapping[str, Any] | None = None
+) -> None:
+    """Score the validation data once more by the best weights, fused, and write report.html beside them.
+
+    Whatever fails is told and left out: a training is not lost for the sake of a picture.
+    """
+    try:
+        path = _report(result, model, data, test)
+    except Exception as error:
+        reason = (str(error).splitlines() or [""])[0]
+        print(f"warning: the report is left out: {type(error).__name__}: {reason}")
+    else:
+        print(f"report: {path}")
+
+
+def _report(result: TrainingResult, model: DetectorModule, data: DetectionData, test: Mapping[str, Any] | None) -> Path:
+    from nas.data.images import decode
+    from nas.data.loader import build_loader
+    from nas.inference.evaluator import detect
+    from nas.inference.scoring import score_detections
+    from nas.report.training import TrainingRecord, write_training_report
+    from nas.training.averaging import side_by_side
+    from nas.training.hooks import read_epochs
+
+    found, times = detect(model, build_loader(data, min(8, len(data)), model.image_size, train=False))
+    scored = score_detections(data, [found[i] for i in range(len(data))], milliseconds=times)
+    shown = {}
+    for index in sorted({place * (len(data) - 1) // (SHOWN - 1) for place in range(SHOWN)}):
+        record, boxes = data.records[index], found[index]
+        sure = boxes.scores >= scored.best_f1[1]
+        predicted = boxes.boxes[sure][:DRAWN], boxes.labels[sure][:DRAWN]
+        shown[record.path.name] = side_by_side(decode(record), (record.boxes, record.labels), predicted, data.classes)
+    title = f"Training of {getattr(model, 'name', '') or 'a searched detector'} on {data.name}"
+    epochs = read_epochs(result.folder)
+    return write_training_report(TrainingRecord(title, result.folder, epochs, result.epoch, scored, shown, test))

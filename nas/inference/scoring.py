@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 NUMBERS = tuple("ap ap50 ap75 ap_small ap_medium ap_large ar1 ar10 ar100 ar_small ar_medium ar_large".split())
 RECALLS = np.linspace(0, 1, 101)
+#: Scores below which detections are left out, for F1.
+THRESHOLDS = np.linspace(0, 1, 101)
 
 
 class Found(NamedTuple):
@@ -41,14 +43,15 @@ class ClassScore(NamedTuple):
 class Evaluation(Shown):
     """The twelve numbers of COCO in [0, 1] (-1: nothing to measure), scores by class, and what the plots need.
 
-    precision (C, 101) over RECALLS at IoU 0.5; confusion (C + 1, C + 1): truth by row, prediction by column, background
-    last, counted at IoU 0.5 for detections above `confusion_score`. milliseconds: the model's time an image, by name. The
-    picture has AP and AP50 of each class, the twenty with the most boxes.
+    precision (C, 101) over RECALLS and f1 (C, 101) over THRESHOLDS, at IoU 0.5; confusion (C + 1, C + 1): truth by row,
+    prediction by column, background last, counted at IoU 0.5 for detections above `confusion_score`. milliseconds: the
+    model's time an image, by name. The picture has AP and AP50 of each class, the twenty with the most boxes.
     """
 
     numbers: Mapping[str, float]
     per_class: Mapping[str, ClassScore]
     precision: NDArray[np.float64]
+    f1: NDArray[np.float64]
     confusion: NDArray[np.int64]
     confusion_score: float
     images: int
@@ -72,8 +75,24 @@ class Evaluation(Shown):
     @property
     def curves(self) -> dict[str, tuple[NDArray, NDArray]]:
         """(recall, precision) at IoU 0.5 of each class that has boxes."""
-        rows = zip(self.per_class, self.precision, strict=True)
-        return {name: (RECALLS, row) for name, row in rows if self.per_class[name].boxes}
+        return {name: (RECALLS, row) for name, row in self._known(self.precision)}
+
+    @property
+    def f1_curves(self) -> dict[str, tuple[NDArray, NDArray]]:
+        """(score threshold, F1) at IoU 0.5 of each class that has boxes."""
+        return {name: (THRESHOLDS, row) for name, row in self._known(self.f1)}
+
+    @property
+    def best_f1(self) -> tuple[float, float]:
+        """The highest F1, a mean over the classes that have boxes, and the lowest score threshold that reaches it."""
+        rows = [row for _, row in self._known(self.f1)]
+        mean = np.mean(rows, 0) if rows else np.zeros(len(THRESHOLDS))
+        best = int(mean.argmax())
+        return float(mean[best]), float(THRESHOLDS[best])
+
+    def _known(self, rows: NDArray) -> list[tuple[str, NDArray]]:
+        """The rows of the classes that have boxes."""
+        return [(name, row) for name, row in zip(self.per_class, rows, strict=True) if self.per_class[name].boxes]
 
     def __repr__(self) -> str:
         known = f"AP {self.ap:.3f}, AP50 {self.ap50:.3f}, AP75 {self.ap75:.3f}"
@@ -96,6 +115,7 @@ class Evaluation(Shown):
         return {
             "images": self.images,
             **self.numbers,
+            "best_f1": dict(zip(("f1", "score_threshold"), self.best_f1, strict=True)),
             "milliseconds": dict(self.milliseconds),
             "per_class": {name: score._asdict() for name, score in self.per_class.items()},
             "confusion": {
@@ -124,6 +144,7 @@ def score_detections(
         dict(zip(NUMBERS, (float(v) for v in evaluator.stats), strict=True)),
         scores,
         np.maximum(precision[0].T, 0),
+        _f1(evaluator),
         confusion_matrix(data, found, confusion_score),
         confusion_score,
         len(data),
@@ -198,6 +219,27 @@ def _run_pycocotools(data: DetectionData, found: Sequence[Found]) -> Any:
         evaluator.accumulate()
         evaluator.summarize()
     return evaluator
+
+
+def _f1(evaluator: Any) -> NDArray[np.float64]:
+    """F1 (C, 101) of the detections that score at least each of THRESHOLDS, by pycocotools' matches at IoU 0.5."""
+    images, kinds = len(evaluator.params.imgIds), len(evaluator.params.areaRng)
+    rows = []
+    for c in range(len(evaluator.params.catIds)):
+        first = c * kinds * images  # of the class, all areas
+        cells = [cell for cell in evaluator.evalImgs[first : first + images] if cell is not None]
+        boxes = sum(int((np.asarray(cell["gtIgnore"]) == 0).sum()) for cell in cells)
+        scores, hits, ignored = (
+            np.concatenate([np.asarray(part) for part in parts]) if parts else np.zeros(0)
+            for parts in (
+                [cell["dtScores"] for cell in cells],
+                [cell["dtMatches"][0] > 0 for cell in cells],
+                [cell["dtIgnore"][0] for cell in cells],
+            )
+        )
+        kept = (scores[None] >= THRESHOLDS[:, None]) & (ignored == 0)[None]
+        rows.append(2 * (kept & (hits > 0)[None]).sum(1) / np.maximum(kept.sum(1) + boxes, 1))
+    return np.array(rows, np.float64).reshape(-1, len(THRESHOLDS))
 
 
 def _truth(record: Record, number: int) -> list[dict[str, Any]]:

@@ -1,11 +1,10 @@
-"""What all reports are drawn with: figures without the global state of pyplot, in the house colours, and HTML pages."""
+"""What all reports are drawn with: figures without the global state of pyplot, in the house colours."""
 
 from __future__ import annotations
 
 import base64
 import html
 import io
-from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,18 +16,13 @@ from nas.files import write_json
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-    from plotly import graph_objects
 
-_STYLE = """
-:root{color-scheme:light dark;--ink:#1b2a41;--paper:#fff;--line:#dde3e8;--quiet:#5c677d}
-@media(prefers-color-scheme:dark){:root{--ink:#e6ebf0;--paper:#14181d;--line:#39424c;--quiet:#a5b1bd}}
-body{font:15px/1.5 system-ui,sans-serif;max-width:1100px;margin:2rem auto;padding:0 1rem;color:var(--ink);background:var(--paper)}
-h1{font-size:1.5rem;overflow-wrap:anywhere}h2{font-size:1.1rem;margin-top:2rem}
-.scroll{overflow-x:auto}table{border-collapse:collapse;font-size:13px}
-td,th{padding:.25rem .7rem;border-bottom:1px solid var(--line);text-align:right}td:first-child,th:first-child{text-align:left}
-.note{color:var(--quiet)}code{overflow-wrap:anywhere}img{max-width:100%}.plotly-graph-div{background:#fff}
-"""
-INK, ACCENT, PALE, WARM = "#1b2a41", "#0b7285", "#c9d6df", "#d9480f"
+INK, ACCENT, PALE, WARM = "#1b2a41", "#0072b2", "#c9d6df", "#d55e00"
+GREEN = "#009e73"
+#: A grey that shows on light and on dark pages.
+QUIET = "#7a8794"
+#: Colours for series, told apart by colour-blind eyes (Okabe and Ito, 2008), on light and on dark.
+SERIES = (ACCENT, WARM, GREEN, "#cc79a7", "#e69f00", "#56b4e9", "#8c6bb1", "#a6761d")
 #: Colour of an operation by what bounds its latency.
 BOUND_COLOURS = {"compute": ACCENT, "memory": WARM, "launch": PALE}
 
@@ -98,32 +92,3 @@ def save_png(figure: Figure, path: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path)
     return path
-
-
-def page(title: str, body: Iterable[str]) -> str:
-    """A whole HTML document around ready fragments; the first figure in it must inline plotly."""
-    return (
-        f"<!doctype html><html lang='en'><head><meta charset='utf-8'>"
-        f"<meta name='viewport' content='width=device-width,initial-scale=1'><title>{html.escape(title)}</title>"
-        f"<style>{_STYLE}</style></head><body><h1>{html.escape(title)}</h1>{''.join(body)}</body></html>"
-    )
-
-
-def html_table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """An HTML table of dictionaries that share their keys."""
-    if not rows:
-        return ""
-    head = "".join(f"<th>{html.escape(str(key))}</th>" for key in rows[0])
-    body = "".join("<tr>" + "".join(f"<td>{_cell(value)}</td>" for value in row.values()) + "</tr>" for row in rows)
-    return f"<div class='scroll'><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
-
-
-def _cell(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else html.escape(str(value))
-
-
-def figure_html(figure: graph_objects.Figure, inline: bool) -> str:
-    """A plotly figure as wide as the page as a fragment; `inline` carries the library itself, once a page."""
-    figure.update_layout(autosize=True, legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0})
-    config = {"responsive": True, "displayModeBar": False}
-    return str(figure.to_html(full_html=False, include_plotlyjs="inline" if inline else False, config=config))

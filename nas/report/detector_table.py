@@ -32,7 +32,7 @@ DIFFERENCES = {
     "flops_difference": ("flops_g", "flops_published_g"),
     "ms_difference": ("predicted_ms", "published_ms"),
 }
-PUBLISHED_FILE = Path(__file__).resolve().parent / "published.csv"
+PUBLISHED_FILE, FRONTIER_FILE = (Path(__file__).resolve().parent / f"{name}.csv" for name in ("published", "frontier"))
 #: Column of that file -> column of a comparison.
 PUBLISHED_COLUMNS = {
     "coco_ap": "ap_published",
@@ -97,14 +97,15 @@ def comparison_markdown(entries: Sequence[Entry], title: str, notes: Sequence[st
         "|---|---:|" + "---:|" * len(columns),
     ]
     for entry in entries:
-        cells = [_cell(entry, column, letters) for column in columns]
+        cells = [figure_cell(entry, column, letters) for column in columns]
         lines.append(f"| {entry.name} | {entry.image_size} | " + " | ".join(cells) + " |")
     lines += ["", "Sources: " + "; ".join(f"[{letter}] {source}" for source, letter in letters.items()) + "."]
     lines += [line for note in notes for line in ("", note)]
     return "\n".join(lines) + "\n"
 
 
-def _cell(entry: Entry, column: str, letters: dict[str, str]) -> str:
+def figure_cell(entry: Entry, column: str, letters: dict[str, str]) -> str:
+    """A number with its error bar and the letter of its source; empty where it is not known."""
     figure = entry.figures.get(column)
     if figure is None:
         return ""
@@ -160,3 +161,52 @@ def published_rows() -> tuple[PublishedRow, ...]:
             figures = {ours: float(row[theirs]) for theirs, ours in PUBLISHED_COLUMNS.items() if row[theirs]}
             rows.append(PublishedRow(row["model"], row["family"], int(row["image_size"]), figures, row["source"]))
     return tuple(rows)
+
+
+@dataclass(frozen=True, slots=True)
+class FrontierRow:
+    """A detector of the frontier: COCO AP and milliseconds on a T4 as `protocol` takes them, parameters where known."""
+
+    model: str
+    image_size: int
+    ap: float
+    ms: float
+    params_m: float | None
+    protocol: str
+    source: str
+
+
+def frontier_rows() -> tuple[FrontierRow, ...]:
+    """The frontier of real-time detectors, in the file's order."""
+    with FRONTIER_FILE.open(encoding="utf-8", newline="") as file:
+        return tuple(
+            FrontierRow(
+                row["model"],
+                int(row["resolution"]),
+                float(row["coco_ap"]),
+                float(row["latency_ms"]),
+                float(row["params_m"]) if row["params_m"] else None,
+                row["protocol"],
+                row["source"],
+            )
+            for row in csv.DictReader(file)
+        )
+
+
+def frontier_at(ms: float) -> FrontierRow | None:
+    """The frontier's highest AP within so many milliseconds."""
+    return max((row for row in frontier_rows() if row.ms <= ms), key=lambda row: row.ap, default=None)
+
+
+def frontier_markdown() -> str:
+    """The frontier as a section of Markdown."""
+    lines = [
+        "## The frontier",
+        "",
+        "| detector | px | AP | ms | params, M | protocol |",
+        "|---|---:|---:|---:|---:|---|",
+    ]
+    for row in frontier_rows():
+        params = "" if row.params_m is None else f"{row.params_m:.1f}"
+        lines.append(f"| {row.model} | {row.image_size} | {row.ap:.1f} | {row.ms:.2f} | {params} | {row.protocol} |")
+    return "\n".join(lines) + "\n"

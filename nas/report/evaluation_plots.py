@@ -4,13 +4,44 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nas.report.canvas import canvas, save_png
+from nas.report.canvas import SERIES, WARM, canvas, save_png
+
+if TYPE_CHECKING:
+    from nas.inference.scoring import Evaluation
 
 SHOWN = 40  # classes in one picture; the most frequent are taken
+
+
+def save_evaluation(folder: Path, scored: Evaluation) -> None:
+    """Write confusion.png, precision_recall.png and f1.png of an evaluation."""
+    save_confusion(folder / "confusion.png", scored.confusion, list(scored.per_class))
+    curves = scored.curves
+    save_precision_recall(
+        folder / "precision_recall.png", curves, {name: scored.per_class[name].ap50 for name in curves}
+    )
+    save_f1(folder / "f1.png", scored.f1_curves, *scored.best_f1)
+
+
+def save_f1(
+    path: Path, curves: Mapping[str, tuple[NDArray[np.float64], NDArray[np.float64]]], best: float, threshold: float
+) -> Path:
+    """F1 over the score threshold of each class, their mean, and its highest place."""
+    figure, ((axes,),) = canvas(1, 1, 7, 5)
+    for (name, (scores, f1)), colour in zip(list(curves.items())[:SHOWN], SERIES * 9, strict=False):
+        axes.plot(scores, f1, linewidth=1, color=colour, label=name if len(curves) <= 10 else None)
+    if curves:
+        scores = next(iter(curves.values()))[0]
+        axes.plot(scores, np.mean([f1 for _, f1 in curves.values()], 0), color="black", linewidth=2, label="mean")
+        axes.plot([threshold], [best], "*", ms=12, color=WARM, label=f"best: {best:.2f} at {threshold:.2f}")
+        axes.legend(fontsize=8)
+    axes.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="score threshold", ylabel="F1 at IoU 0.5")
+    axes.grid(alpha=0.3)
+    return save_png(figure, path)
 
 
 def save_confusion(path: Path, confusion: NDArray[np.int64], classes: Sequence[str]) -> Path:
@@ -41,9 +72,9 @@ def save_precision_recall(
 ) -> Path:
     """Precision over recall at IoU 0.5 of each class, and their mean; `scores`: the AP50 in the legend."""
     figure, ((axes,),) = canvas(1, 1, 7, 5)
-    for name, (recall, precision) in list(curves.items())[:SHOWN]:
+    for (name, (recall, precision)), colour in zip(list(curves.items())[:SHOWN], SERIES * 9, strict=False):
         label = f"{name} {scores[name]:.3f}" if len(curves) <= 10 else None
-        axes.plot(recall, precision, linewidth=1, alpha=0.7, label=label)
+        axes.plot(recall, precision, linewidth=1, color=colour, label=label)
     if curves:
         recall = next(iter(curves.values()))[0]
         mean = np.mean([precision for _, precision in curves.values()], 0)

@@ -1,15 +1,29 @@
-"""The report of a ranking: Markdown, CSV and PNG."""
+"""The report of a ranking: Markdown, CSV, PNG and a page."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from nas.files import csv_text, write_atomic
 from nas.report.canvas import ACCENT, INK, PALE, WARM, canvas, label, save_png
+from nas.report.page import escaped, figure_html, fold, html_table, note, page, plot, verdict
 from nas.scorers.agreement import Agreement, Estimate, Spread
+
+if TYPE_CHECKING:
+    from plotly import graph_objects
+
+#: Scores that count something of the network.
+COUNTS = ("params", "macs", "layers", "depth", "mae_path")
+#: What the table tells of each scorer.
+HEADS = ("scorer", "Spearman", "Kendall tau-b", "nDCG@10", "best of its top 10", "Spearman over seeds", "seed noise",
+         "s/net", "published")  # fmt: skip
+#: Networks that the page shows.
+MOST = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +51,7 @@ class RankTable:
 
 
 def write_rank_report(table: RankTable, folder: Path) -> str:
-    """Write report.md, scores.csv, agreement.csv and, where accuracies are known, PNGs; returns the Markdown."""
+    """Write report.md, report.html, scores.csv, agreement.csv and, where accuracies are known, PNGs; returns the Markdown."""
     write_atomic(folder / "scores.csv", scores_csv(table))
     targets = list(dict.fromkeys(row.target for row in table.rows))
     if targets:
@@ -46,7 +60,89 @@ def write_rank_report(table: RankTable, folder: Path) -> str:
             draw_agreement(table, target, folder / f"agreement_{target}.png")
     text = "\n".join([table.protocol, "", *_sections(table, targets)]) + "\n"
     write_atomic(folder / "report.md", text)
+    write_atomic(folder / "report.html", rank_page(table, targets))
     return text
+
+
+def rank_page(table: RankTable, targets: Sequence[str]) -> str:
+    """report.html: what agrees best with each accuracy, every scorer's interval, scores against accuracy, the table."""
+    body = [verdict(_verdict(table, targets))]
+    for number, target in enumerate(targets):
+        rows = sorted(
+            (row for row in table.rows if row.target == target), key=lambda row: -row.agreement.spearman.value
+        )
+        scatter, choices = _scatter(table, target, [row.scorer for row in rows if row.scorer != "random"])
+        body += [
+            f"<h2>{escaped(target)}: {rows[0].agreement.networks} networks</h2>",
+            figure_html(_intervals(rows), f"intervals{number}"),
+            note("Spearman's rank correlation with the accuracy, 95 % bootstrap over networks. Diamonds: mere counts."),
+            figure_html(scatter, f"scatter{number}", choices),
+            fold("All statistics", html_table([_cells(row) for row in rows])),
+        ]
+    scores = {name: table.columns[name] for name in table.columns}
+    named = [
+        {"network": network, **{name: float(values[index]) for name, values in {**table.truth, **scores}.items()}}
+        for index, network in enumerate(table.names[:MOST])
+    ]
+    what = f"the first {MOST} of {len(table.names)} networks" if len(table.names) > MOST else "all networks"
+    body += [fold(f"Scores of {what}", html_table(named)) if targets else html_table(named), note(table.protocol)]
+    return page("Ranking of networks by training-free scores", body)
+
+
+def _verdict(table: RankTable, targets: Sequence[str]) -> list[str]:
+    lines = []
+    for target in targets:
+        rows = {row.scorer: row.agreement.spearman for row in table.rows if row.target == target}
+        best = max(rows.keys() - {*COUNTS, "random"} or rows, key=lambda name: (rows[name].value, name))
+        line = f"{target}: of the scores {best} agrees best, Spearman {_interval(rows[best])}"
+        if "macs" in rows and best not in COUNTS:
+            beside = "no worse" if rows["macs"].value >= rows[best].value else "worse"
+            certain = rows[best].low <= rows["macs"].value <= rows[best].high
+            line += f"; counting MACs does {beside}{' within the interval' * certain}, {_interval(rows['macs'])}"
+        lines.append(f"{line}.")
+    if not targets:
+        lines.append(f"Scores of {len(table.names)} networks; without accuracies nothing tells how far to trust them.")
+    return [*lines, "A score of untrained networks is no accuracy: python -m nas.select trains the finalists."]
+
+
+def _intervals(rows: Sequence[Row]) -> graph_objects.Figure:
+    figure = plot(120 + 26 * len(rows), "Spearman's rho, 95 % interval")
+    for name, counted, colour in (("scores", False, ACCENT), ("counts and chance", True, WARM)):
+        chosen = [row for row in rows if (row.scorer in (*COUNTS, "random")) == counted]
+        if not chosen:
+            continue
+        items = [row.agreement.spearman for row in chosen]
+        figure.add_scatter(
+            x=[item.value for item in items], y=[row.scorer for row in chosen], mode="markers", name=name,
+            marker={"size": 10, "color": colour, "symbol": "diamond" if counted else "circle"},
+            error_x={"type": "data", "symmetric": False, "array": [item.high - item.value for item in items],
+                     "arrayminus": [item.value - item.low for item in items]},
+        )  # fmt: skip
+    figure.update_yaxes(categoryorder="array", categoryarray=[row.scorer for row in reversed(rows)])
+    return figure
+
+
+def _scatter(
+    table: RankTable, target: str, scorers: Sequence[str]
+) -> tuple[graph_objects.Figure, dict[str, tuple[dict[str, Any], dict[str, Any]]]]:
+    """Accuracy against the first scorer, and what the menu changes to show another; at most MOST networks."""
+    truth = table.truth[target]
+    known = np.flatnonzero(np.isfinite(truth))
+    known = known[:: -(-len(known) // MOST) or 1]
+    rows = [[_number(table.columns[name][index]) for name in scorers] for index in known]
+    figure = plot(420, scorers[0], target)
+    figure.add_scatter(
+        x=[row[0] for row in rows], y=[float(truth[index]) for index in known], customdata=rows, mode="markers",
+        text=[table.names[index] for index in known], marker={"size": 6, "color": ACCENT, "opacity": 0.6},
+        hovertemplate="%{text}<br>%{x:.4g}, %{y:.4g}<extra></extra>",
+    )  # fmt: skip
+    choices = {name: ({"column": index}, {"xaxis.title.text": name}) for index, name in enumerate(scorers)}
+    return figure, choices
+
+
+def _number(value: float) -> float | None:
+    """A number as JSON holds it."""
+    return float(f"{value:.6g}") if np.isfinite(value) else None
 
 
 def _sections(table: RankTable, targets: list[str]) -> list[str]:
@@ -58,9 +154,8 @@ def _sections(table: RankTable, targets: list[str]) -> list[str]:
         lines += [
             f"## {target}: {rows[0].agreement.networks} networks, best {best:.4f}",
             "",
-            "| scorer | Spearman | Kendall tau-b | nDCG@10 | best of its top 10 | Spearman over seeds | seed noise "
-            "| s/net | published |",
-            "|---|---|---|---|---|---|---|---|---|",
+            f"| {' | '.join(HEADS)} |",
+            "|---" * len(HEADS) + "|",
             *(_line(row) for row in rows),
             "",
         ]
@@ -75,10 +170,14 @@ def _sections(table: RankTable, targets: list[str]) -> list[str]:
 
 
 def _line(row: Row) -> str:
+    return "| " + " | ".join(_cells(row).values()) + " |"
+
+
+def _cells(row: Row) -> dict[str, str]:
     item = row.agreement
     seeds = f"{row.spread.lowest:.3f} .. {row.spread.highest:.3f}" if row.spread else ""
     noise = f"{row.spread.noise:.1%}" if row.spread else ""
-    cells = [
+    cells = (
         row.scorer,
         _interval(item.spearman),
         _interval(item.kendall),
@@ -88,8 +187,8 @@ def _line(row: Row) -> str:
         noise,
         f"{row.seconds:.3f}" if row.seconds else "",
         row.published,
-    ]
-    return "| " + " | ".join(cells) + " |"
+    )
+    return dict(zip(HEADS, cells, strict=True))
 
 
 def _interval(estimate: Estimate, digits: int = 3) -> str:
@@ -141,8 +240,7 @@ def draw_agreement(table: RankTable, target: str, path: Path) -> Path:
     bars, first, second = grid[0]
     for position, row in enumerate(rows):
         item = row.agreement.spearman
-        counted = not row.seconds
-        color = WARM if counted else ACCENT
+        color = WARM if row.scorer in COUNTS else ACCENT
         bars.plot([item.low, item.high], [position, position], color=color, lw=3, alpha=0.45, solid_capstyle="butt")
         bars.plot(item.value, position, "o", color=color, ms=5)
     bars.set_yticks(range(len(rows)), [row.scorer for row in rows])

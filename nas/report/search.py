@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -20,16 +19,16 @@ from nas.lowering.network import neck_and_head_operations, out_sizes
 from nas.report.canvas import (
     ACCENT,
     BOUND_COLOURS,
+    GREEN,
     INK,
     PALE,
+    QUIET,
     WARM,
     canvas,
-    figure_html,
-    html_table,
     label,
-    page,
     save_png,
 )
+from nas.report.page import Ready, bars, copyable, figure_html, fold, html_table, note, page, plot, verdict
 from nas.spec import Backbone, DetectorSpec, backbone_of
 
 if TYPE_CHECKING:
@@ -46,6 +45,9 @@ LABELS = {
     "layers": "layers",
     "rho": "effectiveness rho",
 }
+
+#: Sampled networks that the page draws, at most; the pictures draw all.
+DRAWN = 2000
 
 
 def axis_label(name: str) -> str:
@@ -79,12 +81,22 @@ class Mark:
 
 
 @dataclass(frozen=True, slots=True)
+class Near:
+    """A network that scores almost as much as the winner: its shape, score and costs, and its spec file."""
+
+    shape: str
+    metrics: Mapping[str, float]
+    yaml: str
+
+
+@dataclass(frozen=True, slots=True)
 class SearchRecord:
     """Everything a reader of the report sees.
 
     columns: sampled evaluations, one array a metric, with `evaluation`, `score`, `feasible`; best_curve: (evaluation,
-    score) at each improvement; prices: the winner's latency, one row an operation (`Latency.explain`); near: networks of
-    other shapes within `near_share` of the best score.
+    score) at each improvement; shape: the winner's, in one line; prices: its latency, one row an operation
+    (`Latency.explain`); near: networks of other shapes within `near_share` of the best score; table: the latency table,
+    error_percent: its mean error if it is known; unproven: why an exact search proved nothing.
     """
 
     title: str
@@ -95,13 +107,18 @@ class SearchRecord:
     columns: Mapping[str, npt.NDArray[np.float64]]
     best_curve: npt.NDArray[np.float64]
     winner: Mapping[str, float]
+    shape: str
     parts: tuple[Part, ...]
     prices: tuple[Mapping[str, Any], ...]
     front: tuple[Mapping[str, Any], ...] = ()
-    near: tuple[Mapping[str, Any], ...] = ()
+    near: tuple[Near, ...] = ()
     near_share: float = 0.01
     marks: tuple[Mark, ...] = ()
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    table: str = ""
+    error_percent: float | None = None
+    proof: str = ""
+    unproven: str = ""
 
     def costs(self) -> list[str]:
         """The costs that have a picture: every known metric, and what else is limited."""
@@ -233,64 +250,92 @@ def _prices(record: SearchRecord) -> Figure:
 
 
 def write_search_page(record: SearchRecord, path: Path) -> Path:
-    """Write report.html of a search."""
-    import plotly.graph_objects as go
-
-    layout = {"template": "plotly_white", "margin": {"l": 60, "r": 20, "t": 40, "b": 50}, "height": 420}
-    course = go.Figure(layout=layout | {"title": f"best {record.scorer} score", "xaxis_title": "evaluations"})
-    course.add_scatter(x=record.best_curve[:, 0], y=record.best_curve[:, 1], line_shape="hv", mode="lines+markers")
+    """Write report.html of a search: the verdict, then the cloud, the winner, its equals, and the tables folded."""
+    metrics = record.costs()
     body = [
-        *_verdict(record),
-        _comparison(record),
-        "".join(f"<p class='note'>{html.escape(note)}</p>" for note in record.notes),
-        "<h2>Course of the search</h2>",
-        figure_html(course, inline=True),
-        "<h2>Score against every cost</h2>",
-        figure_html(_cloud_page(record, layout), inline=False),
-        "<h2>The winner, block by block</h2>",
-        html_table([_part_row(part) for part in record.parts]),
+        verdict(_verdict(record)),
+        *(note(text) for text in record.notes),
+        html_table(_comparison(record)),
+        "<h2>Score against cost</h2>",
+        figure_html(_cloud_page(record, metrics), "cloud", _choices(record, metrics)),
+        "<h2>The winner, part by part</h2>",
+        bars([_bar(part) for part in record.parts]),
+        fold("Its parts in numbers", html_table([_part_row(part) for part in record.parts])),
     ]
     if record.prices:
-        body += [
-            "<h2>Its latency, operation by operation</h2>",
-            figure_html(_prices_page(record, layout), inline=False),
-        ]
-        body.append(html_table([dict(row) for row in record.prices]))
+        operations = html_table([dict(row) for row in record.prices])
+        body.append(
+            fold("Its latency, operation by operation", figure_html(_prices_page(record), "prices"), operations)
+        )
     if record.near:
-        within = f"<h2>Other shapes within {100 * record.near_share:g} % of the best score</h2>"
-        body += [within, html_table([dict(row) for row in record.near])]
-    if record.front:
-        body += ["<h2>Pareto front</h2>", html_table([dict(row) for row in record.front])]
-    body += ["<h2>Provenance</h2>", html_table([{"": key, "value": value} for key, value in record.provenance.items()])]
+        body.append(f"<h2>Other shapes within {100 * record.near_share:g} % of the highest score</h2>")
+        body += [
+            fold(_near_title(near), copyable(near.yaml))
+            for near in sorted(record.near, key=lambda near: -near.metrics["score"])
+        ]
+    body.append("<h2>More</h2>")
+    body.append(fold("Course of the search", figure_html(_course_page(record), "course")))
+    body.append(fold("Pareto front", html_table([dict(row) for row in record.front])))
+    facts = [{"": key, "value": value} for key, value in record.provenance.items()]
+    body.append(fold("Provenance", html_table(facts)))
     return write_atomic(path, page(record.title, body))
 
 
 def _verdict(record: SearchRecord) -> list[str]:
-    """What was found, what it does not say, and the next command, in words."""
-    limits = ", ".join(
+    """What was found, how fast, whether it is proved, what the score does not say, and the next command."""
+    limits = " and ".join(
         f"{axis_label(name)}{f' at least {low:g}' * bool(low)}{' and' * (0 < low and high < math.inf)}"
         f"{f' at most {high:g}' * (high < math.inf)}"
         for name, low, high in record.budget.ranges
     )
-    binding = f"; what stops it is {', '.join(record.binding)}" if record.binding else ""
-    found = f"The highest score found: {record.scorer} {record.winner['score']:.5g} ({limits}{binding})."
+    certain = "proved" if record.proof else "not proved"
+    lines = [f"The highest {record.scorer} score with {limits}: {record.winner['score']:.5g}, {certain}."]
+    if "latency_ms" in record.winner:
+        margin = record.winner["latency_ms"] * (record.error_percent or 0) / 100
+        error = f" ± {margin:.2f} (mean error of the table, {record.error_percent:.1f} %)" if margin else ""
+        lines.append(f"It takes {record.winner['latency_ms']:.3f} ms{error} by table {record.table}.")
+    if record.binding:
+        lines.append(f"What stops it from scoring more: {', '.join(axis_label(name) for name in record.binding)}.")
+    lines.append(
+        f"The proof: {record.proof}."
+        if record.proof
+        else record.unproven or "Nothing is proved: this searcher tries networks out."
+    )
     return [
-        f"<p>{html.escape(found)}</p>",
-        "<p>The score is of an untrained network and no accuracy: <code>python -m nas.select</code> trains equally fast "
-        "finalists of several scores, and drawn networks beside them, on your data. To train this one: "
-        "<code>python -m nas.train model=best.yaml data=FOLDER</code>.</p>",
+        *lines,
+        "The score is of an untrained network and is no accuracy: among equally fast networks a higher one does not tell "
+        "the better detector.",
+        Ready("Next: <code>python -m nas.train model=best.yaml data=FOLDER</code> trains this network; <code>python -m "
+              "nas.select</code> trains it against equally fast ones of other scores and against published networks."),
+    ]  # fmt: skip
+
+
+def _comparison(record: SearchRecord) -> list[dict[str, Any]]:
+    """The winner and the published networks, score always beside the counts."""
+    keys = ["score", *(key for key in dict.fromkeys([*LABELS, *record.budget.metrics]) if key in record.winner)]
+    heads = {"score": f"{record.scorer} score"} | {key: axis_label(key) for key in keys[1:]}
+    everyone = [
+        ("winner", record.winner, True),
+        *((m.name, {"score": m.score, **m.metrics}, m.inside) for m in record.marks),
+    ]
+    return [
+        {
+            "network": name,
+            **{heads[key]: values.get(key) for key in keys},
+            "inside the budget": "yes" if inside else "no",
+        }
+        for name, values, inside in everyone
     ]
 
 
-def _comparison(record: SearchRecord) -> str:
-    """The winner and the published networks in one table, score always beside the counts."""
-    keys = ["score", *(key for key in dict.fromkeys([*LABELS, *record.budget.metrics]) if key in record.winner)]
-    rows = [{"network": "winner", **{key: float(record.winner[key]) for key in keys}, "inside the budget": "yes"}]
-    for mark in record.marks:
-        values = {"score": mark.score, **mark.metrics}
-        row = {"network": mark.name, **{key: float(values.get(key, float("nan"))) for key in keys}}
-        rows.append(row | {"inside the budget": "yes" if mark.inside else "no"})
-    return html_table(rows)
+def _near_title(near: Near) -> str:
+    ms = f", {near.metrics['latency_ms']:.3f} ms" if "latency_ms" in near.metrics else ""
+    return f"{near.metrics['score']:.5g}{ms}: {near.shape}"
+
+
+def _bar(part: Part) -> tuple[str, str, float, str]:
+    units = f" × {part.depth}" if part.depth > 1 else ""
+    return part.name, f"{part.shape}{units}", part.ms, f"{part.ms:.3f} ms"
 
 
 def _part_row(part: Part) -> dict[str, Any]:
@@ -305,46 +350,72 @@ def _part_row(part: Part) -> dict[str, Any]:
     }
 
 
-def _cloud_page(record: SearchRecord, layout: dict[str, Any]) -> graph_objects.Figure:
-    """Score against each metric, chosen by a menu; limits drawn, published networks named."""
-    import plotly.graph_objects as go
-
-    metrics = record.costs()
-    figure = go.Figure(layout=layout | {"height": 520, "yaxis_title": f"{record.scorer} score"})
-    feasible = record.columns["feasible"] > 0
-    for index, metric in enumerate(metrics):
-        shown = index == 0
-        x, y = record.columns[metric], record.columns["score"]
-        figure.add_scattergl(x=x[feasible], y=y[feasible], mode="markers", name="inside", visible=shown,
-                             marker={"size": 4, "color": ACCENT, "opacity": 0.35})  # fmt: skip
-        figure.add_scattergl(x=x[~feasible], y=y[~feasible], mode="markers", name="outside", visible=shown,
-                             marker={"size": 3, "color": PALE, "opacity": 0.5})  # fmt: skip
-        known = [mark for mark in record.marks if metric in mark.metrics]
-        figure.add_scatter(x=[m.metrics[metric] for m in known], y=[m.score for m in known], mode="markers+text",
-                           text=[m.name for m in known], textposition="top center", name="published", visible=shown,
-                           marker={"size": 9, "symbol": "diamond", "color": INK})  # fmt: skip
-        figure.add_scatter(x=[record.winner[metric]], y=[record.winner["score"]], mode="markers", name="winner",
-                           visible=shown, marker={"size": 14, "symbol": "star", "color": WARM})  # fmt: skip
-    buttons: list[dict[str, Any]] = []
-    for index, metric in enumerate(metrics):
-        visible = [trace // 4 == index for trace in range(4 * len(metrics))]
-        lines = [{"type": "line", "xref": "x", "yref": "paper", "x0": end, "x1": end,
-                  "y0": 0, "y1": 1, "line": {"dash": "dash", "color": WARM}} for end in record.ends(metric)]  # fmt: skip
-        changes = {"xaxis.title.text": axis_label(metric), "shapes": lines}
-        buttons.append({"label": metric, "method": "update", "args": [{"visible": visible}, changes]})
-    menu = {"buttons": buttons, "x": 1, "y": 1.25, "xanchor": "right", "yanchor": "top"}
-    figure.update_layout(updatemenus=[menu], margin={"t": 110})
-    if metrics:
-        figure.update_layout(**{key.replace(".", "_"): value for key, value in buttons[0]["args"][1].items()})
+def _course_page(record: SearchRecord) -> graph_objects.Figure:
+    figure = plot(360, "evaluations", f"highest {record.scorer} score so far")
+    figure.add_scatter(x=record.best_curve[:, 0], y=record.best_curve[:, 1], line={"shape": "hv", "color": ACCENT})
     return figure
 
 
-def _prices_page(record: SearchRecord, layout: dict[str, Any]) -> graph_objects.Figure:
-    import plotly.graph_objects as go
+def _cloud_page(record: SearchRecord, metrics: list[str]) -> graph_objects.Figure:
+    """Score against the first metric; a point tells its score and costs, and its shape where it is known."""
+    figure = plot(520, axis_label(metrics[0]), f"{record.scorer} score", shapes=_limit_lines(record, metrics[0]))
+    told = "<br>".join(f"{axis_label(metric)} %{{customdata[{index}]:.4g}}" for index, metric in enumerate(metrics))
+    hover = f"score %{{y:.6g}}<br>{told}<extra></extra>"
+    inside = record.columns["feasible"] > 0
+    sampled = np.stack([record.columns[name] for name in (*metrics, "score")], axis=1)
+    shown = np.arange(len(sampled)) % -(-len(sampled) // DRAWN) == 0
+    for name, chosen, marker in (
+        ("outside the budget", ~inside & shown, {"size": 4, "color": QUIET, "opacity": 0.25}),
+        ("inside", inside & shown, {"size": 5, "color": ACCENT, "opacity": 0.6}),
+    ):
+        rows = [[float(f"{value:.6g}") for value in row] for row in sampled[chosen].tolist()]
+        _points(figure, rows, name, marker, hover)
+    known = [(near.shape, near.metrics) for near in record.near] + [(str(row["shape"]), row) for row in record.front]
+    published = [(mark.name, {"score": mark.score, **mark.metrics}) for mark in record.marks]
+    for name, networks, colour, symbol, size in (
+        ("with their shape", known, GREEN, "circle", 7),
+        ("published", published, QUIET, "diamond", 10),
+        ("the winner", [(record.shape, record.winner)], WARM, "star", 15),
+    ):
+        costs = [[values.get(key) for key in (*metrics, "score")] for _, values in networks]
+        marker = {"size": size, "symbol": symbol, "color": colour}
+        _points(figure, costs, name, marker, f"%{{text}}<br>{hover}", [text for text, _ in networks])
+    return figure
 
-    figure = go.Figure(layout=layout | {"yaxis_title": "microseconds", "xaxis_title": "operation"})
+
+def _points(
+    figure: graph_objects.Figure, rows: list[list[Any]], name: str, marker: dict[str, Any], hover: str, text: Any = None
+) -> None:
+    """Add networks whose rows hold their costs, the first of them drawn, and their score at the end."""
+    x, y = [row[0] for row in rows], [row[-1] for row in rows]
+    figure.add_scatter(
+        x=x, y=y, customdata=rows, text=text, hovertemplate=hover, mode="markers", name=name, marker=marker
+    )
+
+
+def _choices(record: SearchRecord, metrics: list[str]) -> dict[str, tuple[dict[str, Any], dict[str, Any]]]:
+    """What the menu of the cloud changes for each cost."""
+    return {
+        axis_label(metric): (
+            {"column": index},
+            {"xaxis.title.text": axis_label(metric), "shapes": _limit_lines(record, metric)},
+        )
+        for index, metric in enumerate(metrics)
+    }
+
+
+def _limit_lines(record: SearchRecord, metric: str) -> list[dict[str, Any]]:
+    style = {"type": "line", "yref": "paper", "y0": 0, "y1": 1, "line": {"dash": "dash", "color": WARM}}
+    return [style | {"x0": end, "x1": end} for end in record.ends(metric)]
+
+
+def _prices_page(record: SearchRecord) -> graph_objects.Figure:
+    figure = plot(360, "operation in execution order", "microseconds")
     for bound, colour in BOUND_COLOURS.items():
         rows = [(i, row) for i, row in enumerate(record.prices) if row.get("bound") == bound]
-        figure.add_bar(x=[i for i, _ in rows], y=[1000 * float(row["ms"]) for _, row in rows], name=f"{bound}-bound",
-                       marker_color=colour, hovertext=[str(dict(row)) for _, row in rows])  # fmt: skip
+        figure.add_bar(
+            x=[i for i, _ in rows], y=[1000 * float(row["ms"]) for _, row in rows], name=f"{bound}-bound",
+            marker={"color": colour},
+            hovertext=[f"{row['operation']}, {row['channels']}, {row['map']}" for _, row in rows],
+        )  # fmt: skip
     return figure

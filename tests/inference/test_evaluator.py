@@ -182,6 +182,25 @@ def test_time_model() -> None:
     assert 0 < times["p10"] <= times["median"] <= times["p90"]
 
 
+def test_f1_is_that_of_the_boxes_that_score_enough(data: DetectionData) -> None:
+    exact = [Found(record.boxes, np.full(len(record.labels), 0.6), record.labels) for record in data.records]
+    result = score_detections(data, exact)
+    assert result.best_f1 == (1.0, 0.0)
+    known = [name for name, one in result.per_class.items() if one.boxes]
+    assert list(result.f1_curves) == known and all(f1[60] == 1 and f1[61] == 0 for _, f1 in result.f1_curves.values())
+    wrong = [Found(r.boxes + 1000, np.full(len(r.labels), 0.3), r.labels) for r in data.records]  # one more a box
+    both = [
+        Found(*(np.concatenate(pair) for pair in zip(a, b, strict=True))) for a, b in zip(exact, wrong, strict=True)
+    ]
+    result = score_detections(data, both)
+    f1, threshold = result.best_f1
+    assert (f1, round(threshold, 2)) == (1.0, 0.31) and result.to_dict()["best_f1"] == {
+        "f1": f1,
+        "score_threshold": threshold,
+    }
+    assert all(f1[0] == pytest.approx(2 / 3) for _, f1 in result.f1_curves.values())
+
+
 def test_plots(data: DetectionData, tmp_path: Path) -> None:
     result = score_detections(data, noisy(data))
     names = [save_confusion(tmp_path / "confusion.png", result.confusion, data.classes)]
