@@ -36,7 +36,8 @@ class SelectCommand:
     unused; evaluations: of each search for candidates that proves nothing. weights: a checkpoint whose entries that fit are
     the start of every training. workers: processes of this machine; storage: of
     Optuna, for several machines that share the folder (None: a file in it); lease: seconds after which a worker without a
-    sign of life loses its training. resume: the folder of a selection that goes on, or that this process joins, alone.
+    sign of life loses its training. loggers: of every training, beside steps.csv and epochs.jsonl: any of tensorboard,
+    wandb, mlflow. resume: the folder of a selection that goes on, or that this process joins, alone.
     """
 
     budget: dict[str, Any] = field(default_factory=dict)
@@ -59,6 +60,7 @@ class SelectCommand:
     workers: Threads = 1
     storage: Name | None = None
     lease: Annotated[float, Ge(1), Le(1e6)] = 30.0
+    loggers: list[Name] = field(default_factory=lambda: ["tensorboard"])
     resume: Name | None = None
     progress: bool = True
 
@@ -72,15 +74,17 @@ def select_in(command: SelectCommand, folder: Path, given: Sequence[str] = ()) -
     from nas.commands.select_files import verdict
     from nas.commands.select_screen import Selection
     from nas.models.checkpoint import read_header
+    from nas.training.loggers import make_loggers
 
     if command.resume is not None:
         folder = Path(command.resume)
-        command = continued(command, given, FREE)
+        command = continued(command, given, FREE, ("loggers",))
     limits_of(command.budget)
     if (command.minutes is None) == (not command.epochs):
         raise UserError("say how long to train: minutes=60, or epochs=30 of a whole training (not both)")
     if command.weights is not None:
         read_header(command.weights)  # refused now and not after the search for candidates
+    make_loggers(command.loggers, command.trainer.log_steps)  # likewise
     selection = Selection(command, folder)
     if command.resume is None:
         if (folder / "finalists.json").exists():

@@ -134,6 +134,7 @@ class Selection:
         return TrainingTask(
             "", self.splits["train"], self.splits["val"], options, command.augmentation,
             image_size=command.image_size, seed=command.seed, device=command.device, weights=command.weights,
+            loggers=command.loggers,
         )  # fmt: skip
 
     def _identity(self, finalists: Sequence[Finalist], plan: Plan) -> str:

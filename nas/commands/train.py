@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 #: Validation pictures of a report, and the most boxes predicted on one, the surest.
 SHOWN, DRAWN = 6, 40
 #: What may differ between a run and its continuation.
-FREE = ("resume", "device", "progress", "report", *(f"trainer.{name}" for name in FREE_OPTIONS))
+FREE = ("resume", "device", "progress", *(f"trainer.{name}" for name in FREE_OPTIONS))
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,8 @@ class TrainCommand:
 
     weights: a checkpoint of another network, whose entries that fit are the start. image_size null: the model's own;
     resume: the folder of an interrupted run, alone; test: also score the best checkpoint on the data's test split; report:
-    also leave report.html and pictures, for which the best checkpoint predicts the validation split once more.
+    also leave report.html and pictures, for which the best checkpoint predicts the validation split once more; loggers: beside
+    steps.csv and epochs.jsonl, any of tensorboard, wandb, mlflow.
     """
 
     model: Name = "damo-yolo-t"
@@ -58,6 +59,7 @@ class TrainCommand:
     device: Annotated[str, OneOf("auto", "cpu", "cuda")] = "auto"
     test: bool = True
     report: bool = True
+    loggers: list[Name] = field(default_factory=lambda: ["tensorboard"])
     resume: Name | None = None
     progress: bool = True
 
@@ -86,6 +88,7 @@ def task_of(config: TrainCommand) -> tuple[TrainingTask, DetectionData | None, D
         config.device,
         config.weights,
         config.head.one_to_one,
+        config.loggers,
     )
     return task, splits.get("test"), report
 
@@ -109,7 +112,7 @@ def train_in(command: TrainCommand, folder: Path, given: Sequence[str] = ()) -> 
     """Train in `folder`, or go on in that of the run to resume; `given`: the settings of the command line."""
     if command.resume is not None:
         folder = Path(command.resume)
-        command = continued(command, given, FREE)
+        command = continued(command, given, FREE, ("report", "loggers"))
     return train_from_config(command, folder)
 
 

@@ -7,11 +7,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from torch import Tensor
-from torch.utils.tensorboard import SummaryWriter
 
 from nas.files import read_text, write_atomic
 from nas.training.averaging import Validation as Validation
@@ -136,46 +134,6 @@ def read_epochs(folder: Path) -> list[dict[str, float]]:
     """The validations of the training in a folder, in order: step, epoch and scores of each; none where none was yet."""
     path = folder / EPOCHS
     return [json.loads(line) for line in read_text(path).splitlines()] if path.is_file() else []
-
-
-class TensorBoard(Hook):
-    """Events in the folder `tensorboard`: losses and rate of every `every`-th step, speed, scores, pictures, curves."""
-
-    def __init__(self, every: int) -> None:
-        self._every = every
-
-    def on_train_begin(self, view: TrainingView) -> None:
-        step = view.position.step
-        self._board = SummaryWriter(str(view.folder / "tensorboard"), purge_step=step + 1 if step else None)
-
-    def on_step_end(self, view: TrainingView, step: Step) -> None:
-        if step.number % self._every and step.number != 1:
-            return
-        for name, value in (dict(step.losses) | {"total": step.total}).items():
-            self._board.add_scalar(f"loss/{name}", value, step.number)
-        self._board.add_scalar("schedule/lr", step.rate, step.number)
-
-    def on_epoch_end(self, view: TrainingView, speed: Speed) -> None:
-        self._board.add_scalar("speed/images_per_second", speed.images_per_second, view.position.step)
-        self._board.add_scalar("speed/memory_mb", speed.memory_mb, view.position.step)
-
-    def on_validation(self, view: TrainingView, validation: Validation) -> None:
-        step = view.position.step
-        for name, value in validation.numbers.items():
-            self._board.add_scalar(f"val/{name}", value, step)
-        for name, image in validation.images.items():
-            self._board.add_image(name, image, step, dataformats="HWC")
-        for name, (recall, precision) in validation.curves.items():
-            zeros = np.zeros_like(recall)
-            self._board.add_pr_curve_raw(
-                f"pr/{name}", zeros, zeros, zeros, zeros, precision, recall, step, num_thresholds=len(recall)
-            )
-
-    def on_checkpoint(self, view: TrainingView, path: Path) -> None:
-        self._board.flush()
-
-    def on_train_end(self, view: TrainingView, error: BaseException | None) -> None:
-        self._board.close()
 
 
 class Screen(Hook):

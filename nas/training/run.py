@@ -30,7 +30,8 @@ from nas.report.canvas import ACCENT, PALE, Shown, canvas, label
 from nas.spec import DetectorSpec, digest
 from nas.training.averaging import Ema, NormStatistics, Validator
 from nas.training.cores import computing_threads
-from nas.training.hooks import Hook, LogFiles, Screen, TensorBoard, read_epochs
+from nas.training.hooks import Hook, LogFiles, Screen, read_epochs
+from nas.training.loggers import make_loggers
 from nas.training.optimizer import Schedule, make_optimizer
 from nas.training.options import DistillOptions, Phases, TrainerOptions
 from nas.training.setup import (
@@ -87,7 +88,7 @@ class TrainingTask:
     """What to train on what; `model` as in `prepare_detector`, val None trains without validation.
 
     weights: a checkpoint of another network, whose entries that fit are the start. one_to_one: whether ZeroHead is
-    deployed without NMS, None: as the model says.
+    deployed without NMS, None: as the model says. loggers: names of nas.training.loggers; they change no result.
     """
 
     model: Source
@@ -101,6 +102,7 @@ class TrainingTask:
     device: str = "auto"
     weights: str | None = None
     one_to_one: bool | None = None
+    loggers: Sequence[str] = ("tensorboard",)
 
 
 @told_when_full(
@@ -158,6 +160,7 @@ def _train(
     until: int | None,
 ) -> TrainingResult:
     """Everything of `run_training` that computes."""
+    loggers = make_loggers(task.loggers, options.log_steps)
     state = read_state(folder) if resume else None
     if state is None and resumable(folder):
         raise UserError(f"{folder} already holds a training: resume it, or choose another folder")
@@ -229,7 +232,7 @@ def _train(
     )
     if phases.shortened and progress and fabric.is_global_zero:
         print(f"{options.epochs} epochs are too few for the recipe's phases: {phases}", flush=True)
-    watching = [LogFiles(), TensorBoard(options.log_steps), *([Screen()] if progress else []), *hooks]
+    watching = [LogFiles(), *loggers, *([Screen()] if progress else []), *hooks]
     Trainer(training, watching).fit()
     position = parts.position
     best, last = folder / "best.safetensors", folder / "last.safetensors"
