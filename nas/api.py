@@ -103,12 +103,12 @@ def score(
     scorer: a name, or a function of one's own: of a spec, or of a module if its first parameter is annotated as one or
     called `module` or `model`; it may name `images` (16 of Gaussian noise), and `image_size` in pixels.
     """
-    from nas.scorers import score_spec, spec_scorer
+    from nas.scorers import find_scorer, score_spec
 
     network = _resolve(source)
     if isinstance(network, Backbone | DetectorSpec):
         return score_spec(network, scorer, image_size, **options)
-    chosen = spec_scorer(scorer)
+    chosen = find_scorer(scorer)
     if chosen.needs == "spec":
         raise UserError(f"scorer {chosen.name} takes a spec, not a torch module")
     from nas.scorers.measuring import score_module

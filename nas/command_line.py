@@ -84,6 +84,10 @@ def options(group: str) -> list[str]:
         names = list(space_names())
     else:
         names = sorted(path.stem for path in (Path(config_folder()) / group).glob("*.yaml"))
+        if group == "scorer":
+            from nas.scorers import SCORERS
+
+            names += [name for name in SCORERS if name not in names]
     own = next((kind for kind in CHOSEN if kind == group), None)
     return [*names, *(installed(own) if own else ())]
 

@@ -88,6 +88,11 @@ def offer_schema(name: str, schema: type) -> None:
 
         for space in space_names():
             store.store(group="space", name=space, node={"name": space, **find_space(space).limits()})
+    if "scorer" in (item.name for item in dataclasses.fields(cast(Any, schema))):
+        written = {path.stem for path in (Path(config_folder()) / "scorer").glob("*.yaml")}
+        for scorer in command_line.options("scorer"):
+            if scorer not in written:
+                store.store(group="scorer", name=scorer, node={"name": scorer})
 
 
 @cache

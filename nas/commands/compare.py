@@ -31,7 +31,7 @@ from nas.report.detector_table import (
     frontier_rows,
     published_rows,
 )
-from nas.scorers import score_spec, spec_scorer
+from nas.scorers import find_scorer, score_spec
 from nas.spec import Backbone, DetectorSpec, Spec, backbone_of, image_side
 from search_spaces.published import load_published
 
@@ -85,7 +85,7 @@ def run_comparison(settings: CompareSettings) -> str:
         raise UserError("nothing to compare: give models=[damo-yolo-s,yolo11s] (names or files) or group=seeds")
     if settings.scorer is not None:
         name, options = named(settings.scorer, "scorer")
-        spec_scorer(name).check_options(options)
+        find_scorer(name).check_options(options)
     for model in settings.models:
         check_model(model)
     gatherer = Gatherer(settings)

@@ -16,11 +16,10 @@ from nas.errors import UserError
 from nas.files import is_spec_file, load_spec, read_text, read_yaml, write_atomic
 from nas.options import CountOrNone, Name, OneOf, Seed, Threads, check_object
 from nas.report.scorer_table import COUNTS, RankTable, Row, write_rank_report
-from nas.scorers import find_scorer, score_spec
+from nas.scorers import ENSEMBLES, find_scorer, score_spec
 from nas.scorers.agreement import Spread, agreement, log_rank, spread, vote
 from nas.scorers.base import OWN
 from nas.scorers.measuring import (
-    ENSEMBLES,
     Pass,
     ScoreLog,
     Subject,

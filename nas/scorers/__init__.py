@@ -7,7 +7,7 @@ from typing import Any, cast
 
 from nas.errors import UserError
 from nas.extensions import found, installed
-from nas.scorers.base import OWN, Cost, Scorer, number, own_scorer
+from nas.scorers.base import Cost, Scorer, number, own_scorer
 from nas.spec import Spec, image_side
 
 _FORWARD: Cost = "forward"
@@ -33,6 +33,12 @@ ZERO_COST: tuple[Scorer, ...] = (
     *(Scorer(name, **_AZNAS) for name in ("az_expressivity", "az_progressivity", "az_trainability")),
 )
 
+#: Ensembles -> the scorers and counts that they rank together.
+ENSEMBLES: dict[str, tuple[str, ...]] = {
+    "aznas": ("az_expressivity", "az_progressivity", "az_trainability", "macs"),
+    "vote": ("synflow", "jacov", "snip"),
+}
+
 _ALL = (
     Scorer("mae", "nas.scorers.entropy:mae", "MAE-DET, arXiv 2111.13336", closed_form="Entropy"),
     Scorer("mae_neck", "nas.scorers.entropy:mae_neck", "ours, after MAE-DET"),
@@ -54,38 +60,31 @@ SCORERS: dict[str, Scorer] = {scorer.name: scorer for scorer in _ALL}
 def find_scorer(scorer: str | Callable[..., Any]) -> Scorer:
     """The scorer of that name: a shipped one, `module:function`, or an installed entry point; or a function as a scorer.
 
-    Raises UserError with the known names.
+    Raises UserError with the known names, and for an ensemble, which ranks networks among each other and scores none alone.
     """
     if not isinstance(scorer, str):
         return own_scorer(scorer)
     if scorer in SCORERS:
         return SCORERS[scorer]
+    if scorer in ENSEMBLES:
+        members = ", ".join(ENSEMBLES[scorer])
+        raise UserError(f"{scorer} ranks networks among each other and scores none alone: take one of {members}")
     function = found(scorer, "scorer")
     if function is None:
         raise UserError(f"unknown scorer {scorer!r}; known: {', '.join([*SCORERS, *installed('scorer')])}")
     return own_scorer(cast(Callable[..., Any], function), scorer)
 
 
-def spec_scorer(scorer: str | Callable[..., Any]) -> Scorer:
-    """The scorer of that name, which scores specs; raises UserError for an unknown one.
-
-    Of the shipped ones those that need a module are refused (a pass through a network is slow); one's own are not.
-    """
-    chosen = find_scorer(scorer)
-    if chosen.needs != "spec" and chosen.source != OWN:
-        raise UserError(f"scorer {chosen.name} needs a {chosen.needs}: rank it with python -m nas.rank")
-    return chosen
-
-
 def score_spec(
     spec: Spec, scorer: str | Callable[..., Any] = "mae", image_size: int | None = None, **options: Any
 ) -> float:
-    """The score of a spec, on an image of `image_size` pixels (its own, or 640); one of modules sees the network built.
+    """The score of a spec, on an image of `image_size` pixels (its own, or 640); one of modules sees the network built, from
+    seed 0, and its options may say which `batch` of `inputs` (16 of "gaussian" noise).
 
     An option that is None is as good as not given. Raises UserError for a scorer that cannot judge specs, an unknown
     option, or an image size that the network cannot have.
     """
-    chosen = spec_scorer(scorer)
+    chosen = find_scorer(scorer)
     chosen.check_options(options)
     given = {key: value for key, value in options.items() if value is not None}
     side = image_side(spec, image_size)

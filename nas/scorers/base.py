@@ -13,12 +13,15 @@ from annotated_types import Ge, Le
 
 from nas.errors import UserError, shown
 from nas.extensions import reference_to
-from nas.options import check_keywords, unknown
+from nas.options import Name, Pixels, check_keywords, check_value, unknown
 
 Needs = Literal["spec", "module", "module and images"]
 Weights = Sequence[Annotated[float, Ge(-1e6), Le(1e6)]]
 """Level weights: one per resolution."""
 Cost = Literal["microseconds", "forward", "backward"]
+#: What a scorer of modules sees, beside its own options: how many images, noise ("gaussian") or pictures of a folder, and
+#: the side that a search gives them.
+SEEN: dict[str, Any] = {"batch": Annotated[int, Ge(1), Le(65_536)], "inputs": Name, "image_size": Pixels}
 OWN = "one's own"
 """The source of a scorer that is not shipped."""
 
@@ -59,8 +62,10 @@ class Scorer:
 
     @property
     def options(self) -> tuple[str, ...]:
-        """Names of those of its keywords that are the user's."""
-        return tuple(name for name in self.takes if self.needs == "spec" or name not in ("images", "seed"))
+        """Names of those of its keywords that are the user's, and of what a scorer of modules sees."""
+        if self.needs == "spec":
+            return self.takes
+        return tuple(dict.fromkeys([*(name for name in self.takes if name not in ("images", "seed")), *SEEN]))
 
     def __call__(self, network: Any, **keywords: Any) -> Any:
         """The answer of the function; an error of one's own code is told in one line, with its place."""
@@ -85,7 +90,10 @@ class Scorer:
             if key not in self.options:
                 raise unknown(f"scorer {self.name}", key, self.options)
         given = {key: value for key, value in options.items() if value is not None}
-        check_keywords(self.function, given, "scorer")
+        seen = given.keys() - set(self.takes)
+        check_keywords(self.function, {key: given[key] for key in given if key not in seen}, "scorer")
+        for key in sorted(seen):
+            check_value(f"scorer.{key}", given[key], SEEN[key])
 
 
 def own_scorer(function: Callable[..., Any], name: str = "") -> Scorer:

@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING, Any
 from nas.cost.count import count_spec
 from nas.errors import UserError
 from nas.files import write_atomic
-from nas.scorers import ZERO_COST
-from nas.scorers.base import Scorer, number
+from nas.scorers import ENSEMBLES, ZERO_COST
+from nas.scorers.base import SEEN, Scorer, number
 from nas.spec import Backbone, Spec, digest, image_side
 from search_spaces import tabular
 
@@ -138,13 +138,6 @@ class Pass:
     @property
     def reads_images(self) -> bool:
         return self.scorer.needs == "module and images"
-
-
-#: Ensembles -> the scorers and counts that they rank together.
-ENSEMBLES: dict[str, tuple[str, ...]] = {
-    "aznas": ("az_expressivity", "az_progressivity", "az_trainability", "macs"),
-    "vote": ("synflow", "jacov", "snip"),
-}
 
 
 def passes_for(names: Iterable[str], own: Sequence[Scorer] = ()) -> tuple[Pass, ...]:
@@ -295,9 +288,22 @@ def measure(
 
 
 def score_built(scorer: Scorer, spec: Spec, side: int, options: Mapping[str, object]) -> float:
-    """The score of a spec's network by a scorer of modules: built from seed 0, on 16 Gaussian images of `side` pixels."""
+    """The score of a spec's network by a scorer of modules: built from seed 0, on 16 Gaussian images of `side` pixels.
+
+    options: of the scorer, or of what it sees (another `batch`, pictures of a folder as `inputs`). One thread computes it,
+    so that the number is the same in every process.
+    """
+    import torch
+
     step = Pass(scorer.name, scorer, (scorer.name,))
-    return measure(spec_subject("the network", spec, side), step, Protocol(), 0, options)[scorer.name]
+    seen: dict[str, Any] = {name: value for name, value in options.items() if name in SEEN and name not in scorer.takes}
+    own = {name: value for name, value in options.items() if name not in seen}
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return measure(spec_subject("the network", spec, side), step, Protocol(**seen), 0, own)[scorer.name]
+    finally:
+        torch.set_num_threads(threads)
 
 
 def score_module(scorer: Scorer, module: nn.Module, side: int, options: Mapping[str, object]) -> float:

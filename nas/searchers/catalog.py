@@ -15,7 +15,7 @@ from nas.extensions import found, installed, reference_to
 from nas.files import is_spec_file, load_spec
 from nas.frame import Frame
 from nas.options import check_keywords
-from nas.scorers import spec_scorer
+from nas.scorers import find_scorer
 from nas.scorers.base import OWN
 from nas.scorers.formula import formula_of
 from nas.searchers.base import Problem, Searcher
@@ -52,7 +52,7 @@ def searcher_names() -> tuple[str, ...]:
 
 
 #: Parameters of searchers that are not the user's.
-_GIVEN = ("problem", "evaluations", "seed", "on_step", "on_progress", "identity", "stop", "start")
+_GIVEN = ("problem", "evaluations", "seed", "on_step", "on_progress", "identity", "stop", "start", "workers")
 
 
 def check_searcher(searcher: str | Maker, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -144,7 +144,7 @@ def make_problem(
 
     frame: neck and head around the backbone, or None to price the bare backbone at `image_size` pixels.
     """
-    chosen = spec_scorer(scorer)
+    chosen = find_scorer(scorer)
     chosen.check_options(dict(options))
     fast = isinstance(space, TinyNASSpace) and MEMORY not in budget.metrics and chosen.source != OWN
     formula = formula_of(chosen, options) if fast else None
@@ -189,6 +189,7 @@ def search_with(
                 on_progress=on_progress,
                 stop=stop,
                 start=start,
+                workers=problem.workers if isinstance(problem, SpecProblem) else 1,
                 **options,
             )
     proof, own = _split(name, options)

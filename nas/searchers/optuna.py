@@ -160,11 +160,14 @@ def search_with_optuna(
     on_progress: Callable[[Progress], None] | None = None,
     stop: Callable[[], bool] = lambda: False,
     start: Sequence[Spec] = (),
+    workers: int = 1,
 ) -> SearchOutcome:
     """Evaluate `evaluations` networks together with every other worker on the storage; all return the same outcome.
 
     storage: see the module; empty keeps everything in memory. nsga2 seeks the front of score against every budgeted
-    metric, tpe and random the best score. lease: seconds after which a silent worker's network is given to another.
+    metric, tpe and random the best score. workers: as many networks are asked for at a time, of nsga2 those of one
+    generation, so that their number changes nothing; tpe learns from every one before it asks for the next. lease: seconds
+    after which a silent worker's network is given to another.
     Raises UserError for a space that is not a TinyNAS space, and for a study that belongs to another search.
     """
     space = getattr(problem, "space", None)
@@ -180,17 +183,22 @@ def search_with_optuna(
     archive, columns = Archive(problem), [problem.metrics.index(metric) for metric in problem.budget.metrics]
     best: dict[str, float] = {}
 
-    def evaluate(trial: Trial) -> Result:
-        genes = suggest(trial, codec)
-        evaluation = problem.evaluate(problem.encode([codec.spec(genes[0])]))
-        outside = float(excess(problem, evaluation)[0])
-        constrain(trial, outside)
-        score = float(np.nan_to_num(evaluation.score[0], nan=_UNSCORED, neginf=_UNSCORED))
-        if outside == 0 and score > best.get("score", -np.inf):
-            best.update({"score": score} | dict(zip(problem.metrics, evaluation.metrics[0].tolist(), strict=True)))
-        values = [score, *evaluation.metrics[0, columns].tolist()][: len(directions)]
-        kept = {"genes": genes[0].tolist(), "metrics": evaluation.metrics[0].tolist(), "excess": outside}
-        return values, kept
+    def evaluate(trials: Sequence[Trial]) -> list[Result]:
+        genes = np.concatenate([suggest(trial, codec) for trial in trials])
+        evaluation = problem.evaluate(problem.encode([codec.spec(row) for row in genes]))
+        results: list[Result] = []
+        rows = zip(trials, genes, evaluation.score, evaluation.metrics, excess(problem, evaluation), strict=True)
+        for trial, row, scored, metrics, outside in rows:
+            constrain(trial, float(outside))
+            score = float(np.nan_to_num(scored, nan=_UNSCORED, neginf=_UNSCORED))
+            if outside == 0 and score > best.get("score", -np.inf):
+                best.update({"score": score} | dict(zip(problem.metrics, metrics.tolist(), strict=True)))
+            values = [score, *metrics[columns].tolist()][: len(directions)]
+            results.append((values, {"genes": row.tolist(), "metrics": metrics.tolist(), "excess": float(outside)}))
+        return results
+
+    def last_of_its_generation(trial: Trial) -> bool:
+        return sampler == "nsga2" and (trial.number + 1) % population == 0
 
     def report(finished: int) -> None:
         if on_progress is None:
@@ -199,7 +207,8 @@ def search_with_optuna(
         binding = problem.budget.binding(best) if best else []
         on_progress(Progress(done, done, evaluations, seconds, finished / seconds, dict(best) or None, binding, 0.0))
 
-    shared.work(evaluate, stop, report)
+    together = 1 if sampler == "tpe" else workers
+    shared.work_together(evaluate, stop, report, most=together, last=last_of_its_generation)
     trials = shared.results()
     genes = np.array([trial.user_attrs["genes"] for trial in trials], dtype=np.int64).reshape(len(trials), codec.width)
     metrics = np.array([trial.user_attrs["metrics"] for trial in trials]).reshape(len(trials), len(problem.metrics))

@@ -24,6 +24,7 @@ from nas.searchers.base import Candidate
 from nas.searchers.catalog import check_searcher, make_problem, member_of, search_with, searcher_name
 from nas.searchers.limits import least_cost, limit_notes
 from nas.searchers.loop import Progress, SearchOutcome
+from nas.searchers.problem.specs import SpecProblem
 from nas.spec import DetectorSpec, digest, image_side, require_side, to_dict
 from search_spaces import SearchSpace, find_space
 
@@ -229,7 +230,10 @@ def run_search(
         settings.frame.image_size,
         settings.workers,
     )
+    identity = "-".join([settings.course, table.digest, *settings.other_tables.values()])
     try:
+        if state is not None and isinstance(problem, SpecProblem):
+            problem.remember(state.with_suffix(".scores.jsonl"), identity)
         outcome = search_with(
             settings.searcher,
             settings.searcher_options,
@@ -237,7 +241,7 @@ def run_search(
             settings.evaluations,
             settings.seed,
             state=state,
-            identity="-".join([settings.course, table.digest, *settings.other_tables.values()]),
+            identity=identity,
             on_progress=on_progress,
             start=settings.start,
         )

@@ -11,6 +11,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import optuna
@@ -111,21 +112,42 @@ class SharedStudy:
 
         An error in `evaluate` fails the trial, whose task others will try again, and is raised.
         """
+        return self.work_together(lambda trials: [evaluate(trial) for trial in trials], stop, on_result, poll)
+
+    def work_together(
+        self,
+        evaluate: Callable[[Sequence[Trial]], Sequence[Result]],
+        stop: Callable[[], bool] = lambda: False,
+        on_result: Callable[[int], None] | None = None,
+        poll: float = 0.5,
+        most: int = 1,
+        last: Callable[[Trial], bool] = lambda trial: False,
+    ) -> int:
+        """`work` on up to `most` tasks at a time; last: whether nothing is asked for behind a trial before it is told."""
         finished = 0
         while not stop():
-            trial = self.claim()
-            if trial is None:
+            trials: list[Trial] = []
+            while len(trials) < most and not (trials and last(trials[-1])):
+                trial = self.claim()
+                if trial is None:
+                    break
+                trials.append(trial)
+            if not trials:
                 if self.unfinished() == 0:
                     break
                 time.sleep(poll)
                 continue
-            with _Heartbeat(trial, self.lease / 4):
+            with ExitStack() as beating:
+                for trial in trials:
+                    beating.enter_context(_Heartbeat(trial, self.lease / 4))
                 try:
-                    values, attributes = evaluate(trial)
+                    results = evaluate(trials)
                 except BaseException:
-                    self._fail(trial.number)
+                    for trial in trials:
+                        self._fail(trial.number)
                     raise
-            finished += self.finish(trial, values, attributes)
+            for trial, (values, attributes) in zip(trials, results, strict=True):
+                finished += self.finish(trial, values, attributes)
             if on_result is not None:
                 on_result(finished)
         return finished

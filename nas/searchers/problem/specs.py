@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import pickle
 import signal
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,8 +23,9 @@ from nas.cost.budget import Budget
 from nas.cost.count import peak_memory_mb
 from nas.errors import UserError
 from nas.scorers import score_spec
-from nas.scorers.base import Scorer
+from nas.scorers.base import OWN, Scorer
 from nas.searchers.base import Evaluation, Individuals, Interrupted
+from nas.searchers.history import ScoreFile
 from nas.searchers.problem import Objective
 from nas.spec import Backbone, Spec, digest, from_dict, to_dict
 from search_spaces.base import SearchSpace
@@ -40,8 +45,14 @@ class ScorerScore:
     options: tuple[tuple[str, Any], ...] = ()
     image_size: int | None = None
 
+    @property
+    def costly(self) -> bool:
+        """Whether a score is worth remembering: one that takes a pass through the network, or code of one's own."""
+        return self.scorer.cost != "microseconds" or self.scorer.source == OWN
+
     def __call__(self, spec: Spec) -> float:
-        return score_spec(spec, self.scorer, **{"image_size": self.image_size, **dict(self.options)})
+        given = {name: value for name, value in self.options if value is not None}
+        return score_spec(spec, self.scorer, **{"image_size": self.image_size, **given})
 
 
 def require_sendable(score: ScorerScore) -> None:
@@ -59,7 +70,8 @@ class SpecProblem:
 
     Costs come from `objective`; `score` is asked only of those inside the budget, the others get the score nan.
     score: a picklable function of the whole detector (or of the bare backbone without a frame). workers: processes that
-    share the scoring; results do not depend on their number. peak_memory_mb, a maximum over parts and no sum, is
+    share the scoring; results do not depend on their number. Costly scores are remembered by digest.
+    peak_memory_mb, a maximum over parts and no sum, is
     computed only where the budget limits it.
     """
 
@@ -78,9 +90,17 @@ class SpecProblem:
             if metric not in self.metrics:
                 raise UserError(f"this search gives no {metric}; it gives {', '.join(objective.metrics)}")
         self.space, self.objective, self.budget, self.score = space, objective, budget, score
+        self.workers, self._kept = workers, None if not getattr(score, "costly", False) else dict[str, float]()
         self._pool: ProcessPoolExecutor | None = None
+        self._file: ScoreFile | None = None
         if workers > 1:
-            self._pool = ProcessPoolExecutor(workers, get_context("spawn"), initializer=_leave_interrupts)
+            self._pool = ProcessPoolExecutor(workers, get_context("spawn"), initializer=_begin)
+
+    def remember(self, path: Path, identity: str) -> None:
+        """Keep costly scores in a file, from which a search that goes on takes them; others are not worth it."""
+        if self._kept is not None:
+            self._file = ScoreFile(path, identity)
+            self._kept = self._file.known
 
     # ------------------------------------------------------------------ moves
 
@@ -143,24 +163,45 @@ class SpecProblem:
         return costs
 
     def _scores(self, specs: Sequence[Spec], stop: Callable[[], bool]) -> list[float]:
+        if self._kept is None:
+            return list(self._computed(specs, stop))
+        names = [digest(spec) for spec in specs]
+        new = {name: spec for name, spec in zip(names, specs, strict=True) if name not in self._kept}
+        for name, score in zip(new, self._computed(list(new.values()), stop), strict=True):
+            if self._file is not None:
+                self._file.add(name, score)
+            self._kept[name] = score
+        return [self._kept[name] for name in names]
+
+    def _computed(self, specs: Sequence[Spec], stop: Callable[[], bool]) -> Iterator[float]:
+        """The scores in the order of the specs, each as soon as it and those before it are there."""
         if self._pool is None:
-            scores = []
             for spec in specs:
                 if stop():
                     raise Interrupted
-                scores.append(self.score(spec))
-            return scores
+                yield self.score(spec)
+            return
         futures: list[Future[float]] = [self._pool.submit(self.score, spec) for spec in specs]
-        pending = set(futures)
-        while pending:
-            pending = wait(pending, timeout=0.2)[1]
-            if stop() and pending:
-                for future in pending:
-                    future.cancel()
-                raise Interrupted
-        return [future.result() for future in futures]
+        for future in futures:
+            while not wait([future], timeout=0.2).done:
+                if stop():
+                    for other in futures:
+                        other.cancel()
+                    raise Interrupted
+            try:
+                yield future.result()
+            except BrokenProcessPool:
+                raise UserError("a worker process was killed (no memory left?): go on with fewer workers") from None
 
 
-def _leave_interrupts() -> None:
-    """Ctrl-C is for the main process; workers finish what they do."""
+def _begin() -> None:
+    """Ctrl-C is for the main process, workers finish what they do; where that process is killed, they end too."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
