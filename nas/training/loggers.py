@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 from torch.utils.tensorboard import SummaryWriter
@@ -82,7 +83,7 @@ class WeightsAndBiases(Scalars):
     def on_train_begin(self, view: TrainingView) -> None:
         import wandb
 
-        name = _known(view.folder / "wandb.id") or wandb.util.generate_id()
+        name = _known(view.folder / "wandb.id") or uuid4().hex[:8]
         write_atomic(view.folder / "wandb.id", name)
         self._run: Any = wandb.init(
             project="maenas", name=view.folder.name, dir=str(view.folder), id=name, resume="allow", reinit="create_new"
@@ -99,11 +100,11 @@ class WeightsAndBiases(Scalars):
         self._run.log(pictures, step=view.position.step)
 
     def on_train_end(self, view: TrainingView, error: BaseException | None) -> None:
-        self._run.finish(exit_code=0 if error is None else 1, quiet=True)
+        self._run.finish(exit_code=0 if error is None else 1)
 
 
 class MLflow(Scalars):
-    """A run of the experiment `maenas`, where MLFLOW_TRACKING_URI says, else in `mlruns` of the folder.
+    """A run of the experiment `maenas`, where MLFLOW_TRACKING_URI says, else in `mlflow.db` of the folder.
 
     The run's id lies in `mlflow.id`, so that a resumed training goes on in the same run.
     """
@@ -111,7 +112,7 @@ class MLflow(Scalars):
     def on_train_begin(self, view: TrainingView) -> None:
         from mlflow.tracking import MlflowClient
 
-        place = os.environ.get("MLFLOW_TRACKING_URI") or (view.folder / "mlruns").resolve().as_uri()
+        place = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{(view.folder / 'mlflow.db').resolve()}"
         self._client: Any = MlflowClient(place)
         self._run = _known(view.folder / "mlflow.id")
         if not self._run:

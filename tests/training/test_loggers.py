@@ -52,7 +52,7 @@ def test_offline_logs_change_no_byte_and_hold_the_scores(tiny, root, tmp_path, m
     else:
         from mlflow.tracking import MlflowClient
 
-        client = MlflowClient((tmp_path / "run" / "mlruns").resolve().as_uri())
+        client = MlflowClient(f"sqlite:///{tmp_path / 'run' / 'mlflow.db'}")
         history = client.get_metric_history(first, "val/ap")
         assert history[-1].value == pytest.approx(ap) and history[-1].step == 18
         assert client.get_run(first).info.status == "FINISHED"
