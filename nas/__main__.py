@@ -11,6 +11,7 @@ import runpy
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from nas.command_line import COMMANDS, PATHS, about, groups, help_text, options, settings, show
 from nas.files import config_folder, read_yaml
@@ -95,7 +96,7 @@ def _inside(path: str) -> set[str]:
     group, *rest = path.split(".")
     found: set[str] = set()
     for file in (Path(config_folder()) / group).glob("*.yaml"):
-        value = read_yaml(file)
+        value: Any = read_yaml(file)
         for part in rest:
             value = value.get(part) if isinstance(value, dict) else None
         if isinstance(value, dict):

@@ -119,14 +119,14 @@ def score(
 
 
 def find(
-    budget: Mapping[str, Any],
-    space: str | SearchSpace[Any] | type[SearchSpace[Any]] = "tinynas_k1kx",
+    budget: Mapping[str, object],
+    space: str | SearchSpace[Spec] | type[SearchSpace[Spec]] = "tinynas_k1kx",
     *,
     neck: str | Mapping[str, object] | None = None,
     image_size: int | None = None,
     progress: bool | Callable[[Progress], None] = False,
     state: str | Path | None = None,
-    **options: Any,
+    **options: object,
 ) -> SearchResult:
     """The best architecture within a budget, as `python -m nas.search` finds it: `.best.spec`, `.best.metrics`, `.front`.
 
@@ -151,7 +151,7 @@ def find(
         return run_search(settings, place, bar.show)
 
 
-def _frame(neck: str | Mapping[str, object] | None, image_size: int | None, frame: Frame | None) -> Frame:
+def _frame(neck: str | Mapping[str, object] | None, image_size: int | None, frame: object) -> Frame:
     """The neck and head that a name of conf/neck or fields of it say, at an image size."""
     from nas.commands.search import SearchCommand
     from nas.config import compose_config
@@ -164,7 +164,7 @@ def _frame(neck: str | Mapping[str, object] | None, image_size: int | None, fram
 
 
 def find_trained(
-    budget: Mapping[str, Any], data: str, folder: str | Path | None = None, **options: object
+    budget: Mapping[str, object], data: str, folder: str | Path | None = None, **options: object
 ) -> SelectionResult:
     """The best detector for a budget and one's own data, the finalists trained; as `python -m nas.select` does.
 
@@ -175,7 +175,7 @@ def find_trained(
     from nas.config import compose_config
     from nas.cost.budget import Limited
 
-    limits: dict[str, Any] = {}
+    limits: dict[str, object] = {}
     for number, (text, limit) in enumerate(budget.items()):
         cost = Limited.of(text)
         entry = {cost.metric: limit, "part": cost.part, "hardware": cost.hardware}

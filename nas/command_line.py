@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from nas.errors import UserError
 from nas.extensions import CHOSEN, installed
@@ -71,7 +71,8 @@ def groups(command: str) -> dict[str, str | None]:
         return {}
     head = "\n".join(line for line in read_text(path).splitlines() if line.startswith("#"))
     added = {name: None for name in re.findall(r"\+(\w+)[=.]", head) if (path.parent / name).is_dir()}
-    entries = (entry for entry in read_yaml(path)["defaults"] if isinstance(entry, dict))
+    document: Any = read_yaml(path)
+    entries = (entry for entry in document["defaults"] if isinstance(entry, dict))
     chosen = {name: value for entry in entries for name, value in entry.items() if not name.startswith("override ")}
     return added | chosen
 
@@ -95,7 +96,7 @@ def options(group: str) -> list[str]:
 def settings(command: str) -> dict[str, object]:
     """The settings of a command's file with their defaults, without its groups."""
     path = Path(config_folder()) / f"{command}.yaml"
-    values = read_yaml(path) if path.is_file() else {}
+    values: Any = read_yaml(path) if path.is_file() else {}
     return {key: value for key, value in values.items() if key not in ("defaults", "hydra")}
 
 

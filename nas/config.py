@@ -14,13 +14,16 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 from nas import command_line
 from nas.errors import Caution, UserError
 from nas.extensions import CHOSEN, installed, is_reference, use
 from nas.files import claimed, config_folder, dump_yaml, read_yaml, write_atomic
 from nas.options import read_object
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
 
 Settings = TypeVar("Settings")
 #: No number has so many digits; Python stops reading whole ones at 4,300.
@@ -54,7 +57,7 @@ def compose_config(name: str, schema: type[Settings], options: Mapping[str, obje
         raise UserError(one_line(error)) from None
 
 
-def settings_of(schema: type[Settings], config: Any, example: str = "") -> Settings:
+def settings_of(schema: type[Settings], config: DictConfig, example: str = "") -> Settings:
     """A composed configuration as an object of its schema; example: a line to type, for who left something out.
 
     Raises UserError for the first setting that the annotations of `schema` refuse, that it lacks, or that it does not

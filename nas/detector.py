@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -17,7 +17,7 @@ from nas.inference.predictor import Network, Prediction, Predictor
 from nas.models.base import DetectorModule
 from nas.models.build import build_model
 from nas.models.checkpoint import require_finite
-from nas.options import check_fields, check_keywords
+from nas.options import check_keywords, read_object
 from nas.report.canvas import ACCENT, Shown, canvas, label
 from nas.spec import Backbone, Spec, require_side
 
@@ -81,7 +81,7 @@ class Detector(Shown):
         counts = {name: sum(p.numel() for p in part.parameters()) for name, part in self.network.named_children()}
         return {name: count for name, count in counts.items() if count}
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         known = {"source": self.source, "classes": list(self.classes), "image_size": self.image_size}
         return {**known, "parameters": self._parameters()}
 
@@ -122,7 +122,7 @@ class Detector(Shown):
         self, source: Source, device: str | None = None, image_size: int | None = None, **options: object
     ) -> Iterator[Prediction]:
         """As `predict`, one prediction after the other: for videos and large folders."""
-        settings = PredictOptions(**check_fields(PredictOptions, options, "predict"))
+        settings = read_object(PredictOptions, options, "predict")
         self.input_side(image_size)
         return Predictor(self.deployed(device), settings, image_size)(open_pictures(source))
 
@@ -203,7 +203,8 @@ class Detector(Shown):
         config = compose_config("train", TrainCommand, {"data": data} | ({"data.root": str(root)} if root else {}))
         side = self.input_side(image_size)
         splits, _ = load_splits(config.data, (split,))
-        return evaluate(self.deployed(device), splits[split], side, **chosen)
+        scored: Callable[..., Evaluation] = evaluate  # its options are checked above
+        return scored(self.deployed(device), splits[split], side, **chosen)
 
     def save(self, path: str | Path, extra: Mapping[str, object] | None = None) -> Path:
         """Write a self-contained checkpoint that `Detector.load` reads."""
@@ -219,5 +220,5 @@ class Detector(Shown):
         from nas.deploy import ExportSettings
         from nas.deploy.export import export_model
 
-        settings = ExportSettings(**check_fields(ExportSettings, {"format": format, **options}, "export"))
+        settings = read_object(ExportSettings, {"format": format, **options}, "export")
         return export_model(self.model, path, settings)

@@ -12,7 +12,7 @@ import secrets
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import yaml
 from filelock import FileLock, Timeout
@@ -116,7 +116,7 @@ def read_text(path: str | Path, most: int = MOST_TEXT) -> str:
         raise UserError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from None
 
 
-def read_yaml(path: str | Path) -> Any:
+def read_yaml(path: str | Path) -> object:
     """The plain data of a YAML file of at most 4 MiB; nothing in it is executed.
 
     Raises UserError for what is no YAML, nested deeper than a hundred times, or grows to a million values by its aliases.
@@ -150,7 +150,7 @@ def _require_small(root: yaml.Node | None, path: str | Path) -> None:
             waiting += [(inner, depth + 1) for pair in node.value for inner in pair]
 
 
-def read_json(path: str | Path) -> Any:
+def read_json(path: str | Path) -> object:
     """The data of a JSON file, or UserError naming it."""
     try:
         return json.loads(read_text(path))
@@ -177,29 +177,32 @@ def dump_yaml(data: object) -> str:
     return yaml.dump(data, Dumper=_Dumper, sort_keys=False, width=120, allow_unicode=True)
 
 
-def spec_document(
-    spec: Spec,
-    name: str = "",
-    description: str = "",
-    metrics: Mapping[str, object] | None = None,
-    provenance: Mapping[str, object] | None = None,
-    breaks: str = "",
-) -> dict[str, Any]:
+class Known(TypedDict, total=False):
+    """What a spec file says beside the architecture."""
+
+    name: str
+    description: str
+    breaks: str
+    provenance: Mapping[str, object]
+    metrics: Mapping[str, object]
+
+
+def spec_document(spec: Spec, **known: Unpack[Known]) -> dict[str, object]:
     """What a spec file holds: the architecture, its digest, and what is known of it."""
-    document = {
+    document: dict[str, object] = {
         "format": FORMAT,
-        "name": name,
-        "description": description,
-        "breaks": breaks,
+        "name": known.get("name"),
+        "description": known.get("description"),
+        "breaks": known.get("breaks"),
         "digest": digest(spec),
-        "provenance": dict(provenance or {}),
-        "metrics": dict(metrics or {}),
+        "provenance": dict(known.get("provenance", {})),
+        "metrics": dict(known.get("metrics", {})),
     }
     return {key: value for key, value in document.items() if value} | {"spec": to_dict(spec)}
 
 
-def save_spec(path: str | Path, spec: Spec, **known: Any) -> Path:
-    """Write a spec file (`spec_document` names the keywords)."""
+def save_spec(path: str | Path, spec: Spec, **known: Unpack[Known]) -> Path:
+    """Write a spec file."""
     return write_atomic(path, dump_yaml(spec_document(spec, **known)))
 
 
@@ -208,7 +211,7 @@ def is_spec_file(name: str | Path) -> bool:
     return bool(re.search(r"\.(ya?ml|jsonl(:\d+)?)$", str(name)))
 
 
-def read_spec_document(path: str | Path) -> tuple[Spec, dict[str, Any]]:
+def read_spec_document(path: str | Path) -> tuple[Spec, dict[str, object]]:
     """The spec of a file, or of a line of one (front.jsonl:3), and everything else that the file says of it.
 
     Raises SpecError, in one line, for an unknown key or format, an invalid architecture, or a digest that does not

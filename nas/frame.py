@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Annotated, Any
+from typing import Annotated
 
 from annotated_types import Ge, Le
 
@@ -76,7 +76,7 @@ class Frame(NeckOptions):
                 theirs = getattr(spec.head, name.removeprefix("head_"))
                 raise UserError(f"space {space} holds detectors of {name} {theirs}, neck.{name} is {here}")
 
-    def head_fields(self) -> dict[str, Any]:
+    def head_fields(self) -> dict[str, object]:
         """The fields that describe the head."""
         names = ("num_classes", "reg_max", "head_kernel", "head_stacked", "head_one_to_one")
         return {name: getattr(self, name) for name in names}

@@ -6,6 +6,7 @@ import ast
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from nas.command_line import show
 from nas.cost.budget import METRICS
@@ -19,7 +20,7 @@ def models() -> dict[str, str]:
     from nas.models import baselines
     from search_spaces.published import published_document, published_names
 
-    found = {name: published_document(name)[1]["description"] for name in published_names()}
+    found = {name: str(published_document(name)[1]["description"]) for name in published_names()}
     for name in baselines.BASELINES:
         path = Path(baselines.__file__).with_name(f"{baselines.family(name)}.py")
         first = (ast.get_docstring(ast.parse(read_text(path))) or "").splitlines()[0]
@@ -57,7 +58,8 @@ def budgets() -> dict[str, str]:
     """Limits with a name."""
     found = {}
     for path in sorted((Path(config_folder()) / "budget").glob("*.yaml")):
-        limits = read_yaml(path)[path.stem]
+        document: Any = read_yaml(path)
+        limits = document[path.stem]
         found[path.stem] = ", ".join(f"at most {limit:g} {METRICS[metric]}" for metric, limit in limits.items())
     return found
 

@@ -29,7 +29,8 @@ from annotated_types import Ge, Gt, Le, Lt, MaxLen, MinLen, MultipleOf
 from nas.errors import UserError, shown
 
 if TYPE_CHECKING:
-    from pydantic import TypeAdapter
+    from pydantic import GetCoreSchemaHandler, TypeAdapter
+    from pydantic_core import CoreSchema
 
 Made = TypeVar("Made")
 #: The most that a count may be; arrays of 32-bit numbers hold it.
@@ -43,7 +44,7 @@ class Rule:
     text: str
     test: Callable[[Any], bool]
 
-    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
+    def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
         from pydantic_core import core_schema
 
         return core_schema.no_info_after_validator_function(self._kept, handler(source))
@@ -64,7 +65,7 @@ class OneOf(Rule):
 class Endless:
     """Lets a float be infinite."""
 
-    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
+    def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
         from pydantic_core import core_schema
 
         number = core_schema.float_schema(strict=True, allow_inf_nan=True)
@@ -103,7 +104,7 @@ LOWEST_FIRST = Rule("lowest first", lambda pair: pair[0] <= pair[1])
 DISTINCT = Rule("all different", lambda entries: len(set(entries)) == len(entries))
 
 
-def check_value(name: str, value: object, annotation: Any) -> Any:
+def check_value(name: str, value: object, annotation: type[Made]) -> Made:
     """`value` in the annotated type; UserError that names `name` (and the entry of a list) for anything else."""
     from pydantic import ValidationError
 
@@ -112,7 +113,8 @@ def check_value(name: str, value: object, annotation: Any) -> Any:
     if inner is not None:
         return _check_inner(name, value, annotation, inner)
     try:
-        return _adapter(annotation).validate_python(value)
+        adapter: TypeAdapter[Made] = _adapter(annotation)  # type: ignore[arg-type]
+        return adapter.validate_python(value)
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False)[0]
         where = _entry(first["loc"], value, annotation)
@@ -124,8 +126,8 @@ def check_value(name: str, value: object, annotation: Any) -> Any:
 
 
 def check_fields(
-    kind: type, values: Mapping[Any, object], where: str = "", given: Collection[str] = ()
-) -> dict[str, Any]:
+    kind: type, values: Mapping[str, object], where: str = "", given: Collection[str] = ()
+) -> dict[str, object]:
     """`values` in the types of the fields of the dataclass `kind`, by name; those left out stay out.
 
     where: what comes before the names in messages (`trainer`, or `plan.json:`); given: fields that are not the user's.
@@ -163,8 +165,12 @@ def check_object(value: object, where: str = "") -> None:
 
 
 def check_keywords(
-    function: Callable[..., Any], values: Mapping[Any, object], where: str, given: Collection[str] = (), owner: str = ""
-) -> dict[str, Any]:
+    function: Callable[..., object],
+    values: Mapping[str, object],
+    where: str,
+    given: Collection[str] = (),
+    owner: str = "",
+) -> dict[str, object]:
     """`values` in the types of the keywords of `function`; given: parameters that are not the user's.
 
     owner: what an unknown keyword is said to be none of ("searcher evolution").
@@ -198,7 +204,7 @@ def describe(annotation: object) -> str:
 # ---------------------------------------------------------------------- inside
 
 
-def _checked(values: Mapping[Any, Any], hints: Mapping[str, Any], where: str, owner: str) -> dict[str, Any]:
+def _checked(values: Mapping[str, object], hints: Mapping[str, Any], where: str, owner: str) -> dict[str, object]:
     prefix = f"{where} " if where.endswith(":") else f"{where}." if where else ""
     for key in values:
         if key not in hints:
@@ -237,7 +243,7 @@ def _hints(kind: Any) -> dict[str, Any]:
 
 
 @cache
-def _keywords(function: Callable[..., Any]) -> dict[str, Any]:
+def _keywords(function: Callable[..., object]) -> dict[str, Any]:
     made = function.__init__ if isinstance(function, type) else function  # type: ignore[misc]
     hints = typing.get_type_hints(made, include_extras=True)
     return {key: hints.get(key, Any) for key in inspect.signature(function).parameters}

@@ -231,18 +231,23 @@ def backbone_of(spec: Spec) -> Backbone:
     return spec.backbone if isinstance(spec, DetectorSpec) else spec
 
 
-def to_dict(value: Any) -> Any:
+def to_dict(value: Spec | Block) -> dict[str, object]:
     """Plain dicts, lists, strings and numbers of a spec; blocks carry under `type` their class, one's own as `module:class`.
 
     Fields that came later are told where they are not at their default, so that older specs keep their digests.
     """
+    plain: dict[str, object] = _plain(value)
+    return plain
+
+
+def _plain(value: Any) -> Any:
     if isinstance(value, tuple):
-        return [to_dict(item) for item in value]
+        return [_plain(item) for item in value]
     if not hasattr(value, "__dataclass_fields__"):
         return value
     tagged = {"type": _block_name(type(value))} if isinstance(value, Block) else {}
     told = [item for item in fields(value) if "later" not in item.metadata or getattr(value, item.name) != item.default]
-    return tagged | {item.name: to_dict(getattr(value, item.name)) for item in told}
+    return tagged | {item.name: _plain(getattr(value, item.name)) for item in told}
 
 
 def _block_name(kind: type[Block]) -> str:

@@ -13,7 +13,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from random import Random
-from typing import Any
 
 import yaml
 
@@ -31,7 +30,7 @@ from search_spaces import SearchSpace, find_space, load_published
 NETWORKS = ("damo-yolo-t", "damo-yolo-s")
 
 
-def check_space(space: str | SearchSpace[Any] | type[SearchSpace[Any]], draws: int = 20) -> None:
+def check_space(space: str | SearchSpace[Spec] | type[SearchSpace[Spec]], draws: int = 20) -> None:
     """Whether a space keeps the promises of `SearchSpace`: members, moves inside it, and limits that can be stored.
 
     draws: random members that are tried. Raises AssertionError for the first promise that is broken.
@@ -173,7 +172,7 @@ def _kernels(listed: Iterable[Operation]) -> Counter[Operation]:
     return Counter(map(bare, listed))
 
 
-def _member(it: SearchSpace[Any], spec: Spec, what: str) -> None:
+def _member(it: SearchSpace[Spec], spec: Spec, what: str) -> None:
     broken = it.violations(spec)
     _require(not broken, f"{what} is no member of {it.name}: {broken[0] if broken else ''}")
     _require(from_dict(to_dict(spec)) == spec, f"{what} changes when it is stored and read back")

@@ -11,7 +11,8 @@ from typing import Any
 
 from nas.errors import UserError, shown
 from nas.extensions import found, installed, reference_to
-from nas.options import check_fields, lacking_fields
+from nas.options import check_fields, lacking_fields, read_object
+from nas.spec import Spec
 from search_spaces.base import SearchSpace
 from search_spaces.published import load_published, published_names
 
@@ -47,10 +48,13 @@ FAMILIES: dict[str, dict[str, str]] = {
 }
 
 
-def _shipped(name: str) -> SearchSpace[Any] | None:
+def _shipped(name: str) -> SearchSpace[Spec] | None:
     """The shipped space of that name."""
     family = next((module for module, names in FAMILIES.items() if name in names), None)
-    return None if family is None else importlib.import_module(family).SPACES[name]
+    if family is None:
+        return None
+    space: SearchSpace[Spec] = importlib.import_module(family).SPACES[name]
+    return space
 
 
 def space_names() -> tuple[str, ...]:
@@ -58,14 +62,14 @@ def space_names() -> tuple[str, ...]:
     return tuple(name for names in FAMILIES.values() for name in names)
 
 
-def changed_limits(space: SearchSpace[Any]) -> dict[str, Any]:
+def changed_limits(space: SearchSpace[Spec]) -> dict[str, object]:
     """The limits in which a space differs from the shipped one of its name, for `find_space`; all of any other space."""
     usual = _shipped(space.name)
     limits = space.limits()
     return limits if usual is None or type(usual) is not type(space) else _differences(limits, usual.limits())
 
 
-def _differences(values: Mapping[str, Any], usual: Mapping[str, Any]) -> dict[str, Any]:
+def _differences(values: Mapping[str, Any], usual: Mapping[str, Any]) -> dict[str, object]:
     """The entries of `values` that are not as `usual`; of mappings within, theirs."""
     return {
         key: _differences(value, usual[key]) if isinstance(value, Mapping) else value
@@ -74,7 +78,7 @@ def _differences(values: Mapping[str, Any], usual: Mapping[str, Any]) -> dict[st
     }
 
 
-def find_space(space: str | SearchSpace[Any] | type[SearchSpace[Any]], **limits: Any) -> SearchSpace[Any]:
+def find_space(space: str | SearchSpace[Spec] | type[SearchSpace[Spec]], **limits: object) -> SearchSpace[Spec]:
     """The space of that name, with other limits if given; a space or class of one's own is taken as it is.
 
     A name is that of a shipped space, `module:attribute`, or an installed entry point. Raises UserError for an unknown
@@ -94,11 +98,11 @@ def find_space(space: str | SearchSpace[Any] | type[SearchSpace[Any]], **limits:
     return value.override(**limits) if limits else value
 
 
-def _made(kind: type[SearchSpace[Any]], limits: Mapping[str, Any]) -> SearchSpace[Any]:
+def _made(kind: type[SearchSpace[Spec]], limits: Mapping[str, object]) -> SearchSpace[Spec]:
     """A space of its class, with these limits and the class's own for the others."""
     values = check_fields(kind, limits, "space")
     if "name" in lacking_fields(kind, values):
         values["name"] = kind.__name__
     if lacking := [*lacking_fields(kind, values), *sorted(kind.__abstractmethods__)]:
         raise UserError(f"space {reference_to(kind)} lacks {', '.join(lacking)}")
-    return kind(**values)
+    return read_object(kind, values, "space")

@@ -18,7 +18,7 @@ from nas.errors import SpecError, UserError
 from nas.frame import Frame
 from nas.lowering import Operation
 from nas.options import DISTINCT, LOWEST_FIRST, Kernel, Rule, Width, check_fields
-from nas.spec import Backbone
+from nas.spec import Backbone, Spec
 
 if TYPE_CHECKING:
     from search_spaces.streams import Words
@@ -34,6 +34,8 @@ def parameters(operations: Sequence[Operation]) -> float:
 
 Mode = Literal["coarse", "minor"]
 Value = TypeVar("Value")
+#: What a space holds. A space is handed only what it made itself, so that one of backbones is one of specs.
+Member = TypeVar("Member", bound=Spec, covariant=True)
 
 #: Types of limits, with the ranges in which they make sense.
 Step = Annotated[int, Ge(1), Le(1024)]
@@ -79,7 +81,7 @@ def draw(options: Sequence[Value], rng: Random) -> Value:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SearchSpace(ABC, Generic[Value]):
+class SearchSpace(ABC, Generic[Member]):
     """A set of architectures: how to start, draw, change and combine them, and what its limits are.
 
     Every spec that `initial`, `sample`, `mutate` (of a member) and `crossover` (of two members) return is a member.
@@ -88,42 +90,42 @@ class SearchSpace(ABC, Generic[Value]):
     name: str
 
     @abstractmethod
-    def initial(self) -> Value:
+    def initial(self) -> Member:
         """The small member that a search starts from."""
 
     @abstractmethod
-    def sample(self, rng: Random) -> Value:
+    def sample(self, rng: Random) -> Member:
         """A random member."""
 
     @abstractmethod
-    def mutate(self, spec: Value, rng: Random, mode: Mode = "coarse") -> Value:
+    def mutate(self, spec: Member, rng: Random, mode: Mode = "coarse") -> Member:  # type: ignore[misc]
         """A member near the member `spec`: `coarse` changes anything by large steps, `minor` widths by small ones."""
 
     @abstractmethod
-    def crossover(self, a: Value, b: Value, rng: Random) -> Value:
+    def crossover(self, a: Member, b: Member, rng: Random) -> Member:  # type: ignore[misc]
         """A member with parts of the members `a` and `b`."""
 
-    def samples(self, keys: Words) -> list[Value]:
+    def samples(self, keys: Words) -> list[Member]:
         """One random member per key, which is all that it depends on."""
         return [self.sample(Random(key)) for key in keys.tolist()]
 
-    def mutants(self, parents: Sequence[Value], keys: Words, mode: Mode = "coarse") -> list[Value]:
+    def mutants(self, parents: Sequence[Member], keys: Words, mode: Mode = "coarse") -> list[Member]:
         """One changed member per parent and key."""
         return [self.mutate(parent, Random(key), mode) for parent, key in zip(parents, keys.tolist(), strict=True)]
 
-    def children(self, first: Sequence[Value], second: Sequence[Value], keys: Words) -> list[Value]:
+    def children(self, first: Sequence[Member], second: Sequence[Member], keys: Words) -> list[Member]:
         """One crossing per pair and key."""
         return [self.crossover(a, b, Random(key)) for a, b, key in zip(first, second, keys.tolist(), strict=True)]
 
     @abstractmethod
-    def violations(self, spec: Value) -> list[str]:
+    def violations(self, spec: Member) -> list[str]:  # type: ignore[misc]
         """One line for each limit that `spec` breaks, naming the limit; empty for a member."""
 
     @abstractmethod
     def size(self) -> int:
         """How many architectures the space holds (a subclass says if it is an upper bound)."""
 
-    def smallest(self, cost: Cost = parameters, image_size: int | None = None) -> Value | None:
+    def smallest(self, cost: Cost = parameters, image_size: int | None = None) -> Member | None:
         """A member that no other undercuts, up to shortcuts of residual blocks; None where the space knows none.
 
         cost: of some operations, anything that grows with them and with their widths, depths and kernels; image_size:
@@ -131,46 +133,47 @@ class SearchSpace(ABC, Generic[Value]):
         """
         return None
 
-    def in_frame(self, frame: Frame) -> SearchSpace[Value]:
+    def in_frame(self, frame: Frame) -> SearchSpace[Member]:
         """The space of detectors with whatever it does not search taken from `frame`; one of backbones is itself.
 
         Raises UserError where the frame says what the space searches, or contradicts what it holds fixed.
         """
-        frame.require_agreement(self.initial(), self.name)  # type: ignore[arg-type]
+        frame.require_agreement(self.initial(), self.name)
         return self
 
-    def limits(self) -> dict[str, Any]:
+    def limits(self) -> dict[str, object]:
         """Every limit as plain data that `override` takes: lists, numbers, words, and mappings for spaces inside."""
         values = {item.name: getattr(self, item.name) for item in fields(self)}
         return {key: _plain(value) for key, value in values.items() if key != "name" and not isinstance(value, Frame)}
 
-    def reached(self, spec: Value) -> list[str]:
+    def reached(self, spec: Member) -> list[str]:  # type: ignore[misc]
         """The limits of the space that a member uses up, as readable lines: what stops it from growing."""
         return []
 
-    def contains(self, spec: Value) -> bool:
+    def contains(self, spec: Member) -> bool:  # type: ignore[misc]
         """Whether `spec` breaks no limit."""
         return not self.violations(spec)
 
-    def check(self, spec: Value) -> None:
+    def check(self, spec: Member) -> None:  # type: ignore[misc]
         """Raise SpecError that names the first broken limit, unless `spec` is a member."""
         broken = self.violations(spec)
         if broken:
             raise SpecError(f"not in space {self.name}: {broken[0]}")
 
-    def override(self, **limits: Any) -> SearchSpace[Value]:
+    def override(self, **limits: object) -> SearchSpace[Member]:
         """The same space with other limits; lists become tuples. Raises UserError for a limit that it does not have."""
         return self._overridden("space", limits)
 
-    def _overridden(self, where: str, limits: Mapping[str, Any]) -> SearchSpace[Value]:
+    def _overridden(self, where: str, limits: Mapping[str, object]) -> SearchSpace[Member]:
         """`override`; a space inside a space takes a mapping of its limits."""
         values = dict(limits)
         fixed = [item.name for item in fields(self) if isinstance(getattr(self, item.name), Frame)]
         for item in fields(self):
-            inner = getattr(self, item.name)
-            if isinstance(inner, SearchSpace) and isinstance(values.get(item.name), Mapping):
-                values[item.name] = inner._overridden(f"{where}.{item.name}", values[item.name])
-        return replace(self, **check_fields(type(self), values, where, fixed))
+            inner, given = getattr(self, item.name), values.get(item.name)
+            if isinstance(inner, SearchSpace) and isinstance(given, Mapping):
+                values[item.name] = inner._overridden(f"{where}.{item.name}", given)
+        changes: dict[str, Any] = check_fields(type(self), values, where, fixed)
+        return replace(self, **changes)
 
 
 def _plain(value: Any) -> Any:

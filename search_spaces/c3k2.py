@@ -6,15 +6,16 @@ block close the backbone. The space frees every width, the ratios between them, 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated
 
 from annotated_types import MinLen
 
 from nas.options import DISTINCT
 from nas.spec import C2PSA, Backbone, Block, C3k2, Stem
 from search_spaces.base import Depth, Factors, round_to
-from search_spaces.stages import Choice, StageSpace
+from search_spaces.stages import StageSpace
 
 
 def _backbone(stem: int, widths: tuple[int, int, int, int], units: int, c3k: bool) -> Backbone:
@@ -44,7 +45,7 @@ Choices = Annotated[tuple[Depth, ...], MinLen(1), DISTINCT]
 
 
 @dataclass(frozen=True, kw_only=True)
-class C3k2Space(StageSpace):
+class C3k2Space(StageSpace[tuple[int, bool, float, float]]):
     """Backbones of C3k2 stages under one attention block.
 
     depths: units of a stage; kinds: halving bottlenecks (false) or C3k units (true); entries and hiddens: ratios of
@@ -58,10 +59,10 @@ class C3k2Space(StageSpace):
     hiddens: Factors = (0.25, 0.5)
     attention: Choices = (1, 2)
 
-    def options(self, stage: int) -> tuple[tuple[Any, ...], ...]:
+    def options(self, stage: int) -> tuple[Sequence[object], ...]:
         return self.depths, self.kinds, self.entries, self.hiddens
 
-    def block(self, stage: int, out: int, choice: Choice) -> Block:
+    def block(self, stage: int, out: int, choice: tuple[int, bool, float, float]) -> Block:
         depth, c3k, entry, hidden = choice
         return C3k2(out, round_to(out * entry, 8), round_to(out * hidden, 4), depth, 2, c3k)
 

@@ -6,15 +6,16 @@ between them, the depth and the kind of down-sampler. YOLOv9-e, which has two li
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated
 
 from annotated_types import Ge, Le, MinLen
 
 from nas.options import DISTINCT
 from nas.spec import GELAN, Backbone, Block, DownKind, Stem
 from search_spaces.base import Factors, round_to
-from search_spaces.stages import Choice, StageSpace
+from search_spaces.stages import StageSpace
 
 Row = tuple[int, int, int, int, int, DownKind]
 
@@ -61,7 +62,7 @@ Units = Annotated[tuple[Annotated[int, Ge(0), Le(100)], ...], MinLen(1), DISTINC
 
 
 @dataclass(frozen=True, kw_only=True)
-class GELANSpace(StageSpace):
+class GELANSpace(StageSpace[tuple[int, float, float, float, DownKind]]):
     """Backbones of GELAN stages.
 
     depths: units of a RepNCSP, 0 for ELAN1, allowed in the first stage and in the others; entries and hiddens: ratios
@@ -76,12 +77,12 @@ class GELANSpace(StageSpace):
     inners: Factors = (0.5, 0.25, 0.75, 1.0)
     downs: Annotated[tuple[DownKind, ...], MinLen(1), DISTINCT] = ("aconv", "adown", "conv")
 
-    def options(self, stage: int) -> tuple[tuple[Any, ...], ...]:
+    def options(self, stage: int) -> tuple[Sequence[object], ...]:
         first = stage == 0
         depths, downs = self.first_depths if first else self.depths, ("conv",) if first else self.downs
         return depths, self.entries, self.hiddens, self.inners, downs
 
-    def block(self, stage: int, out: int, choice: Choice) -> Block:
+    def block(self, stage: int, out: int, choice: tuple[int, float, float, float, DownKind]) -> Block:
         depth, entry, hidden, inner, down = choice
         wide = round_to(out * hidden, 8)
         return GELAN(out, round_to(out * entry, 8), wide, round_to(wide * inner, 4), depth, 2, down)

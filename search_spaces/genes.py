@@ -15,7 +15,7 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from nas.spec import Backbone, Residual
+from nas.spec import Backbone, Residual, Spec, backbone_of
 from search_spaces.chain import ResidualChains
 from search_spaces.streams import Stream, Words, row_hashes
 
@@ -52,10 +52,10 @@ class GeneCodec:
 
     # ------------------------------------------------------------------ specs
 
-    def encode(self, specs: Sequence[Backbone]) -> Genes:
-        """Rows of members; raises SpecError for another backbone."""
+    def encode(self, specs: Sequence[Spec]) -> Genes:
+        """Rows of members, or of the backbones of detectors; raises SpecError for another backbone."""
         rows = []
-        for spec in specs:
+        for spec in map(backbone_of, specs):
             self.space.check(spec)
             row = [spec.stem.out]
             for block in self.space.searched(spec):

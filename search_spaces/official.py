@@ -35,7 +35,7 @@ CONVOLUTION = "ConvKXBNRELU"
 _IGNORED = {"nbitsA", "nbitsW", "inner_class", "p", "act"}
 
 
-def from_official(structure: Sequence[Mapping[str, Any]] | str | Path, focus: bool | None = None) -> Backbone:
+def from_official(structure: Sequence[Mapping[str, object]] | str | Path, focus: bool | None = None) -> Backbone:
     """The backbone of an official structure: a list of block records, or the path of a JSON or Python-literal file.
 
     A stem that reads 12 channels, or `focus=True` (DAMO-YOLO's files say 3 and add Focus on loading), becomes a Focus

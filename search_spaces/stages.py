@@ -7,11 +7,12 @@ family only says which choices there are and how a block is made of them; the mo
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from itertools import product
 from random import Random
-from typing import Annotated, Any
+from typing import Annotated, Any, Generic, TypeVar
 
 from annotated_types import MinLen
 
@@ -35,11 +36,13 @@ from search_spaces.base import (
     round_to,
 )
 
-Choice = tuple[Any, ...]
+#: One option per choice, as `block` of a family takes them.
+Choice = TypeVar("Choice", bound=tuple[object, ...])
+_Choice = tuple[Any, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
-class StageSpace(SearchSpace[Backbone]):
+class StageSpace(SearchSpace[Backbone], Generic[Choice]):
     """Chains of stages whose widths never decrease, between a convolution stem and an optional closing block.
 
     stem_channels, channels: (lowest, highest) width of the stem and of each stage, on multiples of `step` and `steps`.
@@ -75,7 +78,7 @@ class StageSpace(SearchSpace[Backbone]):
     # ------------------------------------------------------------------ what a family says
 
     @abstractmethod
-    def options(self, stage: int) -> tuple[tuple[Any, ...], ...]:
+    def options(self, stage: int) -> tuple[Sequence[object], ...]:
         """The options of each choice of a stage."""
 
     @abstractmethod
@@ -207,7 +210,7 @@ class StageSpace(SearchSpace[Backbone]):
 
     # ------------------------------------------------------------------ inside
 
-    def _assembled(self, stem: int, widths: Any, choices: Any, closing_depth: int) -> Backbone:
+    def _assembled(self, stem: int, widths: Sequence[int], choices: Sequence[_Choice], closing_depth: int) -> Backbone:
         rows = enumerate(zip(widths, choices, strict=True))
         blocks = tuple(self._made(stage, out, choice) for stage, (out, choice) in rows)
         blocks += self.closing(widths[-1], closing_depth)
@@ -228,16 +231,16 @@ class StageSpace(SearchSpace[Backbone]):
         return Backbone(Stem("conv", stem), blocks, self.out_blocks, self.spp, self.activation)
 
     @cached_property
-    def _first_choices(self) -> list[Choice]:
+    def _first_choices(self) -> list[Any]:
         return [tuple(options[0] for options in self.options(stage)) for stage in range(len(self.channels))]
 
-    def _made(self, stage: int, out: int, choice: Choice) -> Block:
+    def _made(self, stage: int, out: int, choice: _Choice) -> Block:
         return _tables(self, stage, out)[0][choice]
 
-    def _by_block(self, stage: int, out: int) -> dict[Block, Choice]:
+    def _by_block(self, stage: int, out: int) -> dict[Block, _Choice]:
         return _tables(self, stage, out)[1]
 
-    def _choice(self, stage: int, block: Block) -> Choice:
+    def _choice(self, stage: int, block: Block) -> _Choice:
         return self._by_block(stage, block.out)[block]
 
     def _stages(self, spec: Backbone) -> tuple[Block, ...]:
@@ -279,10 +282,10 @@ class StageSpace(SearchSpace[Backbone]):
 
 
 @lru_cache(maxsize=1 << 14)
-def _tables(space: StageSpace, stage: int, out: int) -> tuple[dict[Choice, Block], dict[Block, Choice]]:
+def _tables(space: StageSpace[Any], stage: int, out: int) -> tuple[dict[_Choice, Block], dict[Block, _Choice]]:
     """Blocks by choice, and the first choice of each block."""
     blocks = {choice: space.block(stage, out, choice) for choice in product(*space.options(stage))}
-    first: dict[Block, Choice] = {}
+    first: dict[Block, _Choice] = {}
     for choice, block in blocks.items():
         first.setdefault(block, choice)
     return blocks, first

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, NamedTuple
 
 import cv2
 import numpy as np
@@ -100,7 +100,7 @@ class Augmentation:
         low, high = image_size * (1 - self.multi_scale), image_size * (1 + self.multi_scale)
         return tuple(range(max(int(np.ceil(low / 32)) * 32, 32), int(high) + 1, 32))
 
-    def decisive(self) -> dict[str, Any]:
+    def decisive(self) -> dict[str, object]:
         """The values that decide what comes out, as plain data; what did not exist once counts only where it is used."""
         return {name: value for name, value in asdict(self).items() if value or name != "closing_affine"}
 

@@ -32,7 +32,7 @@ def require_positive(owner: object, *names: str) -> None:
             )
 
 
-def require_choice(owner: object, name: str, options: Any) -> None:
+def require_choice(owner: object, name: str, options: object) -> None:
     value = getattr(owner, name)
     if value not in get_args(options):
         raise SpecError(f"{type(owner).__name__}.{name} must be one of {', '.join(get_args(options))}, got {value!r}")
@@ -44,11 +44,11 @@ def require_flag(owner: object, *names: str) -> None:
             raise SpecError(f"{type(owner).__name__}.{name} must be true or false, got {getattr(owner, name)!r}")
 
 
-def require_block(owner: Any) -> None:
+def require_block(owner: object) -> None:
     require_positive(owner, "out", "stride")
-    if owner.stride > 2:
-        raise SpecError(f"{type(owner).__name__}.stride must be 1 or 2, got {owner.stride}")
-    kernel = getattr(owner, "kernel", 3)
+    stride, kernel = getattr(owner, "stride", 1), getattr(owner, "kernel", 3)
+    if stride > 2:
+        raise SpecError(f"{type(owner).__name__}.stride must be 1 or 2, got {stride}")
     if type(kernel) is not int or kernel < 1 or kernel % 2 == 0:
         raise SpecError(f"{type(owner).__name__}.kernel must be an odd positive integer, got {kernel!r}")
 

@@ -103,7 +103,7 @@ def run_comparison(settings: CompareSettings) -> str:
     return write_comparison(entries, title, settings.folder, [*told, *notes(entries), *gatherer.problems], frontier)
 
 
-def compared(models: Sequence[str | Path], folder: str | Path = "outputs/compare", **options: Any) -> str:
+def compared(models: Sequence[str | Path], folder: str | Path = "outputs/compare", **options: object) -> str:
     """Detectors side by side, as `python -m nas.compare`: the table as Markdown; files of it are left in `folder`.
 
     models: names, specs, checkpoints, exported files; options: the settings of that command (image_size, scorer ...).
@@ -271,7 +271,8 @@ class Gatherer:
             return {}
         name, options = named(self.settings.scorer, "scorer")
         try:
-            value = score_spec(spec, name, **{"image_size": side, **options})
+            given: dict[str, Any] = {"image_size": side, **options}
+            value = score_spec(spec, name, **given)
         except UserError as error:
             problem = f"No {name} score: {error}."
             self.problems += [problem] if problem not in self.problems else []
@@ -323,7 +324,7 @@ def with_published(entry: Entry, row: PublishedRow) -> Entry:
     return replace(entry, figures=figures)
 
 
-def weightless(model: str) -> Any:
+def weightless(model: str) -> nn.Module:
     """The module of a baseline's name, without memory for its weights."""
     import torch
 
@@ -352,7 +353,8 @@ def checkpoint_figures(path: str) -> dict[str, Figure]:
     """AP that the training run wrote into its checkpoint."""
     from nas.models.checkpoint import read_header
 
-    numbers = read_header(path)["extra"].get("validation") or {}
+    extra: Any = read_header(path)["extra"]
+    numbers = extra.get("validation") or {}
     first = next(iter(numbers.values()), None)
     if not isinstance(first, int | float):
         return {}

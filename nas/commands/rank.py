@@ -88,7 +88,7 @@ def run_ranking(settings: RankSettings) -> str:
     return write_rank_report(table, folder)
 
 
-def ranked(networks: str | Path, folder: str | Path = "outputs/rank", **options: Any) -> str:
+def ranked(networks: str | Path, folder: str | Path = "outputs/rank", **options: object) -> str:
     """Training-free scores of networks, as `python -m nas.rank`: the report as Markdown; files are left in `folder`.
 
     networks: a name, a spec file, or a YAML list of them; options: the settings of that command (scorers, seeds ...).

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -47,7 +47,7 @@ class SearchCommand(SearchOptions):
     progress: bool = True
 
     @property
-    def limits(self) -> dict[str, Any]:
+    def limits(self) -> dict[str, object]:
         """{cost: limit} of the budget, with the loosest limit of a curve."""
         if self.curve is None:
             return limits_of(self.budget)
@@ -101,7 +101,7 @@ def search_in(command: SearchCommand, folder: Path, given: Sequence[str] = ()) -
         search_along(settings, Curve.of(command.curve), folder, command.progress)
 
 
-def limits_of(budget: dict[str, Any]) -> dict[str, Any]:
+def limits_of(budget: Mapping[str, object]) -> dict[str, object]:
     """{cost: limit} of the budget group, whose entries are named limits; two limits on one cost are refused.
 
     An entry's `hardware` is another latency table for its milliseconds, its `part` the part of the network that it limits.
@@ -109,7 +109,7 @@ def limits_of(budget: dict[str, Any]) -> dict[str, Any]:
     if not budget:
         names = sorted(path.stem for path in (Path(config_folder()) / "budget").glob("*.yaml"))
         raise UserError(f"no budget: add +budget=NAME (or '+budget=[NAME,NAME]'); there are {', '.join(names)}")
-    limits: dict[str, Any] = {}
+    limits: dict[str, object] = {}
     for name, entry in budget.items():
         pairs = dict(entry) if isinstance(entry, dict) else {name: entry}
         part, hardware = pairs.pop("part", ""), pairs.pop("hardware", "")
@@ -123,8 +123,9 @@ def limits_of(budget: dict[str, Any]) -> dict[str, Any]:
     return limits
 
 
-def named(entry: dict[str, Any], group: str) -> tuple[str, dict[str, Any]]:
+def named(entry: Mapping[str, object], group: str) -> tuple[str, dict[str, object]]:
     """Name and options of a chosen part; raises UserError without a name."""
-    if not isinstance(entry.get("name"), str):
+    name = entry.get("name")
+    if not isinstance(name, str):
         raise UserError(f"{group} needs a name")
-    return entry["name"], {key: value for key, value in entry.items() if key != "name"}
+    return name, {key: value for key, value in entry.items() if key != "name"}

@@ -6,7 +6,7 @@ import csv
 import io
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,8 @@ from nas.searchers.run import SearchSettings
 MOST = 1000
 #: What curve.csv tells of every point beside the limit.
 COLUMNS = ("status", "score", "latency_ms", "flops_g", "params_m", "layers", "rho", "digest", "folder", "told")
+#: A row of curve.csv, by column.
+Point = dict[str, float | str]
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,7 @@ class Curve:
     limits: tuple[float, ...]
 
     @classmethod
-    def of(cls, given: Any) -> Curve:
+    def of(cls, given: object) -> Curve:
         """From `metric:first:last:count` (evenly spaced) or [metric, limit, ...]; UserError for anything else."""
         parts = list(given) if isinstance(given, list | tuple) else str(given).split(":")
         metric, values = str(parts[0]), list[Any](parts[1:])
@@ -68,13 +70,13 @@ def _limit(metric: str, value: Any) -> float:
     return float(check_value(f"a limit of the curve on {metric}", number, Positive))
 
 
-def search_along(settings: SearchSettings, curve: Curve, folder: Path, progress: bool) -> list[dict[str, Any]]:
+def search_along(settings: SearchSettings, curve: Curve, folder: Path, progress: bool) -> list[Point]:
     """Search under every limit, each in a folder of its own below `folder`, and write curve.csv and curve.png.
 
     settings: whose other limits hold everywhere. A point that is done is read back; one that nothing fits is told in the
     table. Raises KeyboardInterrupt after a signal, with everything kept.
     """
-    console, rows = Console(), list[dict[str, Any]]()
+    console, rows = Console(), list[Point]()
     curve = replace(curve, metric=Budget.of({curve.metric: 1.0}, settings.hardware).metrics[0])
     name = re.sub(r"[^\w.@-]", "_", curve.metric)
     for number, limit in enumerate(curve.limits, 1):
@@ -90,7 +92,7 @@ def search_along(settings: SearchSettings, curve: Curve, folder: Path, progress:
             except UserError as error:
                 rows.append({curve.metric + "_limit": limit, "status": "nothing", "told": str(error)})
                 continue
-        rows.append({curve.metric + "_limit": limit} | row_of(place, folder))
+        rows.append({curve.metric + "_limit": limit, **row_of(place, folder)})
     write_atomic(folder / "curve.csv", table_of(rows, curve.metric))
     draw_curve(rows, curve, settings, folder / "curve.png")
     found = [row for row in rows if row["status"] != "nothing"]
@@ -106,13 +108,18 @@ def _done(place: Path, evaluations: int) -> bool:
     """Whether the search of a point has come to its end."""
     if not (place / "summary.json").is_file():
         return False
-    known = read_json(place / "summary.json")
+    known = _summary(place)
     return not known["interrupted"] and known["provenance"]["evaluations"] == evaluations
 
 
-def row_of(place: Path, folder: Path) -> dict[str, Any]:
+def _summary(place: Path) -> Any:
+    """What `nas.commands.search_files.summary` told of a search."""
+    return read_json(place / "summary.json")
+
+
+def row_of(place: Path, folder: Path) -> Point:
     """What a finished search says of its point."""
-    known = read_json(place / "summary.json")
+    known = _summary(place)
     status = "unproven" if known["unproven"] or not known["proof"] else "proved"
     return {
         "status": status,
@@ -122,7 +129,7 @@ def row_of(place: Path, folder: Path) -> dict[str, Any]:
     }
 
 
-def table_of(rows: Sequence[Mapping[str, Any]], metric: str) -> str:
+def table_of(rows: Sequence[Point], metric: str) -> str:
     """curve.csv."""
     text = io.StringIO()
     writer = csv.DictWriter(text, (f"{metric}_limit", *COLUMNS), restval="", lineterminator="\n")
@@ -131,7 +138,7 @@ def table_of(rows: Sequence[Mapping[str, Any]], metric: str) -> str:
     return text.getvalue()
 
 
-def draw_curve(rows: Sequence[Mapping[str, Any]], curve: Curve, settings: SearchSettings, path: Path) -> Path:
+def draw_curve(rows: Sequence[Point], curve: Curve, settings: SearchSettings, path: Path) -> Path:
     """Score over the limited metric: proved optima, unproven ones, and the published networks beside them."""
     figure, grid = canvas(1, 1, 8.0, 5.0)
     axes = grid[0, 0]

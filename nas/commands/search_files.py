@@ -91,7 +91,7 @@ def _sampled(result: SearchResult) -> np.ndarray:
     return history.sample(SAMPLE, history.improvements("score", history.column("excess") == 0))
 
 
-def provenance(result: SearchResult) -> dict[str, Any]:
+def provenance(result: SearchResult) -> dict[str, object]:
     """Where a result comes from, enough to repeat the search; the same wherever and however often it ran."""
     settings = result.settings
     neck = asdict(settings.frame)
@@ -128,7 +128,7 @@ def _plain(value: Any) -> Any:
     return [_plain(item) for item in value] if isinstance(value, tuple | list) else value
 
 
-def summary(result: SearchResult) -> dict[str, Any]:
+def summary(result: SearchResult) -> dict[str, object]:
     """The result with what may differ between runs: host, time, commit, versions, speed."""
     outcome = result.outcome
     return {
@@ -158,7 +158,7 @@ def published_marks(settings: SearchSettings, table: LatencyTable) -> list[tuple
     """Name, score and costs of published networks of the same kind at the searched image size, and of those that the search
     began with, to set beside the winner."""
     names = ("damo-yolo-t", "damo-yolo-s") if settings.scope == "detector" else ("tinynas_l20_k1kx", "tinynas_l25_k1kx")
-    options = {"image_size": settings.frame.image_size, **settings.scorer_options}
+    options: dict[str, Any] = {"image_size": settings.frame.image_size, **settings.scorer_options}
     rows = []
     networks = {name: load_published(name) for name in names}
     for number, spec in enumerate(settings.start, 1):
@@ -224,7 +224,7 @@ def search_record(result: SearchResult, rows: np.ndarray, marks: Sequence[Mark])
 def _near(result: SearchResult, candidate: Candidate) -> Near:
     metrics = _rounded(candidate.metrics)
     name = f"{result.settings.space.name}-{candidate.digest[:8]}"
-    return Near(shape_of(candidate.spec), metrics, dump_yaml(spec_document(candidate.spec, name, metrics=metrics)))
+    return Near(shape_of(candidate.spec), metrics, dump_yaml(spec_document(candidate.spec, name=name, metrics=metrics)))
 
 
 def _front_row(candidate: Candidate) -> dict[str, Any]:

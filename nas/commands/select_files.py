@@ -64,7 +64,7 @@ class SelectionResult(Shown):
         best = f"{self.winner.name}, val AP {self.val_ap(self.winner):.3f}"
         return f"SelectionResult({best}; {len(self.finalists)} finalists, {len(self.rungs)} rungs, {self.folder})"
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         return {"folder": str(self.folder), **summary(self), "table": self.rows()}
 
     def plot(self) -> Figure:
@@ -81,7 +81,7 @@ class SelectionResult(Shown):
         found = [standing.best for standing in self.rungs[-1].standings if standing.finalist == finalist]
         return sum(found) / len(found)
 
-    def rows(self) -> list[dict[str, Any]]:
+    def rows(self) -> list[dict[str, object]]:
         """A row for every finalist, the best first: costs, AP at the end of every rung it took part in, its last epoch."""
         reached: dict[str, dict[int, float]] = {finalist.digest: {} for finalist in self.finalists}
         for rung in self.rungs:
@@ -94,7 +94,7 @@ class SelectionResult(Shown):
             last = max(ends, default=0)
             return place.get(finalist.digest, len(place)), -last, -ends.get(last, 0.0), finalist.name
 
-        rows = []
+        rows: list[dict[str, object]] = []
         for rank, finalist in enumerate(sorted(self.finalists, key=order), 1):
             ends = reached[finalist.digest]
             costs = {name: finalist.metrics[name] for name in SHOWN if name in finalist.metrics}
@@ -156,7 +156,7 @@ def table_csv(result: SelectionResult) -> str:
     return csv_text([list(rows[0]), *shown])
 
 
-def provenance(result: SelectionResult) -> dict[str, Any]:
+def provenance(result: SelectionResult) -> dict[str, object]:
     """Where the winner comes from; the same whenever the selection is repeated."""
     proposal = result.proposal
     return {
@@ -182,7 +182,7 @@ def rounded(metrics: Mapping[str, float]) -> dict[str, float]:
     return {name: round(value, 6) for name, value in metrics.items()}
 
 
-def summary(result: SelectionResult) -> dict[str, Any]:
+def summary(result: SelectionResult) -> dict[str, object]:
     """Everything for a machine to read; measured milliseconds, host and date are here and in the page alone."""
     return {
         **provenance(result),

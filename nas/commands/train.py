@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from nas.augment.pipeline import Augmentation
 from nas.config import compose_config, continued, store_settings
@@ -94,7 +94,7 @@ def task_of(config: TrainCommand) -> tuple[TrainingTask, DetectionData | None, D
 
 
 def train(
-    model: str | Path, data: str, folder: str | Path | None = None, hooks: Sequence[Hook] = (), **options: Any
+    model: str | Path, data: str, folder: str | Path | None = None, hooks: Sequence[Hook] = (), **options: object
 ) -> TrainingResult:
     """Train, fine-tune or distil a detector; the same as `python -m nas.train model=... data=...`.
 
@@ -142,8 +142,8 @@ def train_from_config(config: TrainCommand, folder: Path, hooks: Sequence[Hook] 
         scores = None
         if test is not None:
             tested = evaluate(model, test, model.image_size)
-            scores = tested.to_dict()
-            write_json(folder / "test.json", scores)
+            scores = tested.numbers
+            write_json(folder / "test.json", tested.to_dict())
             print(f"test AP {tested.ap:.3f}  AP50 {tested.ap50:.3f}  AP75 {tested.ap75:.3f}  ({tested.images} images)")
         if reporting and task.val is not None:
             leave_report(result, model, task.val, scores)
@@ -152,7 +152,7 @@ def train_from_config(config: TrainCommand, folder: Path, hooks: Sequence[Hook] 
 
 
 def leave_report(
-    result: TrainingResult, model: DetectorModule, data: DetectionData, test: Mapping[str, Any] | None = None
+    result: TrainingResult, model: DetectorModule, data: DetectionData, test: Mapping[str, float] | None = None
 ) -> None:
     """Score the validation data once more by the best weights, fused, and write report.html beside them.
 
@@ -167,7 +167,9 @@ def leave_report(
         print(f"report: {path}")
 
 
-def _report(result: TrainingResult, model: DetectorModule, data: DetectionData, test: Mapping[str, Any] | None) -> Path:
+def _report(
+    result: TrainingResult, model: DetectorModule, data: DetectionData, test: Mapping[str, float] | None
+) -> Path:
     from nas.data.images import decode
     from nas.data.loader import build_loader
     from nas.inference.evaluator import detect

@@ -63,7 +63,7 @@ class Budget:
     limits: tuple[tuple[str, Limit], ...]
 
     @classmethod
-    def of(cls, limits: Mapping[str, Any] | Iterable[tuple[str, Any]], hardware: str = "") -> Budget:
+    def of(cls, limits: Mapping[str, object] | Iterable[tuple[str, object]], hardware: str = "") -> Budget:
         """A budget from {cost: limit}, a limit being the most or (least, most); hardware: the table of the search.
 
         Raises UserError for none, an unknown cost, two limits on one, or a limit that is not positive.
@@ -98,7 +98,7 @@ class Budget:
             for name, low, high in self.ranges
         )
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """Plain data that `of` reads."""
         return {name: list(limit) if isinstance(limit, tuple) else limit for name, limit in self.limits}
 
@@ -125,7 +125,7 @@ def _limit(name: str, limit: Any) -> Limit:
         return float(check_value(what, limit, Positive))
     low, high = limit if len(limit) == 2 else (None, None)
     low = check_value(what, low or 0.0, NotNegative)
-    high = check_value(what, high, Positive | None)
+    high = check_value(what, high, Positive | None)  # type: ignore[arg-type]
     if (high is None and not low) or (high is not None and low > high):
         raise UserError(f"{what} must be the most, or [least, most] of which one may be null, got {shown(limit)}")
     return (low, high) if low else high

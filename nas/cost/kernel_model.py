@@ -19,16 +19,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
+import numpy.typing as npt
 from annotated_types import Ge
 
 from nas.blocks.operation import Operation
 from nas.cost.table_file import Bound, Price
 from nas.options import Count, NotNegative, Positive, Share, read_object
 
-FloatArray = np.ndarray[Any, np.dtype[np.float64]]
+FloatArray = npt.NDArray[np.float64]
 
 #: (pixels, channels) of the tiles that tensor-core kernels are built with.
 TILES = ((64, 32), (64, 64), (128, 64), (64, 128), (128, 128), (256, 64))
@@ -143,7 +144,7 @@ class KernelModel:
         self.parameters, self.hardware, self.batch = parameters, hardware, batch
 
     @classmethod
-    def from_body(cls, body: Mapping[str, Any], batch: int, where: str) -> KernelModel:
+    def from_body(cls, body: Mapping[str, object], batch: int, where: str) -> KernelModel:
         """From the body of a table file. Raises UserError for anything missing, unknown or not a number."""
         parameters = read_object(Parameters, body.get("parameters"), f"{where}: parameters")
         return cls(parameters, read_object(Hardware, body.get("hardware"), f"{where}: hardware"), batch)

@@ -9,7 +9,7 @@ import hashlib
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from nas.blocks.operation import Operation
 from nas.cost.kernel_model import KernelModel
@@ -54,7 +54,7 @@ class Latency(Shown):
     def __repr__(self) -> str:
         return f"Latency({self}, {len(self.rows)} operations)"
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         rows = [{**asdict(row.operation), **asdict(row.price)} for row in self.rows]
         known = {"table": self.header.name, "error_percent": self.error_percent, "batch": self.header.batch}
         return {"ms": self.ms, "offset_ms": self.offset_ms, **known, "operations": rows}

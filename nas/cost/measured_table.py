@@ -91,7 +91,7 @@ class Row:
     ms: float
     spread_percent: float
 
-    def pack(self) -> list[Any]:
+    def pack(self) -> list[object]:
         return [*(getattr(self.kernel, name) for name in SHAPE), float(f"{self.ms:.5g}"), round(self.spread_percent, 1)]
 
 
@@ -130,7 +130,7 @@ class MeasuredRows:
         self._lowest_of_all = float(np.min(ratios)) if rows else 0.0
 
     @classmethod
-    def from_body(cls, body: Mapping[str, Any], header: Header, where: str) -> MeasuredRows:
+    def from_body(cls, body: Mapping[str, object], header: Header, where: str) -> MeasuredRows:
         """From a table file. Raises UserError for a corrupt, duplicated or incomplete row, with its number."""
         if body.get("columns") != list(COLUMNS):
             raise UserError(f"{where}: columns must be {', '.join(COLUMNS)}")
@@ -139,11 +139,15 @@ class MeasuredRows:
         model = KernelModel.from_body(body, header.batch, where)
         return cls(read_rows(body.get("rows"), where), kernels, model, line.factor, line.offset_ms)
 
-    def body(self, rows: Sequence[Row]) -> dict[str, Any]:
-        """The body of a table file with these rows."""
+    def body(self, rows: Sequence[Row]) -> dict[str, object]:
+        """The body of a table file with these rows; without any, that of its kernel model."""
+        hardware = asdict(self.model.hardware)
+        parameters = {key: float(f"{value:.5g}") for key, value in self.model.parameters.to_dict().items()}
+        if not rows:
+            return {"hardware": hardware, "parameters": parameters | {"network": self.offset_ms}}
         return {
-            "hardware": asdict(self.model.hardware),
-            "parameters": {key: float(f"{value:.5g}") for key, value in self.model.parameters.to_dict().items()},
+            "hardware": hardware,
+            "parameters": parameters,
             "kernels": asdict(self.kernels) | {"fused_activations": list(self.kernels.fused_activations)},
             "line": {"offset_ms": float(f"{self.offset_ms:.5g}"), "factor": float(f"{self.factor:.5g}")},
             "columns": list(COLUMNS),
@@ -238,7 +242,7 @@ def _neighbours(places: FloatArray, known: FloatArray, ratios: FloatArray) -> Fl
     return np.concatenate(result)
 
 
-def read_rows(data: Any, where: str) -> list[Row]:
+def read_rows(data: object, where: str) -> list[Row]:
     """Rows of a table file, each checked. Raises UserError that names the first one at fault."""
     if not isinstance(data, list) or not data:
         raise UserError(f"{where}: the table has no rows")

@@ -15,13 +15,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 from scipy.interpolate import LinearNDInterpolator, NearestNDInterpolator
 
 from nas.blocks.operation import Operation
 from nas.cost.table_file import Header, Price
 from nas.errors import UserError
 
-FloatArray = np.ndarray[Any, np.dtype[np.float64]]
+FloatArray = npt.NDArray[np.float64]
 _LINE = re.compile(r"\{(Regular|Depthwise)," + r",".join([r"(\d{1,9})"] * 8) + r"\} (-?\d+(?:\.\d+)?(?:e-?\d+)?)")
 #: Rows of this height were dropped by the official program.
 _DROPPED_HEIGHT = 4

@@ -116,7 +116,7 @@ def find_table(name_or_path: str | os.PathLike[str]) -> Path:
     )
 
 
-def read_table(path: Path) -> tuple[Header, dict[str, Any]]:
+def read_table(path: Path) -> tuple[Header, dict[str, object]]:
     """Header and body of a table file. Raises UserError with one line that names file and fault."""
     try:
         data = json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_constant)
@@ -140,21 +140,21 @@ def _no_constant(text: str) -> float:
     raise ValueError(f"{text} is not a number")
 
 
-def number(value: Any, where: str, minimum: float = 0.0) -> float:
+def number(value: object, where: str, minimum: float = 0.0) -> float:
     """A finite number of at least `minimum`, or UserError that says where."""
-    if type(value) not in (int, float) or not minimum <= value <= sys.float_info.max:
+    if not isinstance(value, int | float) or isinstance(value, bool) or not minimum <= value <= sys.float_info.max:
         raise UserError(f"{where} must be a number of at least {minimum:g}, got {shown(value)}")
     return float(value)
 
 
-def write_table(path: Path, header: Header, body: Mapping[str, Any]) -> None:
+def write_table(path: Path, header: Header, body: Mapping[str, object]) -> None:
     """Write header and body atomically, one row a line so that differences are readable."""
     head = {"format": FORMAT, **{key: value for key, value in asdict(header).items() if key != "name"}}
     plain = {key: value for key, value in body.items() if key != "rows"}
     text = json.dumps(head | plain, indent=1)
-    if "rows" in body:
-        rows = ",\n".join(json.dumps(row, separators=(",", ":")) for row in body["rows"])
-        text = text[:-2] + ',\n "rows": [\n' + rows + "\n ]\n}"
+    if isinstance(rows := body.get("rows"), list):
+        lines = ",\n".join(json.dumps(row, separators=(",", ":")) for row in rows)
+        text = text[:-2] + ',\n "rows": [\n' + lines + "\n ]\n}"
     write_atomic(path, text + "\n")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -66,16 +66,16 @@ def read_coco(
     return DetectionData(name, split, tuple(classes.values()), tuple(classes), tuple(records)), problems
 
 
-def coco_document(path: str | Path) -> dict[str, list[Any]]:
+def coco_document(path: str | Path) -> dict[str, list[object]]:
     """The three lists of a COCO file, their entries unread; UserError naming the file and what it lacks."""
     document = read_json(path)
     if not isinstance(document, dict):
         raise UserError(f"{path} is no COCO detection file: a map with `images`, `annotations` and `categories`")
-    document = {"annotations": []} | document
+    lists: dict[str, list[object]] = {"annotations": [], **document}
     for key in ("images", "annotations", "categories"):
-        if not isinstance(document.get(key), list):
+        if not isinstance(lists.get(key), list):
             raise UserError(f"{path} is no COCO detection file: `{key}` is not a list")
-    return document
+    return lists
 
 
 def write_coco(data: DetectionData, path: Path, images: Path | None = None) -> Path:
@@ -113,7 +113,7 @@ def _entry(
     }
 
 
-def coco_classes(document: Mapping[str, list[Any]], path: str | Path) -> dict[int, str]:
+def coco_classes(document: Mapping[str, Sequence[object]], path: str | Path) -> dict[int, str]:
     """Category id -> name, ascending; UserError for a category without either, and for one that is there twice."""
     categories, broken = read_entries(CATEGORY, document["categories"], "categories", path)
     if broken:

@@ -20,11 +20,11 @@ import urllib.parse
 import urllib.request
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -39,7 +39,27 @@ CHUNK = 1 << 20
 #: How many times larger than its zip a data set can be, at the most: labels of text, hardly any picture.
 GROWTH = 50
 #: Label, left, top, width and height of one object, in pixels of the scaled image.
-Object = list[Any]
+Object = list[float]
+#: An image's id, file, width, height and objects.
+Row = tuple[int, str, int, int, list[Object]]
+#: A box that has another class than `class`, or is none: `becomes` null.
+Correction = TypedDict("Correction", {"image": str, "class": str, "box": list[float], "becomes": str | None})
+
+
+class AnnotatedSet(TypedDict):
+    """What the file of a set holds."""
+
+    name: str
+    source: str
+    licence: str
+    credit: str
+    notes: list[str]
+    folder: str
+    quality: int | None
+    longest_side: int
+    classes: list[str]
+    corrections: list[Correction]
+    splits: dict[str, list[Row]]
 
 
 def fetch_data(config: DataConfig, output: Path) -> list[str]:
@@ -141,14 +161,16 @@ def annotated_names() -> tuple[str, ...]:
     return tuple(sorted(Path(item.name).stem for item in folder.iterdir() if item.name.endswith(".json")))
 
 
-def load_annotated(name: str) -> dict[str, Any]:
+def load_annotated(name: str) -> AnnotatedSet:
     """The file of a set; UserError with the known names for an unknown one."""
     if name not in annotated_names():
         raise UserError(f"data.layout={name}: as_is, or one of {', '.join(annotated_names())}")
-    return json.loads(resources.files("nas.data").joinpath(f"annotated/{name}.json").read_text(encoding="utf-8"))
+    file = resources.files("nas.data").joinpath(f"annotated/{name}.json")
+    document: AnnotatedSet = json.loads(file.read_text(encoding="utf-8"))
+    return document
 
 
-def place_annotated(document: Mapping[str, Any], archives: Sequence[Path], root: Path) -> list[str]:
+def place_annotated(document: AnnotatedSet, archives: Sequence[Path], root: Path) -> list[str]:
     """Write images/, annotations/ and annotations_raw/ (without the corrections) of a set into `root`.
 
     Returns lines on source, licence and changes. UserError, before anything is written, for an archive that lacks an
@@ -173,7 +195,7 @@ def place_annotated(document: Mapping[str, Any], archives: Sequence[Path], root:
 
 
 def corrected(
-    image: str, objects: Sequence[Object], classes: Sequence[str], corrections: Sequence[Mapping[str, Any]]
+    image: str, objects: Sequence[Object], classes: Sequence[str], corrections: Sequence[Correction]
 ) -> list[Object]:
     """The objects of an image with its corrections applied, each once: another class, or gone where it `becomes` null."""
     result = list(objects)
@@ -203,7 +225,7 @@ def _find(names: Sequence[str], archives: Sequence[Path], folder: str) -> dict[s
     return found
 
 
-def _scaled(content: bytes, size: tuple[int, int], document: Mapping[str, Any], name: str) -> bytes:
+def _scaled(content: bytes, size: tuple[int, int], document: AnnotatedSet, name: str) -> bytes:
     """The bytes of an image file: as they are without a `quality`, else upright, at most `longest_side` wide and high."""
     try:
         with Image.open(io.BytesIO(content)) as opened:
@@ -228,9 +250,7 @@ def _scaled(content: bytes, size: tuple[int, int], document: Mapping[str, Any], 
     return encoded
 
 
-def _record(
-    row: Sequence[Any], images: Path, classes: Sequence[str], corrections: Sequence[Mapping[str, Any]]
-) -> Record:
+def _record(row: Row, images: Path, classes: Sequence[str], corrections: Sequence[Correction]) -> Record:
     number, name, width, height, objects = row
     objects = corrected(name, objects, classes, corrections)
     boxes = np.array([item[1:] for item in objects], np.float64).reshape(-1, 4)

@@ -9,11 +9,10 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from nas.data.dataset import Record
@@ -24,7 +23,7 @@ IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".
 #: What shows through transparent pixels: the grey that letterboxing pads with.
 BACKGROUND = 114
 
-Pixels = np.ndarray[Any, np.dtype[np.uint8]]
+Pixels = NDArray[np.uint8]
 #: OpenCV's decoders by the reduction of the size.
 _REDUCED = {
     1: cv2.IMREAD_COLOR_RGB,
@@ -77,7 +76,7 @@ def pillow_to_rgb(image: Image.Image, name: str = "image") -> Pixels:
         raise UserError(f"{name}: damaged or unusual image ({error})") from None
 
 
-def to_rgb(array: Any, name: str = "array") -> Pixels:
+def to_rgb(array: ArrayLike, name: str = "array") -> Pixels:
     """An array in memory as (H, W, 3) uint8 RGB: (H, W), (H, W, 1), RGB or RGBA; uint8, uint16, or floats 0..255.
 
     Raises UserError for other shapes and types, or for values that are not finite.

@@ -3,7 +3,7 @@ batches whatever the number of workers or processes."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import cv2
@@ -96,7 +96,7 @@ class Loader:
         """The sampler's state: a few integers."""
         return self.sampler.state_dict()
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: Mapping[str, float | None]) -> None:
         """Resume at exactly the next batch."""
         self.sampler.load_state_dict(state)
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -142,7 +142,7 @@ class EpochSampler:
             "closing_epochs": self.closing_epochs,
         }
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: Mapping[str, float | None]) -> None:
         """Go on where the state was taken; UserError if the data, the seed or the global batch is another one."""
         mine = self.state_dict()
         for key, what in (("length", "number of images"), ("seed", "seed"), ("global_batch", "global batch size")):
@@ -150,5 +150,6 @@ class EpochSampler:
                 raise UserError(
                     f"cannot resume: the {what} was {state[key]} and is {mine[key]} now; restore it, or start a new run"
                 )
-        self.epoch, self.position = state["epoch"] or 0, state["position"] or 0
-        self.total_epochs, self.closing_epochs = state["total_epochs"], state["closing_epochs"] or 0
+        self.epoch, self.position = int(state["epoch"] or 0), int(state["position"] or 0)
+        total, self.closing_epochs = state["total_epochs"], state["closing_epochs"] or 0
+        self.total_epochs = None if total is None else int(total)

@@ -113,7 +113,7 @@ def field_of(error: ValidationError) -> str:
 
 
 def read_entries(
-    adapter: TypeAdapter[T], entries: Sequence[Any], key: str, path: str | Path
+    adapter: TypeAdapter[T], entries: Sequence[object], key: str, path: str | Path
 ) -> tuple[list[tuple[int, T]], list[Problem]]:
     """The usable entries of a list with their positions, and the others as problems."""
     read: list[tuple[int, T]] = []

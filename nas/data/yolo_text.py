@@ -88,7 +88,7 @@ def yolo_classes(root: Path, otherwise: Sequence[str] | None = None) -> list[str
     raise UserError(f"{root}: neither data.yaml nor classes.txt names the classes; give data.classes=[...]")
 
 
-def yolo_names(value: Any, file: Path) -> list[str]:
+def yolo_names(value: object, file: Path) -> list[str]:
     """`names` of a data.yaml in the order of their numbers; UserError naming the file if it is neither list nor map."""
     adapter: TypeAdapter[Any] = CLASS_NAME_MAP if isinstance(value, dict) else CLASS_NAME_LIST
     try:

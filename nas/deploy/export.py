@@ -9,12 +9,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 import torch
 from onnx import ModelProto
-from torch import nn
+from torch import Tensor, nn
 
 from nas.deploy import FORMATS, HALF_SCALES_OPSET, ExportSettings, load_runtime
 from nas.deploy.onnx_graph import export_onnx, set_metadata, write
@@ -43,7 +43,7 @@ class ExportReport:
     agreement: Agreement
     pictures: str = field(default="generated")
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """Plain data for JSON."""
         return asdict(self) | {"path": str(self.path)}
 
@@ -162,7 +162,7 @@ def _agreement(
     )
 
 
-def _median_milliseconds(network: Callable[[Any], Any], image: np.ndarray) -> float:
+def _median_milliseconds(network: Callable[[Tensor], object], image: np.ndarray) -> float:
     return statistics.median(milliseconds(network, torch.from_numpy(image), 15, 3))
 
 

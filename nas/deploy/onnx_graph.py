@@ -13,7 +13,7 @@ from typing import Any
 
 import onnx
 import torch
-from onnx import ModelProto, TensorProto, helper
+from onnx import ModelProto, NodeProto, TensorProto, helper
 from torch import nn
 
 from nas.deploy import DEFAULT_OPSET, Opset
@@ -98,7 +98,7 @@ def decoding_nodes(graph: ModelProto) -> list[str]:
     return names
 
 
-def layer_of(node: Any) -> str:
+def layer_of(node: NodeProto) -> str:
     """The torch name of a node's layer ("neck.merge_3.conv1.conv"), known by its weight; empty if it has none."""
     for name in node.input[1:2]:
         if name.endswith(".weight"):

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -14,9 +15,10 @@ from nas.errors import UserError
 
 if TYPE_CHECKING:
     from onnx import ModelProto
+    from openvino import Model
 
 
-def import_openvino() -> Any:
+def import_openvino() -> ModuleType:
     """The openvino package, or UserError saying how to get it."""
     try:
         import openvino
@@ -46,14 +48,15 @@ def export_openvino(graph: ModelProto, path: str | Path, metadata: Metadata) -> 
     return path
 
 
-def convert(graph: ModelProto) -> Any:
+def convert(graph: ModelProto) -> Model:
     """OpenVINO's model of an ONNX graph, not yet compiled; raises UserError where OpenVINO is missing or refuses it."""
     openvino = import_openvino()
     try:
         with tempfile.TemporaryDirectory() as folder:
             source = Path(folder) / "model.onnx"
             source.write_bytes(graph.SerializeToString())
-            return openvino.convert_model(str(source))
+            model: Model = openvino.convert_model(str(source))
+            return model
     except RuntimeError as error:
         raise UserError(f"OpenVINO cannot convert the network: {str(error).splitlines()[-1]}") from None
 
@@ -71,12 +74,12 @@ class OpenVinoRuntime(Runtime):
         first = model.inputs[0].partial_shape[0]
         super().__init__(read_metadata(text, path), first.get_length() if first.is_static else None)
         # Unasked, processors with bfloat16 compute in it, whose eight bits place a box only to a few pixels.
-        settings: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
+        settings: dict[str, object] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
         if threads:
             settings["INFERENCE_NUM_THREADS"] = threads
         self.compiled = openvino.Core().compile_model(model, "CPU", settings)
         self.outputs = ["scores", "boxes", *(["labels"] if self.metadata.nms else [])]
 
-    def run(self, images: np.ndarray) -> tuple[Any, ...]:
+    def run(self, images: np.ndarray) -> tuple[np.ndarray, ...]:
         found = self.compiled([images])
         return tuple(found[name] for name in self.outputs)

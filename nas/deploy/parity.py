@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from nas.inference.execution import Outputs
 from nas.inference.postprocess import Detections, postprocess
 from nas.loss.terms import pairwise_iou
 
@@ -50,8 +50,8 @@ class Agreement:
 
 
 def verify(
-    reference: Callable[[Tensor], Any],
-    exported: Callable[[Tensor], Any],
+    reference: Callable[[Tensor], Outputs],
+    exported: Callable[[Tensor], Outputs],
     batches: Sequence[np.ndarray],
     tolerance: Tolerance,
     score_threshold: float = 0.25,

@@ -69,7 +69,7 @@ class Runtime:
         self.image_size = metadata.image_size
         self.end_to_end = metadata.end_to_end or metadata.nms
 
-    def run(self, images: np.ndarray) -> tuple[Any, ...]:
+    def run(self, images: np.ndarray) -> tuple[np.ndarray, ...]:
         """The file's own outputs: scores, boxes, and labels if NMS is inside."""
         raise UserError(f"{type(self).__name__} cannot run")
 
@@ -86,7 +86,7 @@ class Runtime:
         scores = values.new_zeros(*values.shape, self.num_classes)
         return scores.scatter_(2, labels.clamp(min=0)[..., None], values[..., None]), boxes
 
-    def _in_turns(self, pixels: np.ndarray) -> tuple[Any, ...]:
+    def _in_turns(self, pixels: np.ndarray) -> tuple[np.ndarray, ...]:
         """`run` in pieces of the file's batch, the last one filled up with its last image."""
         count, batch = len(pixels), self.batch
         if batch is None or count == batch:
@@ -131,7 +131,7 @@ class OnnxRuntime(Runtime):
         self.input = images.name
         self.outputs = ["scores", "boxes", *(["labels"] if self.metadata.nms else [])]
 
-    def run(self, images: np.ndarray) -> tuple[Any, ...]:
+    def run(self, images: np.ndarray) -> tuple[np.ndarray, ...]:
         return tuple(self.session.run(self.outputs, {self.input: images}))
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import struct
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -24,7 +25,7 @@ WORKSPACE_BYTES = 4 << 30
 OUTPUTS = ("scores", "boxes")
 
 
-def import_tensorrt() -> Any:
+def import_tensorrt() -> ModuleType:
     """The tensorrt package, version 10 or newer with a GPU, or UserError saying what is missing."""
     try:
         import tensorrt
@@ -114,14 +115,14 @@ class TensorRtRuntime(Runtime):
         super().__init__(metadata)
         self.engine = Engine(plan, (*OUTPUTS, "labels") if metadata.nms else OUTPUTS, path)
 
-    def run(self, images: np.ndarray) -> tuple[Any, ...]:
+    def run(self, images: np.ndarray) -> tuple[np.ndarray, ...]:
         limit, stream = self.engine.largest_batch, torch.cuda.current_stream()
         parts = []
         for start in range(0, len(images), limit):
             results = self.engine.launch(torch.from_numpy(images[start : start + limit]).cuda(), stream)
             stream.synchronize()
             parts.append([value.to("cpu", copy=True) for value in results])
-        return tuple(torch.cat(pieces) for pieces in zip(*parts, strict=True))
+        return tuple(torch.cat(pieces).numpy() for pieces in zip(*parts, strict=True))
 
 
 def read_engine(path: str | Path) -> tuple[Metadata, bytes]:

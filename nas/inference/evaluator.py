@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -13,13 +12,13 @@ from torch import Tensor
 from nas.data.dataset import DetectionData
 from nas.data.loader import Loader, build_loader
 from nas.errors import UserError
-from nas.inference.execution import inference, kept_memory, milliseconds, now, told_when_full
-from nas.inference.postprocess import postprocess
+from nas.inference.execution import Outputs, inference, kept_memory, milliseconds, now, told_when_full
+from nas.inference.postprocess import Detections, postprocess
 from nas.inference.scoring import Evaluation, Found, score_detections
 from nas.models.base import numbered
 from nas.options import Count, Share, Workers, check_keywords
 
-Model = Callable[[Any], Any]
+Model = Callable[[Tensor], Outputs]
 
 
 def evaluate(
@@ -117,10 +116,11 @@ def time_model(model: Model, image_size: int, runs: int = 50, seconds: float = 1
     return {"median": float(middle), "p10": float(low), "p90": float(high)}
 
 
-def _in_original(result: Any, width: int, height: int, seen_width: int, seen_height: int, lookup: NDArray) -> Found:
-    boxes: Tensor = result.boxes
+def _in_original(
+    result: Detections, width: int, height: int, seen_width: int, seen_height: int, lookup: NDArray
+) -> Found:
     scale = np.array([width / seen_width, height / seen_height] * 2)
     labels = lookup[result.labels.numpy()]
     known = labels >= 0
-    corners = np.clip(boxes.numpy() * scale, 0, [width, height, width, height])
+    corners = np.clip(result.boxes.numpy() * scale, 0, [width, height, width, height])
     return Found(corners[known], result.scores.numpy()[known], labels[known])

@@ -7,15 +7,17 @@ import math
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from nas.errors import UserError
 
+#: What a network that predicts gives, scores (B, N, C) and boxes (B, N, 4) first.
+Outputs = Sequence[Tensor | np.ndarray]
 #: Parameters of glibc's malloc (malloc.h) and what they are inside and after `kept_memory`; the latter is where its own
 #: adjustment would have come to, which ends at the first call.
 TRIM_THRESHOLD, TOP_PAD, MMAP_THRESHOLD, MMAP_MAX = -1, -2, -3, -4
@@ -26,7 +28,7 @@ _open: list[None] = []
 
 
 @contextmanager
-def inference(model: Any) -> Iterator[torch.device]:
+def inference(model: object) -> Iterator[torch.device]:
     """A torch module in eval mode without gradients, its mode restored afterwards; the device that it runs on."""
     if not isinstance(model, nn.Module):
         with torch.inference_mode():
@@ -77,7 +79,7 @@ def now(device: torch.device) -> float:
 
 
 def milliseconds(
-    network: Callable[[Any], Any], images: Tensor, runs: int, warm_up: int, seconds: float = math.inf
+    network: Callable[[Tensor], object], images: Tensor, runs: int, warm_up: int, seconds: float = math.inf
 ) -> list[float]:
     """Times of up to `runs` calls on the same images after some to warm up; about `seconds` long at most."""
     times: list[float] = []

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import cv2
 import numpy as np
@@ -19,12 +19,13 @@ from nas.errors import UserError
 from nas.files import write_atomic
 from nas.inference import PredictOptions, Resize
 from nas.inference.drawing import draw
-from nas.inference.execution import told_when_full
+from nas.inference.execution import Outputs, told_when_full
 from nas.inference.pictures import Picture, prefetch
 from nas.inference.postprocess import Detections, postprocess
 from nas.report.canvas import Shown, canvas, picture_html
 
 if TYPE_CHECKING:
+    import supervision
     from matplotlib.figure import Figure
 
 
@@ -38,7 +39,7 @@ class Network(Protocol):
     image_size: int
     end_to_end: bool
 
-    def __call__(self, images: Tensor) -> Any: ...
+    def __call__(self, images: Tensor) -> Outputs: ...
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ class Prediction(Shown):
         found = ", ".join(f"{number} {name}" for name, number in Counter(self.names).most_common(12)) or "nothing"
         return f"Prediction({self.name}, {self.width} x {self.height}: {self.error or found})"
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         found = zip(self.boxes.tolist(), self.scores.tolist(), self.labels.tolist(), self.names, strict=True)
         rows = [{"box": box, "score": score, "label": label, "name": name} for box, score, label, name in found]
         known = {"name": self.name, "width": self.width, "height": self.height, "error": self.error}
@@ -111,7 +112,7 @@ class Prediction(Shown):
         small = cv2.resize(pixels, None, fx=shrink, fy=shrink, interpolation=cv2.INTER_AREA)
         return picture_html(repr(self), cv2.imencode(".png", small[..., ::-1])[1].tobytes())
 
-    def to_supervision(self) -> Any:
+    def to_supervision(self) -> supervision.Detections:
         """As `supervision.Detections`, class names in `data["class_name"]`; raises UserError without that package."""
         try:
             import supervision
@@ -122,7 +123,7 @@ class Prediction(Shown):
 
     @classmethod
     def from_supervision(
-        cls, detections: Any, classes: Sequence[str], name: str = "", picture: Pixels | None = None
+        cls, detections: supervision.Detections, classes: Sequence[str], name: str = "", picture: Pixels | None = None
     ) -> Prediction:
         """Detections of supervision (or anything with its xyxy, confidence and class_id) as a prediction, best first."""
         count = len(detections.xyxy)

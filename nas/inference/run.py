@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from nas.data.coco import coco_classes, coco_document
 from nas.data.schema import IMAGE, read_entries
@@ -32,8 +32,8 @@ class ResultIds:
     """
 
     def __init__(self, classes: tuple[str, ...], annotations: str | Path | None = None) -> None:
-        self.categories: dict[int, Any] = dict(enumerate(range(len(classes))))
-        self.images: dict[str, Any] | None = None
+        self.categories: dict[int, int | str] = dict(enumerate(range(len(classes))))
+        self.images: dict[str, int | str] | None = None
         if annotations is None:
             return
         document = coco_document(annotations)
@@ -50,7 +50,7 @@ class ResultIds:
         for listed in self.images:
             self._bare.setdefault(Path(listed).name, []).append(listed)
 
-    def image(self, name: str) -> Any:
+    def image(self, name: str) -> int | str | None:
         """The id of a picture; None if the annotation file does not list it, UserError if it lists several such names."""
         if self.images is None:
             if re.search(r"#\d{6,}$", name):  # a frame, as nas.inference.pictures names it
@@ -67,7 +67,7 @@ class ResultIds:
         return self.images[listed[0]] if listed else None
 
 
-def named_results(prediction: Prediction, ids: ResultIds) -> list[dict[str, Any]]:
+def named_results(prediction: Prediction, ids: ResultIds) -> list[dict[str, object]]:
     """The detections of one picture as COCO result rows that name their file and class."""
     image = ids.image(prediction.name)
     if image is None:

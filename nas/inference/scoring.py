@@ -110,7 +110,7 @@ class Evaluation(Shown):
         axes.legend(fontsize=8, frameon=False)
         return figure
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """Plain data for JSON."""
         return {
             "images": self.images,
@@ -152,14 +152,14 @@ def score_detections(
     )
 
 
-def result_row(image_id: int | str, category_id: int | str, box: Sequence[float], score: float) -> dict[str, Any]:
+def result_row(image_id: int | str, category_id: int | str, box: Sequence[float], score: float) -> dict[str, object]:
     """One detection in COCO's results format, bbox = [x, y, width, height] of the corners in pixels."""
     x1, y1, x2, y2 = box
     bbox = [round(value, 3) for value in (x1, y1, x2 - x1, y2 - y1)]
     return {"image_id": image_id, "category_id": category_id, "bbox": bbox, "score": round(score, 6)}
 
 
-def coco_results(data: DetectionData, found: Sequence[Found]) -> list[dict[str, Any]]:
+def coco_results(data: DetectionData, found: Sequence[Found]) -> list[dict[str, object]]:
     """Detections as COCO's results, with the image and category ids of the annotation file."""
     return [
         result_row(record.image_id, int(data.category_ids[int(label)]), box, score)

@@ -7,7 +7,7 @@ import platform
 import subprocess
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from nas.cost.table_file import cpu_name
 from nas.errors import UserError
@@ -39,10 +39,10 @@ def open_runtime(name: str, threads: int = 1, batch: int = 1) -> Runtime:
     raise UserError(f"runtime must be one of {', '.join(RUNTIMES)}, got {name!r}")
 
 
-def cpu_facts() -> dict[str, Any]:
+def cpu_facts() -> dict[str, object]:
     """Processor, its cores and clocks, the load beside us, date and commit."""
     clocks = sorted(Path("/sys/devices/system/cpu").glob("cpu*/cpufreq/scaling_cur_freq"))
-    facts: dict[str, Any] = {
+    facts: dict[str, object] = {
         "processor": cpu_name(),
         "cores": os.cpu_count() or 1,
         "clock_mhz": [int(path.read_text()) // 1000 for path in clocks][:4] or "not told by the system",
@@ -53,7 +53,7 @@ def cpu_facts() -> dict[str, Any]:
     return facts | stamp()
 
 
-def gpu_facts() -> dict[str, Any]:
+def gpu_facts() -> dict[str, object]:
     """Name, driver, clocks, power limit of the first GPU as its driver tells them, date and commit."""
     fields = ("name", "driver_version", "clocks.sm", "clocks.mem", "clocks.max.sm", "power.limit", "temperature.gpu")
     try:
@@ -76,6 +76,6 @@ def commit() -> str:
         return ""
 
 
-def stamp() -> dict[str, Any]:
+def stamp() -> dict[str, object]:
     """Date and, in a checkout, the commit."""
     return {"date": datetime.now(UTC).strftime("%Y-%m-%d"), "commit": commit()[:7] or "none"}

@@ -7,12 +7,13 @@ import json
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from nas.blocks.operation import Operation
 from nas.cost.kernel_model import Hardware
@@ -22,6 +23,9 @@ from nas.deploy.openvino import convert, import_openvino
 from nas.measure import cpu_facts
 from nas.measure.measurement import Measurement, merge_rows, subject_graph, time_repeated
 from nas.spec import DetectorSpec
+
+if TYPE_CHECKING:
+    from openvino import CompiledModel, Input, Model, Node, Output
 
 #: Kernel name of ONNX Runtime -> kind of operation, for kernels whose time follows from their shapes.
 ONNX_KINDS = {
@@ -51,7 +55,7 @@ class _Cpu:
     def device(self) -> str:
         return f"{cpu_name()}, {self.threads} thread{'s' if self.threads > 1 else ''}"
 
-    def images(self, spec: DetectorSpec) -> np.ndarray[Any, Any]:
+    def images(self, spec: DetectorSpec) -> npt.NDArray[np.float32]:
         shape = (self.batch, 3, spec.image_size, spec.image_size)
         return np.random.default_rng(0).uniform(0, 255, shape).astype(np.float32)
 
@@ -66,7 +70,7 @@ class OnnxRuntimeCpu(_Cpu):
     def __init__(self, threads: int = 1, batch: int = 1) -> None:
         super().__init__("onnxruntime", Kernels(BLOCK, ("none", "relu"), True), threads, batch)
 
-    def provenance(self) -> dict[str, Any]:
+    def provenance(self) -> dict[str, object]:
         import onnxruntime
 
         return cpu_facts() | {"onnxruntime": onnxruntime.__version__, "threads": self.threads}
@@ -90,7 +94,7 @@ class OnnxRuntimeCpu(_Cpu):
             options.enable_profiling, options.profile_file_prefix = True, str(profile)
         return onnxruntime.InferenceSession(network, options, providers=["CPUExecutionProvider"])
 
-    def _profile(self, network: bytes, images: np.ndarray[Any, Any], repetitions: int) -> tuple[Row, ...]:
+    def _profile(self, network: bytes, images: npt.NDArray[np.float32], repetitions: int) -> tuple[Row, ...]:
         with tempfile.TemporaryDirectory() as folder:
             session = self._session(network, Path(folder) / "profile")
             for _ in range(repetitions + 1):
@@ -116,7 +120,7 @@ class OpenVinoCpu(_Cpu):
         self.openvino = import_openvino()
         super().__init__("openvino", Kernels(1, ("none", "relu", "silu", "sigmoid"), True), threads, batch)
 
-    def provenance(self) -> dict[str, Any]:
+    def provenance(self) -> dict[str, object]:
         return cpu_facts() | {"openvino": self.openvino.__version__.split("-")[0], "threads": self.threads}
 
     def measure(self, spec: DetectorSpec, repetitions: int, kernels: bool = True) -> Measurement:
@@ -127,14 +131,14 @@ class OpenVinoCpu(_Cpu):
         ms, scatter = time_repeated(lambda: request.infer([images]), repetitions, clock)
         return Measurement(spec, ms, scatter, rows)
 
-    def _compile(self, model: Any, count: bool) -> Any:
+    def _compile(self, model: Model, count: bool) -> CompiledModel:
         settings = {
             "INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": self.threads,
             "NUM_STREAMS": 1, "PERF_COUNT": count,
         }  # fmt: skip
         return self.openvino.Core().compile_model(model, "CPU", settings)
 
-    def _profile(self, model: Any, images: np.ndarray[Any, Any], repetitions: int) -> tuple[Row, ...]:
+    def _profile(self, model: Model, images: npt.NDArray[np.float32], repetitions: int) -> tuple[Row, ...]:
         compiled = self._compile(model, True)
         request = compiled.create_infer_request()
         times: dict[str, list[float]] = defaultdict(list)
@@ -169,9 +173,9 @@ def _shapes(described: Any) -> list[list[int]]:
     return [list(next(iter(entry.values()))) for entry in described]
 
 
-def onnx_kernel(arguments: dict[str, Any], name: str) -> Operation | None:
+def onnx_kernel(arguments: Mapping[str, object], name: str) -> Operation | None:
     """The kernel that one event of ONNX Runtime's profiler describes, None for those without a price of their own."""
-    kind = arguments["op_name"]
+    kind = str(arguments["op_name"])
     inputs, outputs = _shapes(arguments["input_type_shape"]), _shapes(arguments["output_type_shape"])
     if not inputs or not outputs:
         return None
@@ -196,11 +200,11 @@ def onnx_kernel(arguments: dict[str, Any], name: str) -> Operation | None:
     )
 
 
-def _shape(port: Any) -> list[int]:
+def _shape(port: Input | Output) -> list[int]:
     return [int(size) for size in port.get_shape()]
 
 
-def openvino_kernel(operator: Any, written: dict[str, Any]) -> Operation | None:
+def openvino_kernel(operator: Node, written: Mapping[str, Node]) -> Operation | None:
     """The kernel of one operator of OpenVINO's compiled network; `written` are those of the network as given, by name."""
     info = operator.get_rt_info()
     kind = info["layerType"].astype(str)

@@ -6,9 +6,9 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 from statistics import median
-from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from scipy.optimize import least_squares
 
 from nas.blocks.operation import Operation
@@ -64,10 +64,10 @@ def fit_model(measurements: Sequence[Measurement], runtime: Runtime, rows: Seque
         weights, groups = np.full(len(times), 1 / 0.03), True
     centre = np.log([getattr(start, name) for name in FREE])
 
-    def unpack(vector: np.ndarray[Any, Any]) -> Parameters:
+    def unpack(vector: npt.NDArray[np.float64]) -> Parameters:
         return replace(start, **dict(zip(FREE, np.exp(vector).tolist(), strict=True)))
 
-    def residuals(vector: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    def residuals(vector: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         parameters = unpack(vector)
         priced = [evaluate(feature, parameters, hardware)[0] for feature in features]
         predicted = np.array([part.sum() for part in priced]) if groups else priced[0]

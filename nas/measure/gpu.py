@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -46,7 +45,7 @@ class TensorRtGpu(_Gpu):
         self.trt = import_tensorrt()
         super().__init__("tensorrt", Kernels(8, ("none", "relu", "silu", "sigmoid"), True), batch)
 
-    def provenance(self) -> dict[str, Any]:
+    def provenance(self) -> dict[str, object]:
         return gpu_facts() | {"tensorrt": self.trt.__version__}
 
     def measure(self, spec: DetectorSpec, repetitions: int, kernels: bool = True) -> Measurement:
@@ -70,7 +69,7 @@ class TorchCuda(_Gpu):
         super().__init__("torch", Kernels(1, ("none",), False), batch)
         self._known: dict[Operation, Row] = {}
 
-    def provenance(self) -> dict[str, Any]:
+    def provenance(self) -> dict[str, object]:
         versions = {"torch": torch.__version__, "cuda": torch.version.cuda, "cudnn": torch.backends.cudnn.version()}
         return gpu_facts() | versions | {"mode": "CUDA graphs, channels last"}
 

@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from statistics import median, quantiles
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from nas.blocks.operation import Operation
 from nas.cost.kernel_model import Hardware
@@ -16,6 +16,7 @@ from nas.cost.measured_table import Kernels, Row
 from nas.spec import DetectorSpec
 
 if TYPE_CHECKING:
+    from onnx import ModelProto
     from torch import nn
 
 #: Repetitions are taken in groups with a pause between them, against throttling.
@@ -41,7 +42,7 @@ class Runtime(Protocol):
     kernels: Kernels
     hardware: Hardware
 
-    def provenance(self) -> dict[str, Any]:
+    def provenance(self) -> dict[str, object]:
         """Device, clocks, driver, versions, threads, date and commit."""
 
     def device(self) -> str:
@@ -74,7 +75,9 @@ def build_subject(spec: DetectorSpec) -> nn.Module:
     return model.eval()
 
 
-def subject_graph(spec: DetectorSpec, format: str = "onnx", precision: str = "fp32", batch: int | None = None) -> Any:
+def subject_graph(
+    spec: DetectorSpec, format: str = "onnx", precision: str = "fp32", batch: int | None = None
+) -> ModelProto:
     """The ONNX graph of the subject, as `python -m nas.export` hands it to a runtime; `batch` fixes its batch."""
     from nas.deploy import ExportSettings
     from nas.deploy.export import deployed_graph

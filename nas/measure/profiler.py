@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, zip_longest
 from pathlib import Path
@@ -27,7 +27,7 @@ from nas.measure import open_runtime
 from nas.measure.fit import FEWEST, build_table
 from nas.measure.measurement import Measurement, Runtime
 from nas.options import ImageSize, Seed, Threads, check_object
-from nas.spec import USUAL_SIDE, DetectorSpec, digest, from_dict, to_dict
+from nas.spec import USUAL_SIDE, DetectorSpec, Spec, digest, from_dict, to_dict
 from search_spaces import changed_limits, find_space
 from search_spaces.base import SearchSpace
 
@@ -87,7 +87,7 @@ class ProfileSettings:
         return (self.image_size,) if isinstance(self.image_size, int) else self.image_size or ()
 
     @property
-    def changed_space(self) -> dict[str, Any]:
+    def changed_space(self) -> dict[str, object]:
         """Name of the space and the limits that are not its own: what measurements of one folder must share."""
         limits = {key: value for key, value in self.space.items() if key != "name"}
         changed = changed_limits(find_space(str(self.space["name"]), **limits))
@@ -104,7 +104,7 @@ class ProfileSettings:
         ]
 
 
-def random_detectors(space: SearchSpace[Any], frame: Frame, count: int, seed: int) -> list[DetectorSpec]:
+def random_detectors(space: SearchSpace[Spec], frame: Frame, count: int, seed: int) -> list[DetectorSpec]:
     """Distinct random detectors of a space; raises UserError if it holds too few."""
     rng = Random(seed)
     found: dict[str, DetectorSpec] = {}
@@ -207,10 +207,7 @@ def write_measured(
         image_sizes=tuple(sorted(times)),
         map_sizes=map_sizes(op for item in measurements for op in operations(item.spec, "folded")),
     )
-    body = table.body(rows)
-    if not rows:
-        body = {"hardware": body["hardware"], "parameters": body["parameters"] | {"network": table.offset_ms}}
-    write_table(settings.table_path, header, body)
+    write_table(settings.table_path, header, table.body(rows))
     LatencyTable.load(settings.table_path)
     return settings.table_path
 
@@ -218,16 +215,16 @@ def write_measured(
 class MeasurementStore:
     """Measurements of one device and runtime in a folder, one JSON line each; survives being killed between lines."""
 
-    def __init__(self, folder: Path, runtime: Runtime, space: dict[str, Any]) -> None:
+    def __init__(self, folder: Path, runtime: Runtime, space: Mapping[str, object]) -> None:
         self.path = folder / "measurements.jsonl"
         self.measurements: list[Measurement] = []
         identity = {
             "device": runtime.device(), "runtime": runtime.name, "precision": runtime.precision, "batch": runtime.batch,
-            "space": space, "graph": GRAPH,
+            "space": dict(space), "graph": GRAPH,
         }  # fmt: skip
         marker = folder / "measurements.yaml"
         if marker.exists():
-            found = read_yaml(marker)
+            found: Any = read_yaml(marker)
             for key, value in identity.items():
                 if found.get(key) != value:
                     raise UserError(

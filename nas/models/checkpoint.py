@@ -50,7 +50,7 @@ class Origin:
         return f"{self.source}: {self.total - len(self.fresh)} of {self.total} entries kept{fresh}"
 
 
-def save_checkpoint(path: str | Path, model: nn.Module, extra: Mapping[str, Any] | None = None) -> Path:
+def save_checkpoint(path: str | Path, model: nn.Module, extra: Mapping[str, object] | None = None) -> Path:
     """Write a detector (ours or a baseline, trained or fused) so that `load_checkpoint` needs nothing else.
 
     `extra` is any JSON data (metrics, provenance). The file replaces an older one only when it is complete; raises
@@ -71,7 +71,7 @@ def save_checkpoint(path: str | Path, model: nn.Module, extra: Mapping[str, Any]
     return write_atomic(path, save(tensors, {"maenas": json.dumps(header)}))
 
 
-def read_header(path: str | Path) -> dict[str, Any]:
+def read_header(path: str | Path) -> dict[str, object]:
     """What a checkpoint says of itself: architecture, classes, image_size, normalisation, extra.
 
     Raises UserError naming the file if it is missing, damaged, or not a checkpoint of this library.

@@ -63,7 +63,7 @@ _PARAMETER = _Name("torch._utils", "_rebuild_parameter")
 _SIZE = _Name("torch", "Size")
 
 
-def read_torch(path: str | Path) -> Any:
+def read_torch(path: str | Path) -> object:
     """Tensors (on the CPU) in plain containers of a `.pth` or `.pt` file; nothing in it is run.
 
     Raises UserError, in one line, for a file that holds anything else, that is damaged, or that is larger than 8 GiB.

@@ -71,7 +71,7 @@ RTDETR_CONSTANTS = ("decoder.anchors", "decoder.valid_mask")
 
 
 def from_official(
-    name: str, state_dict_or_path: Mapping[str, Any] | str | Path, num_classes: int | None = None
+    name: str, state_dict_or_path: Mapping[str, object] | str | Path, num_classes: int | None = None
 ) -> DetectorModule:
     """The model `name` with official weights, in eval mode.
 
@@ -104,7 +104,7 @@ def from_official(
     return model.eval()
 
 
-def clean_state(state_dict_or_path: Mapping[str, Any] | str | Path) -> dict[str, Tensor]:
+def clean_state(state_dict_or_path: Mapping[str, object] | str | Path) -> dict[str, Tensor]:
     """The tensors of a state dict, checkpoint or `.pth` file under their bare names (no `model` key, no prefixes).
 
     Raises UserError for files that hold anything but tensors and plain data, and for checkpoints without weights.

@@ -6,7 +6,7 @@ import base64
 import html
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from plotly import graph_objects
@@ -80,7 +80,7 @@ def page(title: str, body: Iterable[str]) -> str:
     )
 
 
-def escaped(value: Any) -> str:
+def escaped(value: object) -> str:
     """The text of a value as HTML: numbers to four digits, None as nothing; what is Ready as it stands."""
     if isinstance(value, Ready):
         return value
@@ -107,7 +107,7 @@ def copyable(text: str) -> str:
     return f"<button class='copy'>copy</button><pre>{html.escape(text)}</pre>"
 
 
-def html_table(rows: Sequence[Mapping[str, Any]]) -> str:
+def html_table(rows: Sequence[Mapping[str, object]]) -> str:
     """An HTML table of dictionaries that share their keys."""
     if not rows:
         return ""
@@ -134,7 +134,7 @@ def picture(title: str, data: bytes, kind: str = "png") -> str:
     return f"<figure class='shot'><img alt='{escaped(title)}' src='{source}'>{caption}</figure>"
 
 
-def plot(height: int = 420, x: str = "", y: str = "", **layout: Any) -> graph_objects.Figure:
+def plot(height: int = 420, x: str = "", y: str = "", **layout: object) -> graph_objects.Figure:
     """An empty plotly figure in the style of the pages, with its axes named."""
     import plotly.graph_objects as go
 
@@ -156,7 +156,7 @@ def plot(height: int = 420, x: str = "", y: str = "", **layout: Any) -> graph_ob
 def figure_html(
     figure: graph_objects.Figure,
     name: str,
-    choices: Mapping[str, tuple[Mapping[str, Any], Mapping[str, Any]]] | None = None,
+    choices: Mapping[str, tuple[Mapping[str, object], Mapping[str, object]]] | None = None,
 ) -> str:
     """A plotly figure as wide as the page, called `name` there.
 

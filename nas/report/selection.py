@@ -86,7 +86,8 @@ def _curves(result: SelectionResult) -> graph_objects.Figure:
 
 def _costs(result: SelectionResult) -> graph_objects.Figure:
     figure = plot(440, "milliseconds", "validation AP")
-    reached = {row["digest"]: 100 * row[f"ap_{row['epochs']}"] for row in result.rows() if row["epochs"]}
+    rows: list[dict[str, Any]] = result.rows()
+    reached = {row["digest"]: 100 * row[f"ap_{row['epochs']}"] for row in rows if row["epochs"]}
     measured = [item for item in result.deployed if item.ms is not None]
     points = [
         (f"{origin}, predicted", symbol, colour, [

@@ -57,7 +57,7 @@ _ALL = (
 SCORERS: dict[str, Scorer] = {scorer.name: scorer for scorer in _ALL}
 
 
-def find_scorer(scorer: str | Callable[..., Any]) -> Scorer:
+def find_scorer(scorer: str | Callable[..., object]) -> Scorer:
     """The scorer of that name: a shipped one, `module:function`, or an installed entry point; or a function as a scorer.
 
     Raises UserError with the known names, and for an ensemble, which ranks networks among each other and scores none alone.
@@ -72,11 +72,11 @@ def find_scorer(scorer: str | Callable[..., Any]) -> Scorer:
     function = found(scorer, "scorer")
     if function is None:
         raise UserError(f"unknown scorer {scorer!r}; known: {', '.join([*SCORERS, *installed('scorer')])}")
-    return own_scorer(cast(Callable[..., Any], function), scorer)
+    return own_scorer(cast(Callable[..., object], function), scorer)
 
 
 def score_spec(
-    spec: Spec, scorer: str | Callable[..., Any] = "mae", image_size: int | None = None, **options: Any
+    spec: Spec, scorer: str | Callable[..., object] = "mae", image_size: int | None = None, **options: object
 ) -> float:
     """The score of a spec, on an image of `image_size` pixels (its own, or 640); one of modules sees the network built, from
     seed 0, and its options may say which `batch` of `inputs` (16 of "gaussian" noise).

@@ -39,7 +39,7 @@ class Scorer:
     """
 
     name: str
-    path: str | Callable[..., Any]
+    path: str | Callable[..., object]
     source: str
     needs: Needs = "spec"
     cost: Cost = "microseconds"
@@ -48,12 +48,13 @@ class Scorer:
     shared: bool = False
 
     @property
-    def function(self) -> Callable[..., Any]:
+    def function(self) -> Callable[..., object]:
         """The function itself."""
         if not isinstance(self.path, str):
             return self.path
         module, _, attribute = self.path.partition(":")
-        return getattr(importlib.import_module(module), attribute)
+        function: Callable[..., object] = getattr(importlib.import_module(module), attribute)
+        return function
 
     @property
     def takes(self) -> tuple[str, ...]:
@@ -67,11 +68,11 @@ class Scorer:
             return self.takes
         return tuple(dict.fromkeys([*(name for name in self.takes if name not in ("images", "seed")), *SEEN]))
 
-    def __call__(self, network: Any, **keywords: Any) -> Any:
+    def __call__(self, network: object, **keywords: object) -> object:
         """The answer of the function; an error of one's own code is told in one line, with its place."""
         try:
             answer = self.function(network, **keywords)
-            return answer[self.name] if self.shared else answer
+            return answer[self.name] if self.shared and isinstance(answer, dict) else answer
         except UserError:
             raise
         except Exception as error:
@@ -83,7 +84,7 @@ class Scorer:
                 f"scorer {self.name} failed with {type(error).__name__}: {reason} ({place.filename}, line {place.lineno})"
             ) from error
 
-    def check_options(self, options: Mapping[str, Any]) -> None:
+    def check_options(self, options: Mapping[str, object]) -> None:
         """Raise UserError for an option that the scorer does not have, or a value outside its annotation (null is as
         good as not given)."""
         for key in options:
@@ -96,7 +97,7 @@ class Scorer:
             check_value(f"scorer.{key}", given[key], SEEN[key])
 
 
-def own_scorer(function: Callable[..., Any], name: str = "") -> Scorer:
+def own_scorer(function: Callable[..., object], name: str = "") -> Scorer:
     """A function of one's own as a scorer; a `Scorer` is taken as it is.
 
     It scores torch modules if its first parameter is annotated as one or called `module` or `model`, else specs. Raises
@@ -120,9 +121,9 @@ def own_scorer(function: Callable[..., Any], name: str = "") -> Scorer:
     return Scorer(name, function, OWN, needs, "forward" if module else "microseconds")
 
 
-def number(scorer: str, answer: Any) -> float:
+def number(scorer: str, answer: object) -> float:
     """What a scorer answered, as a number; raises UserError for anything else."""
     try:
-        return float(answer)
+        return float(answer)  # type: ignore[arg-type]
     except (TypeError, ValueError):
         raise UserError(f"scorer {scorer} must return a number, got {shown(answer)}") from None

@@ -88,7 +88,8 @@ def _row(row: Any) -> Trained:
         if name not in row:
             raise UserError(f"there is no {'test_ap or ap' if name == 'ap' else name}")
     values = {name: row[name] for name in ("data", "band_ms", "seed") if name in row} | {"ap": row[ap]}
-    return Trained(spec=from_dict(row["spec"]), **check_fields(Trained, values, given=("spec",)))
+    checked: dict[str, Any] = check_fields(Trained, values, given=("spec",))
+    return Trained(spec=from_dict(row["spec"]), **checked)
 
 
 @dataclass(frozen=True)

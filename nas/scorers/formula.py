@@ -11,7 +11,7 @@ import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -95,7 +95,7 @@ class LevelSum(Formula):
         return weighted(gains + np.log(channels), self.level_weights)
 
 
-def formula_of(scorer: Scorer, options: Mapping[str, Any]) -> Formula | None:
+def formula_of(scorer: Scorer, options: Mapping[str, object]) -> Formula | None:
     """The formula of a scorer with these options; None without one, or where an option is none of the formula's."""
     if not scorer.closed_form:
         return None

@@ -32,7 +32,7 @@ from nas.blocks.operation import main_convolutions
 from nas.errors import UserError, shown
 from nas.files import read_json
 from nas.lowering import Operation, backbone_operations
-from nas.options import Count, Name, NotNegative, Positive, Share, check_fields
+from nas.options import Count, Name, NotNegative, Positive, Share, read_object
 from nas.scorers.entropy import log_gain
 from nas.scorers.formula import Array, Formula, Linear, weighted
 from nas.spec import USUAL_SIDE, Backbone, Spec, backbone_of, digest
@@ -191,7 +191,7 @@ def _read(path: Path, changed: int, size: int) -> Learned:
     if missing:
         raise UserError(f"{path} lacks {missing[0]}")
     try:
-        found = Learned(**check_fields(Learned, values))
+        found = read_object(Learned, values)
     except (UserError, TypeError) as error:
         raise UserError(f"{path}: {error}") from None
     if {len(found.features)} != {len(found.coefficients), len(found.means), len(found.deviations)}:

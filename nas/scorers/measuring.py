@@ -176,7 +176,7 @@ class ScoreLog:
     The first line holds the protocol (batch, inputs ...): a file made under another protocol is refused with UserError.
     """
 
-    def __init__(self, path: Path, protocol: Mapping[str, Any]) -> None:
+    def __init__(self, path: Path, protocol: Mapping[str, object]) -> None:
         self.path = path
         self._done: dict[tuple[str, int], set[str]] = {}
         if not path.exists() or not path.stat().st_size:
@@ -218,7 +218,7 @@ class ScoreLog:
         self._done.setdefault((network, seed), set()).update(scores)
 
 
-def read_protocol(path: Path) -> dict[str, Any]:
+def read_protocol(path: Path) -> dict[str, object]:
     """The protocol of a score file. Raises UserError if it is none."""
     with path.open(encoding="utf-8") as file:
         try:
@@ -227,7 +227,8 @@ def read_protocol(path: Path) -> dict[str, Any]:
             head = {}
     if not isinstance(head, dict) or head.get("format") != FORMAT:
         raise UserError(f"{path} is not a file of scores ({FORMAT})")
-    return head["protocol"]
+    protocol: dict[str, object] = head["protocol"]
+    return protocol
 
 
 def read_scores(path: Path) -> Iterator[tuple[str, int, dict[str, float], dict[str, float]]]:

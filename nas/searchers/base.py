@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -75,7 +75,7 @@ class Certificate:
 
 
 #: (n, genes) integers or (n,) objects.
-Individuals = npt.NDArray[Any]
+Individuals = np.ndarray
 
 
 class Interrupted(Exception):
@@ -124,13 +124,13 @@ class Problem(Protocol):
     def specs(self, individuals: Individuals) -> list[Spec]:
         """The architectures of individuals."""
 
-    def encode(self, specs: Sequence[Any]) -> Individuals:
+    def encode(self, specs: Sequence[Spec]) -> Individuals:
         """The individuals of specs that belong to the space."""
 
-    def pack(self, individuals: Individuals) -> npt.NDArray[Any]:
+    def pack(self, individuals: Individuals) -> np.ndarray:
         """Individuals as an array of plain numbers or text, for a file."""
 
-    def unpack(self, stored: npt.NDArray[Any]) -> Individuals:
+    def unpack(self, stored: np.ndarray) -> Individuals:
         """The individuals that `pack` stored."""
 
     def close(self) -> None:
@@ -157,7 +157,7 @@ def admitted(problem: Problem, evaluation: Evaluation) -> npt.NDArray[np.bool_]:
     return inside
 
 
-Arrays = dict[str, npt.NDArray[Any]]
+Arrays = dict[str, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -171,7 +171,7 @@ class Proposals:
     def __len__(self) -> int:
         return len(self.born)
 
-    def take(self, rows: npt.NDArray[Any]) -> Proposals:
+    def take(self, rows: np.ndarray) -> Proposals:
         """The proposals of some rows."""
         return Proposals(self.individuals[rows], self.born[rows], self.parents[rows])
 
@@ -193,5 +193,5 @@ class Searcher(Protocol):
     def state(self) -> Arrays:
         """Everything that `restore` needs, as arrays; individuals as they are."""
 
-    def restore(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
+    def restore(self, state: Mapping[str, np.ndarray]) -> None:
         """Go back to a state."""

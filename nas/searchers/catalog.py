@@ -55,7 +55,7 @@ def searcher_names() -> tuple[str, ...]:
 _GIVEN = ("problem", "evaluations", "seed", "on_step", "on_progress", "identity", "stop", "start", "workers")
 
 
-def check_searcher(searcher: str | Maker, options: Mapping[str, Any]) -> dict[str, Any]:
+def check_searcher(searcher: str | Maker, options: Mapping[str, object]) -> dict[str, object]:
     """The options in the types of the searcher; raises UserError for an unknown searcher, option or value."""
     name, maker = searcher_name(searcher), _maker(searcher)
     proof, own = _split(name, options)
@@ -106,7 +106,7 @@ def _made(searcher: str | Maker, problem: Problem, seed: int, options: Mapping[s
     return made
 
 
-def member_of(given: Any, space: SearchSpace[Any]) -> Spec:
+def member_of(given: object, space: SearchSpace[Spec]) -> Spec:
     """A network to begin with as a member of the space: a spec, or what a published name or a file stands for.
 
     Of a chain of blocks that breaks some limit the nearest member is taken, with a Caution.
@@ -131,10 +131,10 @@ def member_of(given: Any, space: SearchSpace[Any]) -> Spec:
 
 
 def make_problem(
-    space: SearchSpace[Any],
+    space: SearchSpace[Spec],
     budget: Budget,
-    scorer: str | Callable[..., Any],
-    options: Mapping[str, Any],
+    scorer: str | Callable[..., object],
+    options: Mapping[str, object],
     table: LatencyTable | None,
     frame: Frame | None,
     image_size: int,
@@ -159,7 +159,7 @@ def make_problem(
 
 def search_with(
     searcher: str | Maker,
-    options: Mapping[str, Any],
+    options: Mapping[str, object],
     problem: Problem,
     evaluations: int,
     seed: int = 0,
@@ -174,9 +174,10 @@ def search_with(
     Exact search needs neither seed nor state nor limit; `auto` is evolution with its options, and then the proof of the
     optimum where there can be one.
     """
-    options, name = check_searcher(searcher, options), searcher_name(searcher)
+    name = searcher_name(searcher)
+    proof, own = _split(name, check_searcher(searcher, options))
     if name == "exact":
-        return search_exactly(problem, on_progress, start, **options)
+        return search_exactly(problem, on_progress, start, **own)
     if name == "optuna":
         from nas.searchers.optuna import search_with_optuna
 
@@ -190,9 +191,8 @@ def search_with(
                 stop=stop,
                 start=start,
                 workers=problem.workers if isinstance(problem, SpecProblem) else 1,
-                **options,
+                **own,
             )
-    proof, own = _split(name, options)
     made = _made(searcher, problem, seed, own)
     first = problem.encode(start)
     outcome = run_loop(problem, made, evaluations, state=state, identity=identity, on_progress=on_progress, start=first)

@@ -10,7 +10,7 @@ costly ones are searched with Optuna's (`nas.searchers.optuna`).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 import numpy.typing as npt
@@ -44,7 +44,7 @@ class RandomSearch:
     def state(self) -> Arrays:
         return {}
 
-    def restore(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
+    def restore(self, state: Mapping[str, np.ndarray]) -> None:
         """Nothing to go back to."""
 
 
@@ -59,12 +59,12 @@ def first_draws(problem: Problem, keys: Words, first: int) -> Proposals:
 class _Population:
     """The individuals that a searcher keeps, each with its excess over the budget, its birth and the searcher's own column."""
 
-    def __init__(self, problem: Problem, seed: int, crossover: float, **own: npt.NDArray[Any]) -> None:
+    def __init__(self, problem: Problem, seed: int, crossover: float, **own: np.ndarray) -> None:
         self._problem, self._seed, self._crossover = problem, seed, crossover
         born = np.zeros(0, dtype=np.int64)
         self._kept: Arrays = {"individuals": problem.initial()[:0], "excess": np.zeros(0), "born": born, **own}
 
-    def _joined(self, proposals: Proposals, evaluation: Evaluation, **own: npt.NDArray[Any]) -> Arrays:
+    def _joined(self, proposals: Proposals, evaluation: Evaluation, **own: np.ndarray) -> Arrays:
         """What is kept, and behind it what was told."""
         told = {
             "individuals": proposals.individuals,
@@ -87,7 +87,7 @@ class _Population:
     def state(self) -> Arrays:
         return dict(self._kept)
 
-    def restore(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
+    def restore(self, state: Mapping[str, np.ndarray]) -> None:
         self._kept = {name: state[name] for name in self._kept}
 
 
@@ -146,7 +146,7 @@ class Evolution(_Population):
     def state(self) -> Arrays:
         return super().state() | {"counts": np.array([self._told, self._rounds])}
 
-    def restore(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
+    def restore(self, state: Mapping[str, np.ndarray]) -> None:
         super().restore(state)
         self._told, self._rounds = (int(value) for value in state["counts"])
 

@@ -9,7 +9,6 @@ import zlib
 from array import array
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -80,7 +79,7 @@ class Archive:
         self._individuals = problem.initial()[:0]
         self._values = np.zeros((0, 1 + len(problem.metrics)))
         self._lineage = np.zeros((0, 2), dtype=np.int64)
-        self._waiting: list[tuple[npt.NDArray[Any], npt.NDArray[np.float64], npt.NDArray[np.int64]]] = []
+        self._waiting: list[tuple[np.ndarray, npt.NDArray[np.float64], npt.NDArray[np.int64]]] = []
         self._top: tuple[float, npt.NDArray[np.float64]] | None = None
         self.closest = np.inf
 
@@ -118,7 +117,7 @@ class Archive:
         specs = self._problem.specs(self._individuals[order])
         return [self._candidate(spec, row) for spec, row in zip(specs, order, strict=True)]
 
-    def state(self) -> dict[str, npt.NDArray[Any]]:
+    def state(self) -> dict[str, np.ndarray]:
         self._settle()
         return {
             "archive.individuals": self._problem.pack(self._individuals),
@@ -127,7 +126,7 @@ class Archive:
             "archive.closest": np.array([self.closest]),
         }
 
-    def restore(self, stored: Mapping[str, npt.NDArray[Any]]) -> None:
+    def restore(self, stored: Mapping[str, np.ndarray]) -> None:
         self._individuals = self._problem.unpack(stored["archive.individuals"])
         self._values, self._lineage = stored["archive.values"], stored["archive.lineage"]
         self.closest = float(stored["archive.closest"][0])
@@ -197,14 +196,14 @@ class ScoreFile:
 FORMAT = "maenas-search-state/1"
 
 
-def save_arrays(path: Path, identity: str, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+def save_arrays(path: Path, identity: str, arrays: Mapping[str, np.ndarray]) -> None:
     """Write arrays under their names, with the format and the identity of the search that they belong to."""
     content = io.BytesIO()
     np.savez(content, allow_pickle=False, format=np.array(FORMAT), identity=np.array(identity), **arrays)
     write_atomic(path, content.getvalue())
 
 
-def load_arrays(path: Path, identity: str) -> dict[str, npt.NDArray[Any]]:
+def load_arrays(path: Path, identity: str) -> dict[str, np.ndarray]:
     """The arrays of a file; raises UserError if it is damaged, of another format, or of another search."""
     try:
         with np.load(path, allow_pickle=False) as stored:

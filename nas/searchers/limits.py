@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
 
 from nas.blocks.operation import CONVOLUTIONS, in_form, main_convolutions
 from nas.cost.budget import Budget, Limited
@@ -28,7 +27,7 @@ Cost = Callable[[Sequence[Operation]], float]
 
 
 def least_cost(
-    limited: str, space: SearchSpace[Any], frame: Frame | None, image_size: int, table: LatencyTable | None = None
+    limited: str, space: SearchSpace[Spec], frame: Frame | None, image_size: int, table: LatencyTable | None = None
 ) -> float:
     """A value that no member of the space in its frame (None: bare) stays below; 0 where nothing is known.
 

@@ -77,7 +77,9 @@ class NumberedSampler(BaseSampler):
     trials, which nothing draws.
     """
 
-    def __init__(self, make: Callable[[int], BaseSampler], seed: int, start: Sequence[Mapping[str, Any]] = ()) -> None:
+    def __init__(
+        self, make: Callable[[int], BaseSampler], seed: int, start: Sequence[Mapping[str, float]] = ()
+    ) -> None:
         self._make, self._seed, self._number, self._start = make, seed, -1, start
         self._sampler = make(seed)
 
@@ -92,12 +94,12 @@ class NumberedSampler(BaseSampler):
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
-    ) -> dict[str, Any]:
+    ) -> dict[str, object]:
         return {} if trial.number < len(self._start) else self._for(trial).sample_relative(study, trial, search_space)
 
     def sample_independent(
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
-    ) -> Any:
+    ) -> object:
         if trial.number < len(self._start):
             return self._start[trial.number][param_name]
         return self._for(trial).sample_independent(study, trial, param_name, param_distribution)
@@ -135,9 +137,9 @@ def suggest(trial: Trial, codec: GeneCodec) -> Genes:
     return codec.repaired(np.array([row], dtype=np.int64))
 
 
-def parameters_of(row: Genes, codec: GeneCodec) -> dict[str, Any]:
+def parameters_of(row: Genes, codec: GeneCodec) -> dict[str, float]:
     """What `suggest` makes the genes (genes,) of a member from."""
-    found: dict[str, Any] = {"stem": int(row[0])}
+    found: dict[str, float] = {"stem": int(row[0])}
     for index in range(codec.blocks):
         out, mid, kernel, depth = (int(value) for value in row[1 + FIELDS * index : 1 + FIELDS * (index + 1)])
         mids = list(codec.space.bottlenecks(out))
@@ -177,7 +179,7 @@ def search_with_optuna(
     costs = len(problem.budget.metrics) if sampler == "nsga2" else 0
     directions = [StudyDirection.MAXIMIZE, *[StudyDirection.MINIMIZE] * costs]
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    first = [parameters_of(row, codec) for row in codec.encode(start)]  # type: ignore[arg-type]
+    first = [parameters_of(row, codec) for row in codec.encode(start)]
     numbered = NumberedSampler(lambda own: make_sampler(sampler, own, population), seed, first)
     shared = SharedStudy(_study(storage, study, numbered, directions, identity), evaluations, lease)
     archive, columns = Archive(problem), [problem.metrics.index(metric) for metric in problem.budget.metrics]

@@ -20,12 +20,12 @@ from nas.report.canvas import ACCENT, PALE, WARM, Shown, canvas, label
 from nas.scorers import find_scorer
 from nas.scorers.formula import formula_of
 from nas.searchers import SearchOptions
-from nas.searchers.base import Candidate
+from nas.searchers.base import Candidate, Searcher
 from nas.searchers.catalog import check_searcher, make_problem, member_of, search_with, searcher_name
 from nas.searchers.limits import least_cost, limit_notes
 from nas.searchers.loop import Progress, SearchOutcome
 from nas.searchers.problem.specs import SpecProblem
-from nas.spec import DetectorSpec, digest, image_side, require_side, to_dict
+from nas.spec import DetectorSpec, Spec, digest, image_side, require_side, to_dict
 from search_spaces import SearchSpace, find_space
 
 if TYPE_CHECKING:
@@ -40,19 +40,19 @@ class SearchSettings(SearchOptions):
     """
 
     budget: Budget
-    space: SearchSpace[Any]
-    scorer: str | Callable[..., Any] = "mae"
-    scorer_options: Mapping[str, Any] = field(default_factory=dict)
-    searcher: str | Callable[..., Any] = "auto"
-    searcher_options: Mapping[str, Any] = field(default_factory=dict)
+    space: SearchSpace[Spec]
+    scorer: str | Callable[..., object] = "mae"
+    scorer_options: Mapping[str, object] = field(default_factory=dict)
+    searcher: str | Callable[..., Searcher] = "auto"
+    searcher_options: Mapping[str, object] = field(default_factory=dict)
     frame: Frame = field(default_factory=Frame)
 
     @classmethod
     def of(
         cls,
-        budget: Mapping[str, float] | Budget,
-        space: str | SearchSpace[Any] | type[SearchSpace[Any]] = "tinynas_k1kx",
-        **options: Any,
+        budget: Mapping[str, object] | Budget,
+        space: str | SearchSpace[Spec] | type[SearchSpace[Spec]] = "tinynas_k1kx",
+        **options: object,
     ) -> SearchSettings:
         """Settings from plain values; raises UserError for an unknown space or option."""
         strange = set(options) - set(cls.__dataclass_fields__)
@@ -60,7 +60,8 @@ class SearchSettings(SearchOptions):
             raise unknown("a search", min(strange), list(cls.__dataclass_fields__))
         hardware = str(options.get("hardware", cls.hardware))
         limits = budget if isinstance(budget, Budget) else Budget.of(budget, hardware)
-        return cls(limits, find_space(space), **options).checked()
+        made: Callable[..., SearchSettings] = cls  # what the options are is checked behind
+        return made(limits, find_space(space), **options).checked()
 
     def checked(self) -> SearchSettings:
         """Itself, with the space in its frame; raises UserError for a value that cannot be used."""
@@ -172,7 +173,7 @@ class SearchResult(Shown):
         score = f"{self.settings.scorer_name} {self.best.score:.6g}{', proved' * bool(self.outcome.certificate)}"
         return f"SearchResult({self.settings.space.name}: {score}; {limits}; {len(self.front)} on the front)"
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         front = [{"metrics": dict(c.metrics), "digest": c.digest, "spec": to_dict(c.spec)} for c in self.front]
         known = {
             "space": self.settings.space.name,

@@ -10,16 +10,15 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from typing import Any
 
 import optuna
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 #: What an evaluation gives: objective values, and attributes to keep with the trial.
-Result = tuple[Sequence[float], dict[str, Any]]
+Result = tuple[Sequence[float], Mapping[str, object]]
 
 _OPEN = (TrialState.WAITING, TrialState.RUNNING)
 
@@ -89,7 +88,7 @@ class SharedStudy:
             trial.set_user_attr("void", True)
             self._fail(trial.number)
 
-    def finish(self, trial: Trial, values: Sequence[float], attributes: dict[str, Any]) -> bool:
+    def finish(self, trial: Trial, values: Sequence[float], attributes: Mapping[str, object]) -> bool:
         """Record a result; False if the trial had been taken from this worker meanwhile (then it counts for nothing)."""
         try:
             for key, value in attributes.items():

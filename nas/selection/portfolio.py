@@ -128,10 +128,10 @@ class Price:
         """Whether a network is inside the budget and uses up the limit that stops it."""
         return 1 - self.proposal.tolerance <= self.use(spec) and self.proposal.budget.admits(self.metrics(spec))
 
-    def fitted(self, spec: Any) -> Any | None:
+    def fitted(self, spec: Spec) -> Spec | None:
         """A network scaled by its widths to the budget, None where no width fits it."""
         half = self.proposal.tolerance / 2
-        return fit_to_cost(spec, self.use, 1 - half, half)
+        return fit_to_cost(spec, self.use, 1 - half, half)  # type: ignore[type-var]
 
     def finalist(self, name: str, origin: Literal["searched", "drawn"], space: str, score: str, spec: Spec) -> Finalist:
         """A finalist around a spec."""
@@ -179,10 +179,11 @@ def _searched(price: Price, say: Callable[[str], None]) -> Iterator[Finalist]:
 
 def search_settings(proposal: Proposal, space: str, score: str) -> SearchSettings:
     """The search of a space under a score, at the selection's image size; its neck is the frame's, or searched too."""
-    members: SearchSpace[Any] = find_space(space)
+    members: SearchSpace[Spec] = find_space(space)
     frame, side = proposal.frame, proposal.frame.image_size
     if isinstance(members.initial(), DetectorSpec):
-        frame = Frame(**frame.head_fields(), image_size=side)
+        head: dict[str, Any] = frame.head_fields()
+        frame = Frame(image_size=side, **head)
         members = members.in_frame(frame).override(backbone={"image_size": side})
     else:
         members = members.override(image_size=side)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from typing import Annotated, Any
+from typing import Annotated
 
 from annotated_types import Ge, Le, Lt
 
@@ -151,7 +151,7 @@ class TrainerOptions:
     loss: LossOptions = field(default_factory=LossOptions)
     ema: EmaOptions = field(default_factory=EmaOptions)
 
-    def decisive(self) -> dict[str, Any]:
+    def decisive(self) -> dict[str, object]:
         """The values that decide what comes out, as plain data."""
         return {name: value for name, value in asdict(self).items() if name not in FREE_OPTIONS}
 

@@ -69,7 +69,7 @@ class TrainingResult(Shown):
         told = f"val AP {self.score:.3f} (epoch {self.epoch})" if self.score >= 0 else "never validated"
         return f"TrainingResult({told}, {self.steps} steps, {self.seconds / 60:.1f} min, {self.best})"
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         files = {name: str(getattr(self, name)) for name in ("folder", "best", "last")}
         return asdict(self) | files | {"validations": read_epochs(self.folder)}
 

@@ -36,7 +36,7 @@ Source = nn.Module | Spec | str | Path
 class WholeDouble(DoublePrecision):
     """Float64 from the images to the losses (Fabric's own gives outputs back in float32)."""
 
-    def convert_output(self, data: Any) -> Any:
+    def convert_output(self, data: object) -> object:
         """Outputs as they are."""
         return data
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, cast
 
 import torch
 from lightning_fabric.plugins import Precision
@@ -41,6 +41,20 @@ class Position:
     validated: int = 0
 
 
+class State(TypedDict):
+    """What `last.state` holds; optimizer and precision are what torch and Fabric tell of theirs."""
+
+    format: str
+    fingerprint: dict[str, object]
+    network: dict[str, Tensor]
+    ema: dict[str, Tensor]
+    ema_updates: int
+    optimizer: dict[str, object]
+    loader: dict[str, float | None]
+    precision: dict[str, object]
+    position: dict[str, float]
+
+
 @dataclass
 class TrainingParts:
     """Everything whose state decides the rest of the training.
@@ -56,7 +70,7 @@ class TrainingParts:
     precision: Precision
     position: Position
 
-    def state(self, fingerprint: Mapping[str, Any]) -> dict[str, Any]:
+    def state(self, fingerprint: Mapping[str, object]) -> State:
         """Plain containers and tensors; `fingerprint` is what a resumed run must have in common."""
         return {
             "format": FORMAT,
@@ -70,7 +84,7 @@ class TrainingParts:
             "position": asdict(self.position),
         }
 
-    def load(self, state: Mapping[str, Any], fingerprint: Mapping[str, Any]) -> None:
+    def load(self, state: State, fingerprint: Mapping[str, object]) -> None:
         """Take over a state; UserError if it belongs to another training."""
         known = state.get("fingerprint")
         if not isinstance(known, dict):
@@ -97,7 +111,7 @@ class TrainingParts:
             raise UserError(f"cannot resume: {LAST_STATE} is damaged ({type(error).__name__}: {error})") from None
 
 
-def write_state(folder: Path, state: Mapping[str, Any]) -> Path:
+def write_state(folder: Path, state: State) -> Path:
     """Write `last.state` atomically; if the disk is full the previous one stays, and a UserError says so.
 
     It is a safetensors file: the tensors, and in its header as JSON the containers that they come from.
@@ -116,7 +130,7 @@ def resumable(folder: Path) -> bool:
     return (folder / LAST_STATE).is_file()
 
 
-def read_state(folder: str | Path) -> dict[str, Any]:
+def read_state(folder: str | Path) -> State:
     """The state of a run's folder; UserError if there is none, or one that is damaged or of another version.
 
     A state that an earlier version left as a torch file is read too: no training is lost.
@@ -136,7 +150,7 @@ def read_state(folder: str | Path) -> dict[str, Any]:
         raise UserError(f"{path} is damaged: its header does not describe its tensors") from None
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise UserError(f"{path} is no training state of this version ({FORMAT})")
-    return state
+    return cast(State, state)
 
 
 def _packed(value: Any, tensors: dict[str, Tensor]) -> Any:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 from nas.errors import UserError
 from nas.files import read_spec_document
@@ -44,11 +43,11 @@ def load_published(name: str) -> Spec:
 
 
 @cache
-def _document(path: Path) -> tuple[Spec, dict[str, Any]]:
+def _document(path: Path) -> tuple[Spec, dict[str, object]]:
     return read_spec_document(path)
 
 
-def published_document(name: str) -> tuple[Spec, dict[str, Any]]:
+def published_document(name: str) -> tuple[Spec, dict[str, object]]:
     """The spec and what its file says of it: description, breaks, provenance (source, space, published figures)."""
     spec, known = _document(published_path(name))
     return spec, dict(known)

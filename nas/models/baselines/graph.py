@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Protocol, Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -54,7 +54,9 @@ class Graph:
         index = source if source >= 0 else len(self.modules) + source
         return self.widths[index] if index >= 0 else self.in_channels
 
-    def add(self, block: Callable[..., nn.Module], out: int, *arguments: Any, source: int = -1, **options: Any) -> int:
+    def add(
+        self, block: Callable[..., nn.Module], out: int, *arguments: object, source: int = -1, **options: object
+    ) -> int:
         """Append block(in, out, *arguments, **options)."""
         return self._append(block(self.width(source), out, *arguments, **options), [source], out)
 
@@ -97,7 +99,7 @@ def needed_rows(sources: Sequence[tuple[int, ...]], wanted: Sequence[int]) -> li
     return sorted(needed)
 
 
-def run_rows(modules: nn.Sequential, sources: Rows, image: Tensor, wanted: Sequence[int]) -> list[Any]:
+def run_rows(modules: nn.Sequential, sources: Rows, image: Tensor, wanted: Sequence[int]) -> list[Tensor]:
     """Outputs of the `wanted` rows; others are dropped as soon as no later row reads them."""
     rows = needed_rows(sources, wanted)
     last_use = {source: row for row in rows for source in sources[row]}
@@ -133,6 +135,18 @@ def prune(modules: nn.Sequential, sources: Rows) -> tuple[nn.Sequential, Rows, d
     return nn.Sequential(*kept), rows, renumbered
 
 
+class Head(Protocol):
+    """The last row of a detector, fed by its three maps, or by six with an auxiliary branch first."""
+
+    auxiliary: str
+
+    def predict(self, maps: Sequence[Tensor]) -> tuple[Tensor, Tensor]: ...
+
+    def raw(self, maps: Sequence[Tensor]) -> RawPrediction: ...
+
+    def fuse(self) -> None: ...
+
+
 class BaselineDetector(DetectorModule):
     """Rows `model.0 ... model.n` as published, the last of them the head.
 
@@ -156,8 +170,8 @@ class BaselineDetector(DetectorModule):
         self.end_to_end = end_to_end
 
     @property
-    def head(self) -> Any:
-        return self.model[-1]
+    def head(self) -> Head:
+        return cast(Head, self.model[-1])
 
     @property
     def auxiliary(self) -> str:

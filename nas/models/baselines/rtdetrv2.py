@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,11 @@ from nas.errors import UserError
 from nas.models.base import DetectorModule, RawPrediction, at_least_float32
 from nas.models.layers import add_branch, folded
 
+if TYPE_CHECKING:
+    from transformers.models.rt_detr_v2 import modeling_rt_detr_v2 as parts
+
+Shapes = Sequence[tuple[int, int]]
+"""Height and width of each map."""
 QUERIES = 300
 
 
@@ -121,7 +126,7 @@ class RTDETRv2(DetectorModule):
             references = (at_least_float32(self.bbox_embed[index](queries)) + inverse_sigmoid(references)).sigmoid()
         return at_least_float32(self.class_embed[self.size.run_layers - 1](queries)), references
 
-    def _select(self, memory: Tensor, shapes: list[tuple[int, int]]) -> tuple[Tensor, Tensor]:
+    def _select(self, memory: Tensor, shapes: Shapes) -> tuple[Tensor, Tensor]:
         """Embeddings and boxes of the 300 tokens with the best class logit."""
         body = self.body
         anchors, valid = anchor_logits(shapes, memory)
@@ -156,7 +161,7 @@ class RTDETRv2(DetectorModule):
 
 
 def decoder_layer(
-    layer: Any, queries: Tensor, position: Tensor, memory: Tensor, shapes: Sequence[tuple[int, int]], boxes: Tensor
+    layer: parts.RTDetrV2DecoderLayer, queries: Tensor, position: Tensor, memory: Tensor, shapes: Shapes, boxes: Tensor
 ) -> Tensor:
     """Self-attention, deformable cross-attention at the reference boxes, feed-forward; each summed and normalised."""
     attended, _ = layer.self_attn(hidden_states=queries, position_embeddings=position)
@@ -166,7 +171,13 @@ def decoder_layer(
     return layer.final_layer_norm(queries + layer.mlp(queries))
 
 
-def deformable_attention(attention: Any, queries: Tensor, memory: Tensor, shapes: Any, boxes: Tensor) -> Tensor:
+def deformable_attention(
+    attention: parts.RTDetrV2MultiscaleDeformableAttention,
+    queries: Tensor,
+    memory: Tensor,
+    shapes: Shapes,
+    boxes: Tensor,
+) -> Tensor:
     """A weighted sum of memory values sampled at learned offsets, in units of the box, around each query's box."""
     from transformers.models.rt_detr_v2.modeling_rt_detr_v2 import multi_scale_deformable_attention_v2
 
@@ -177,11 +188,11 @@ def deformable_attention(attention: Any, queries: Tensor, memory: Tensor, shapes
     weights = attention.attention_weights(queries).view(batch, count, attention.n_heads, points).softmax(-1)
     centre, size = boxes[:, :, None, None, :2], boxes[:, :, None, None, 2:]
     places = centre + offsets * attention.n_points_scale[:, None] * size * attention.offset_scale
-    sampled = multi_scale_deformable_attention_v2(value, shapes, places, weights, attention.n_points_list)
+    sampled = multi_scale_deformable_attention_v2(value, shapes, places, weights, attention.n_points_list)  # type: ignore[arg-type]
     return attention.output_proj(sampled)
 
 
-def anchor_logits(shapes: Sequence[tuple[int, int]], like: Tensor) -> tuple[Tensor, Tensor]:
+def anchor_logits(shapes: Shapes, like: Tensor) -> tuple[Tensor, Tensor]:
     """Logits of the anchor boxes (1, A, 4), huge where they touch the outer 1 %, and their validity (1, A, 1)."""
     kind = torch.promote_types(like.dtype, torch.float32)
     anchors = []
@@ -210,11 +221,11 @@ def fold(module: nn.Module, conv: str, norm: str) -> None:
         setattr(module, norm, nn.Identity())
 
 
-def merge(unit: Any) -> None:
+def merge(unit: parts.RTDetrV2RepVggBlock) -> None:
     """Add the 1x1 branch of a RepVGG unit to its 3x3, in place; the branch is replaced by nothing."""
     if not isinstance(unit.conv2, _Zero):
         add_branch(unit.conv1.conv, unit.conv2.conv)
-        unit.conv2 = _Zero()
+        unit.conv2 = _Zero()  # type: ignore[assignment]
 
 
 class _Zero(nn.Module):

@@ -61,7 +61,7 @@ def _searched(
     **options: Any,
 ) -> ExactResult:
     """An exact search from the best of a front, which tells what it does and which the first Ctrl-C ends early."""
-    start = problem.encode([candidate.spec for candidate in front[:1]])  # type: ignore[misc]
+    start = problem.encode([candidate.spec for candidate in front[:1]])
 
     def tell(stage: str) -> None:
         if on_progress is not None:
@@ -122,7 +122,7 @@ def search_exactly(
     problem: Problem,
     on_progress: Callable[[Progress], None] | None = None,
     start: Sequence[Spec] = (),
-    **options: Any,
+    **options: object,
 ) -> SearchOutcome:
     """An exact search in the form of the others; its history holds the networks that it returns.
 
@@ -140,7 +140,7 @@ def search_exactly(
         except UserError as error:  # before any work
             raise UserError(f"searcher exact cannot serve: {error}; use evolution") from None
     several = len(sums) > 1
-    known = problem.encode(start)  # type: ignore[arg-type]
+    known = problem.encode(start)
     first = run_loop(problem, Evolution(problem), _WARM_UP, start=known) if several else empty
     if len(known) and not several:
         first = run_loop(problem, RandomSearch(problem, batch=len(known)), len(known), start=known)

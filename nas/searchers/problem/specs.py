@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from nas.cost.budget import Budget
 from nas.cost.count import peak_memory_mb
@@ -42,7 +41,7 @@ class ScorerScore:
     """
 
     scorer: Scorer
-    options: tuple[tuple[str, Any], ...] = ()
+    options: tuple[tuple[str, object], ...] = ()
     image_size: int | None = None
 
     @property
@@ -51,7 +50,7 @@ class ScorerScore:
         return self.scorer.cost != "microseconds" or self.scorer.source == OWN
 
     def __call__(self, spec: Spec) -> float:
-        given = {name: value for name, value in self.options if value is not None}
+        given: dict[str, Any] = {name: value for name, value in self.options if value is not None}
         return score_spec(spec, self.scorer, **{"image_size": self.image_size, **given})
 
 
@@ -79,7 +78,7 @@ class SpecProblem:
 
     def __init__(
         self,
-        space: SearchSpace[Any],
+        space: SearchSpace[Spec],
         objective: Objective,
         budget: Budget,
         score: Callable[[Spec], float],
@@ -122,15 +121,15 @@ class SpecProblem:
     def specs(self, individuals: Individuals) -> list[Spec]:
         return individuals.tolist()
 
-    def encode(self, specs: Sequence[Any]) -> Individuals:
+    def encode(self, specs: Sequence[Spec]) -> Individuals:
         result = np.empty(len(specs), dtype=object)
         result[:] = specs
         return result
 
-    def pack(self, individuals: Individuals) -> npt.NDArray[Any]:
+    def pack(self, individuals: Individuals) -> np.ndarray:
         return np.array([json.dumps(to_dict(spec), separators=(",", ":")) for spec in individuals], dtype=np.str_)
 
-    def unpack(self, stored: npt.NDArray[Any]) -> Individuals:
+    def unpack(self, stored: np.ndarray) -> Individuals:
         return self.encode([from_dict(json.loads(text)) for text in stored.tolist()])
 
     def close(self) -> None:
