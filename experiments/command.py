@@ -48,7 +48,8 @@ def _converted(name: str, text: str, kind: type) -> Any:
 
 
 def run(main: Callable[[list[str]], object]) -> None:
-    """Run a command on the words of the command line: a UserError ends it with its line and status 1, Ctrl-C with 130.
+    """Run a command on the words of the command line: a UserError, or a disk that refuses, ends it with a line and status 1,
+    Ctrl-C with 130.
 
     `--help` prints what the command's file says of itself."""
     if {"-h", "--help"} & set(sys.argv[1:]):
@@ -57,7 +58,7 @@ def run(main: Callable[[list[str]], object]) -> None:
     tell_cautions()
     try:
         main(sys.argv[1:])
-    except UserError as error:
+    except (UserError, OSError) as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
         sys.exit(130)

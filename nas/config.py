@@ -7,6 +7,7 @@ import json
 import os
 import re
 import sys
+import threading
 import types
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -244,6 +245,7 @@ def launch(
         if re.search(rf"\d{{{_DIGITS},}}", argument):
             sys.exit(f"error: {argument[:40]}... holds a number of hundreds of digits")
     given, sys.argv = sys.argv, [sys.argv[0], *arguments]
+    told, threading.excepthook = threading.excepthook, _tell_thread
     try:
         hydra.main(version_base="1.3", config_path=folder or config_folder(), config_name=name)(task)()
     except (UserError, HydraException, OmegaConfBaseException, OSError) as error:
@@ -255,7 +257,7 @@ def launch(
     except KeyboardInterrupt:
         sys.exit(130)
     finally:
-        sys.argv = given
+        sys.argv, threading.excepthook = given, told
     if failed_jobs:
         sys.exit(f"error: {len(failed_jobs)} of the sweep's jobs failed: {', '.join(failed_jobs)}")
     if failures:
@@ -377,6 +379,12 @@ def _num_classes(text: str) -> str:
 
 def _is_there(path: str) -> bool:
     return os.path.exists(os.path.expanduser(path))
+
+
+def _tell_thread(ended: threading.ExceptHookArgs) -> None:
+    """A thread that ended by an error; TensorBoard's writer hands a disk's refusal to its caller, who tells of it."""
+    if not issubclass(ended.exc_type, OSError):
+        threading.__excepthook__(ended)
 
 
 def tell_cautions() -> None:

@@ -151,5 +151,8 @@ class EpochSampler:
                     f"cannot resume: the {what} was {state[key]} and is {mine[key]} now; restore it, or start a new run"
                 )
         self.epoch, self.position = int(state["epoch"] or 0), int(state["position"] or 0)
-        total, self.closing_epochs = state["total_epochs"], state["closing_epochs"] or 0
-        self.total_epochs = None if total is None else int(total)
+        if self.position == len(self):  # taken at an epoch's last batch, before the next one began
+            self.epoch, self.position = self.epoch + 1, 0
+        # With a time budget the plan is a fraction of an epoch (nas.training.trainer).
+        self.total_epochs = state["total_epochs"]  # type: ignore[assignment]
+        self.closing_epochs = state["closing_epochs"] or 0

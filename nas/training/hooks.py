@@ -100,16 +100,16 @@ STEPS, EPOCHS = "steps.csv", "epochs.jsonl"
 
 
 class LogFiles(Hook):
-    """steps.csv and epochs.jsonl; rows after the step that a run goes on from, left by a killed one, are cut off.
+    """steps.csv and epochs.jsonl; rows that the state of a killed run does not know of are cut off.
 
     They hold nothing that depends on time: a resumed run leaves the same bytes as one that was never interrupted.
     """
 
     def on_train_begin(self, view: TrainingView) -> None:
-        last = view.position.step
+        last, validated = view.position.step, view.position.validated  # a later validation will be done again
         view.folder.mkdir(parents=True, exist_ok=True)
         _cut(view.folder / STEPS, lambda line: not line[0].isdigit() or int(line.split(",", 1)[0]) <= last)
-        _cut(view.folder / EPOCHS, lambda line: json.loads(line)["step"] <= last)
+        _cut(view.folder / EPOCHS, lambda line: json.loads(line)["step"] <= validated)
         # By lines: a state that is saved never knows more steps than the files.
         self._steps, self._epochs = (
             (view.folder / name).open("a", encoding="utf-8", buffering=1) for name in (STEPS, EPOCHS)
