@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from nas.errors import SpecError, UserError
-from nas.files import load_spec, read_spec_document, read_yaml, save_spec, write_atomic
+from nas.files import UNFINISHED, claimed, load_spec, read_spec_document, read_yaml, save_spec, write_atomic
 from search_spaces import load_published, published_names
 
 
@@ -70,3 +72,50 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path, monkeypatch: pyt
     with pytest.raises(UserError, match="No space left"):
         write_atomic(path, "new")
     assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="permissions of POSIX")
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)])
+def test_files_have_the_permissions_that_the_umask_leaves(tmp_path: Path, umask: int, mode: int) -> None:
+    before = os.umask(umask)
+    try:
+        path = write_atomic(tmp_path / "file", "text")
+    finally:
+        os.umask(before)
+    assert path.stat().st_mode & 0o777 == mode and [each.name for each in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="folders cannot be synced there")
+def test_file_and_folder_are_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[bool | None] = []
+    fsync = os.fsync
+
+    def noted(number: int) -> None:
+        synced.append(os.path.isdir(f"/proc/self/fd/{number}") if os.path.exists("/proc") else None)
+        fsync(number)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    write_atomic(tmp_path / "file", "text")
+    assert len(synced) == 2 and (None in synced or synced == [False, True])
+
+
+CLAIM = """
+import sys, time
+from nas.files import claimed
+with claimed(sys.argv[1]):
+    print("mine", flush=True)
+    time.sleep(100)
+"""
+
+
+def test_a_folder_has_one_owner_until_its_process_ends(tmp_path: Path) -> None:
+    other = subprocess.Popen([sys.executable, "-c", CLAIM, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    assert other.stdout is not None and other.stdout.readline() == "mine\n"
+    refusal = "another command is at work in .*: wait for its end, or choose another folder"
+    with pytest.raises(UserError, match=refusal), claimed(tmp_path):
+        pass
+    other.kill()
+    other.wait()
+    (tmp_path / f".best.yaml.1234{UNFINISHED}").write_text("half")
+    with claimed(tmp_path), claimed(tmp_path):
+        assert not list(tmp_path.glob(f"*{UNFINISHED}"))

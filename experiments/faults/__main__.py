@@ -1,8 +1,8 @@
 """python -m experiments.faults: the n-th write, fsync, rename, open or mkdir of small runs fails, or kills, for every n.
 
 Options: only (search, train, export, select, queue), sample (so many points drawn by seed; 0: all), minutes (after which no new
-point begins; 0: no limit), write (false: no file). Each point is one run that a fault of one kind ends, and the same run gone on with; the faults
-EIO, ENOSPC, EACCES and kill -9 take turns. Linux with a C compiler. The table is experiments/results/faults.csv.
+point begins; 0: no limit), write (false: no file). Each point is one run that a fault of one kind ends, and the same run gone on
+with; EIO, ENOSPC, EACCES and kill -9 take turns. Linux with a C compiler. The table is experiments/results/faults.csv.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from torch import Tensor
 
+from nas.errors import UserError
 from nas.files import read_text, write_atomic
 from nas.training.averaging import Validation as Validation
 from nas.training.state import Position, TrainingParts
@@ -109,7 +110,7 @@ class LogFiles(Hook):
         last, validated = view.position.step, view.position.validated  # a later validation will be done again
         view.folder.mkdir(parents=True, exist_ok=True)
         _cut(view.folder / STEPS, lambda line: not line[0].isdigit() or int(line.split(",", 1)[0]) <= last)
-        _cut(view.folder / EPOCHS, lambda line: json.loads(line)["step"] <= validated)
+        _cut(view.folder / EPOCHS, lambda line: _row(line, view.folder / EPOCHS)["step"] <= validated)
         # By lines: a state that is saved never knows more steps than the files.
         self._steps, self._epochs = (
             (view.folder / name).open("a", encoding="utf-8", buffering=1) for name in (STEPS, EPOCHS)
@@ -133,7 +134,15 @@ class LogFiles(Hook):
 def read_epochs(folder: Path) -> list[dict[str, float]]:
     """The validations of the training in a folder, in order: step, epoch and scores of each; none where none was yet."""
     path = folder / EPOCHS
-    return [json.loads(line) for line in read_text(path).splitlines()] if path.is_file() else []
+    return [_row(line, path) for line in read_text(path).splitlines()] if path.is_file() else []
+
+
+def _row(line: str, path: Path) -> dict[str, float]:
+    try:
+        row = json.loads(line)
+        return {str(name): value + 0 for name, value in row.items() if row["step"] >= 0 and row["epoch"] >= 0}
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        raise UserError(f"{path} is damaged: a line holds no validation; delete that line") from None
 
 
 class Screen(Hook):

@@ -232,3 +232,14 @@ def test_wrong_options(data: DetectionData, options: dict, message: str) -> None
         load(data, **options)
     with pytest.raises(UserError, match="no images"):
         load(data.subset([]))
+
+
+def test_a_state_of_the_last_batch_goes_on_with_the_next_epoch() -> None:
+    sampler, resumed = (
+        EpochSampler(8, 4, seed=1, total_epochs=3, endless=True),
+        EpochSampler(8, 4, seed=1, total_epochs=3),
+    )
+    sampler.epoch, sampler.position = 1, 2
+    resumed.load_state_dict(sampler.state_dict())
+    assert (resumed.epoch, resumed.position) == (2, 0)
+    assert [draw.epoch for batch in resumed for draw in batch] == [2] * 8
