@@ -172,3 +172,33 @@ def test_resuming_another_training_is_refused(tiny, root, tmp_path):
     machine = tiny.tiny_task(root, {"epochs": 2})
     machine.options.save_seconds, machine.options.log_steps = 1.0, 7
     assert run_training(machine, tmp_path / "run", resume=True, progress=False).steps > 0
+
+
+@pytest.mark.parametrize("at", ["best", "epoch"])
+def test_killed_between_a_validation_and_its_state_no_row_is_there_twice(tiny, root, tmp_path, monkeypatch, at):
+    """Stopped where the row is written and the state is not, or at an epoch's last batch of a saved last step."""
+    from nas.training.trainer import Trainer
+
+    changes = {"epochs": 2, "save_steps": 1, "evaluate_every": 1}
+    tiny.run(root, tmp_path / "straight", changes)
+    write, run_epoch = Trainer._write_model, Trainer._run_epoch
+
+    def stops_at_best(self, name, *rest):
+        if name == "best":
+            raise UserError("stopped")
+        write(self, name, *rest)
+
+    def stops_after_epoch(self, interrupt):
+        run_epoch(self, interrupt)
+        if self._epoch == 2:
+            raise UserError("stopped")
+        return False
+
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            Trainer, *{"best": ("_write_model", stops_at_best), "epoch": ("_run_epoch", stops_after_epoch)}[at]
+        )
+        with pytest.raises(UserError, match="stopped"):
+            tiny.run(root, tmp_path / "run", changes)
+    run_training(tiny.tiny_task(root, changes), tmp_path / "run", resume=True, progress=False)
+    assert_same_run(tmp_path / "straight", tmp_path / "run")
