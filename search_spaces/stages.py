@@ -99,6 +99,25 @@ class StageSpace(SearchSpace[Backbone], Generic[Choice]):
         last = len(self.channels) - 1
         return (last - 2, last - 1, last + len(self.closing(self.channels[-1][0], self.closing_depths()[0])))
 
+    # ------------------------------------------------------------------ limits of one stage
+
+    def stem_widths(self) -> tuple[int, ...]:
+        """All output widths that the stem can take."""
+        low, high = self.stem_channels
+        return tuple(range(low, min(high, self._highest[0]) + 1, self.step))
+
+    def widths(self, stage: int) -> tuple[int, ...]:
+        """All output widths that a stage can take in some member."""
+        return tuple(range(self._lowest[stage], self._highest[stage] + 1, self.steps[stage]))
+
+    def blocks(self, stage: int, out: int) -> tuple[Block, ...]:
+        """All different blocks of a stage of that width."""
+        return tuple(self._by_block(stage, out))
+
+    def assembled(self, stem: int, blocks: Sequence[Block]) -> Backbone:
+        """The backbone of a stem's width and all its blocks, the closing one included."""
+        return replace(self._frame, stem=Stem("conv", stem), blocks=tuple(blocks))
+
     # ------------------------------------------------------------------ members
 
     def initial(self) -> Backbone:
@@ -213,8 +232,7 @@ class StageSpace(SearchSpace[Backbone], Generic[Choice]):
     def _assembled(self, stem: int, widths: Sequence[int], choices: Sequence[_Choice], closing_depth: int) -> Backbone:
         rows = enumerate(zip(widths, choices, strict=True))
         blocks = tuple(self._made(stage, out, choice) for stage, (out, choice) in rows)
-        blocks += self.closing(widths[-1], closing_depth)
-        return replace(self._frame, stem=Stem("conv", stem), blocks=blocks)
+        return self.assembled(stem, (*blocks, *self.closing(widths[-1], closing_depth)))
 
     @cached_property
     def _frame(self) -> Backbone:

@@ -28,23 +28,32 @@ def head_operations(
 
     Reshapes and transposes are free: engines write the concatenated rows in the final layout.
     """
-    bins = head.reg_max + 1
     result: list[Operation] = []
     for width, size in zip(channels, sizes, strict=True):
-        for _ in range(head.stacked):
-            result += convolution(width, width, size, 3, activation=activation, role="head")
-        for out, scalars, kind in ((head.num_classes, 0, "sigmoid"), (4 * bins, 1, "none")):
-            (projection,) = convolution(
-                width, out, size, head.kernel, activation=kind, norm=False, bias=True, role="head"
-            )
-            result.append(replace(projection, scalars=scalars))
-        result.append(pointwise("softmax", 4 * bins, 4 * bins, size, role="head"))
-    cells = (sum(height * width for height, width in sizes), 1)
-    result.append(pointwise("concat", head.num_classes, head.num_classes, cells, role="head"))
-    result.append(pointwise("concat", 4 * bins, 4 * bins, cells, role="head"))
-    result.append(pointwise("integral", 4 * bins, 4, cells, role="head"))
-    result.append(pointwise("elementwise", 4, 4, cells, role="head"))
-    return result
+        result += head_level_operations(head, width, size, activation)
+    return [*result, *decoding_operations(head, sizes)]
+
+
+def head_level_operations(head: HeadSpec, width: int, size: Size, activation: str) -> list[Operation]:
+    """Operations of the head on one map."""
+    bins, result = head.reg_max + 1, list[Operation]()
+    for _ in range(head.stacked):
+        result += convolution(width, width, size, 3, activation=activation, role="head")
+    for out, scalars, kind in ((head.num_classes, 0, "sigmoid"), (4 * bins, 1, "none")):
+        (projection,) = convolution(width, out, size, head.kernel, activation=kind, norm=False, bias=True, role="head")
+        result.append(replace(projection, scalars=scalars))
+    return [*result, pointwise("softmax", 4 * bins, 4 * bins, size, role="head")]
+
+
+def decoding_operations(head: HeadSpec, sizes: tuple[Size, ...]) -> list[Operation]:
+    """Operations that make boxes of all maps' bins, whatever their widths."""
+    bins, cells = head.reg_max + 1, (sum(height * width for height, width in sizes), 1)
+    return [
+        pointwise("concat", head.num_classes, head.num_classes, cells, role="head"),
+        pointwise("concat", 4 * bins, 4 * bins, cells, role="head"),
+        pointwise("integral", 4 * bins, 4, cells, role="head"),
+        pointwise("elementwise", 4, 4, cells, role="head"),
+    ]
 
 
 @lru_cache(maxsize=4096)

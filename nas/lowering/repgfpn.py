@@ -102,16 +102,26 @@ def neck_operations(
     """Operations of the whole neck on maps C3, C4, C5 of `sizes`."""
     result: list[Operation] = []
     for node in neck_graph(neck, channels):
-        size = sizes[node.level]
         for source in node.sources:
-            if source.move == "down":
-                result += _down(neck, source.channels, sizes[node.level - 1])
-            elif source.move == "up":
-                result.append(upsampling(source.channels, sizes[node.level + 1]))
-        if len(node.sources) > 1:
-            result.append(pointwise("concat", node.in_channels, node.in_channels, size, role="neck"))
-        result += fusion_operations(neck, node, size)
+            result += moving_operations(neck, source, node.level, sizes)
+        result += joining_operations(neck, node, sizes)
     return result
+
+
+def moving_operations(
+    neck: NeckSpec, source: Source, level: int, sizes: tuple[tuple[int, int], ...]
+) -> list[Operation]:
+    """Operations that bring a source to the resolution of a node at `level`."""
+    if source.move == "down":
+        return _down(neck, source.channels, sizes[level - 1])
+    return [upsampling(source.channels, sizes[level + 1])] if source.move == "up" else []
+
+
+def joining_operations(neck: NeckSpec, node: FusionNode, sizes: tuple[tuple[int, int], ...]) -> list[Operation]:
+    """Operations of a node once its sources have its resolution; they depend on the sum of their widths alone."""
+    size = sizes[node.level]
+    joined = [pointwise("concat", node.in_channels, node.in_channels, size, role="neck")] * (len(node.sources) > 1)
+    return [*joined, *fusion_operations(neck, node, size)]
 
 
 def _down(neck: NeckSpec, channels: int, size: tuple[int, int]) -> list[Operation]:

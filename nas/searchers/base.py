@@ -148,11 +148,11 @@ def excess(problem: Problem, evaluation: Evaluation) -> npt.NDArray[np.float64]:
     return np.nan_to_num(total, nan=np.inf)
 
 
-def admitted(problem: Problem, evaluation: Evaluation) -> npt.NDArray[np.bool_]:
-    """Which individuals are inside the budget."""
+def admitted(budget: Budget, metrics: Sequence[str], evaluation: Evaluation) -> npt.NDArray[np.bool_]:
+    """Which individuals, whose numbers are of these metrics, are inside the budget."""
     inside = np.ones(len(evaluation), dtype=bool)
-    for metric, low, high in problem.budget.ranges:
-        values = evaluation.metrics[:, problem.metrics.index(metric)]
+    for metric, low, high in budget.ranges:
+        values = evaluation.metrics[:, metrics.index(metric)]
         inside &= (low <= values) & (values <= high)
     return inside
 

@@ -14,9 +14,8 @@ import numpy as np
 from nas.searchers.base import admitted
 from nas.searchers.exact.effort import CELLS, Effort
 from nas.searchers.exact.labels import Labels, LabelSearch, Relaxation, TooManyLabels
-from nas.searchers.exact.parts import Integers, Parts
+from nas.searchers.exact.parts import ChainProblem, Integers, Parts
 from nas.searchers.problem import Array
-from nas.searchers.problem.vectorized import GeneProblem
 
 #: Relative size of the score buckets within which labels count as equal.
 DELTA = 1e-9
@@ -50,7 +49,7 @@ class Optimum:
     worth a look for a front.
     """
 
-    def __init__(self, problem: GeneProblem, parts: Parts, bins: int, effort: Effort, start: Integers) -> None:
+    def __init__(self, problem: ChainProblem, parts: Parts, bins: int, effort: Effort, start: Integers) -> None:
         self.problem, self.parts, self.effort = problem, parts, effort
         self.nothing = np.zeros((0, problem.width), dtype=np.int64)
         self.best: Integers | None = None
@@ -82,7 +81,7 @@ class Optimum:
         for first in range(0, len(rows), _AT_A_TIME):
             part = rows[first : first + _AT_A_TIME]
             evaluation = self.problem.evaluate(part)
-            inside = admitted(self.problem, evaluation)
+            inside = admitted(self.problem.budget, self.problem.metrics, evaluation)
             if inside.any():
                 row = int(np.where(inside, evaluation.score, -np.inf).argmax())
                 if evaluation.score[row] > self.score:

@@ -5,24 +5,92 @@ Score and costs are sums over parts, so a network is a path: each option leads f
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from nas.cost.budget import Budget
 from nas.errors import UserError
 from nas.scorers.formula import Formula, Linear, weighted
+from nas.searchers.base import Evaluation
 from nas.searchers.exact.effort import CELLS, Effort, Halt
-from nas.searchers.problem import GAIN, Array
-from nas.searchers.problem.vectorized import GeneProblem
-from search_spaces.chain import ResidualChains
+from nas.searchers.problem import GAIN, Array, Objective
+from nas.spec import Backbone, Spec
 
 Integers = npt.NDArray[np.int64]
 
 #: The most blocks of one position that are priced.
-_MOST_OPTIONS = 6_000_000
+MOST_OPTIONS = 6_000_000
 #: The most bins that bounds are refined to.
 _FINEST = 4096
+
+
+class ChainProblem(Protocol):
+    """What exact search asks of a problem: a chain of blocks behind a stem, whose rows of genes are the stem's width, then
+    (out, choice) of every block, the choice in three genes.
+
+    counts_layers: whether the limit on layers is one on units, of which all blocks may have `most_units` together.
+    levels: of stem and blocks; template: a member, which holds what all share.
+    """
+
+    budget: Budget
+    objective: Objective
+    metrics: tuple[str, ...]
+    template: Backbone
+    levels: tuple[int, ...]
+    blocks: int
+    width: int
+    counts_layers: bool
+
+    @property
+    def name(self) -> str:
+        """Of the space."""
+
+    @property
+    def stem_widths(self) -> Sequence[int]:
+        """Widths of the stem, increasing."""
+
+    @property
+    def most_units(self) -> int:
+        """The most units of all blocks together."""
+
+    def size(self) -> int:
+        """How many members the space has."""
+
+    def outs(self, index: int) -> Sequence[int]:
+        """Widths of block `index`, increasing."""
+
+    def check_size(self, most: int) -> None:
+        """Raise UserError if a position holds more than `most` blocks."""
+
+    def priced(
+        self, index: int, ins: Integers, outs: Integers
+    ) -> Iterable[tuple[Integers, Integers, Integers, Integers, Array]]:
+        """Every block of a position: numbers of its input and output width, choice (n, 3), units, vectors (n, width)."""
+
+    def shapes(self, rows: Integers) -> tuple[Integers, Array]:
+        """Depths, and logarithms of widths, by which rows are told apart."""
+
+    def stem_vectors(self, widths: Integers) -> Array:
+        """(n, width) vectors of stems."""
+
+    def tail_vectors(self, widths: Integers) -> Array:
+        """(n, width) vectors of a fixed closing block behind last blocks of these widths."""
+
+    def closings(self, channels: Integers, spend: Callable[[int, str], None]) -> Array:
+        """(n, width) vectors of neck and head for widths C3, C4, C5 (n, 3); `spend` is told the steps."""
+
+    def evaluate(self, individuals: Integers) -> Evaluation:
+        """Scores and metrics of rows."""
+
+    def spec(self, individual: Integers) -> Spec:
+        """The backbone of a row."""
+
+    def encode(self, specs: Sequence[Backbone]) -> Integers:
+        """Rows of members."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +145,7 @@ def rising(group: Integers, rank: Integers) -> npt.NDArray[np.bool_]:
     return np.concatenate([np.ones(1, dtype=bool), total[1:] > best[:-1]])
 
 
-def chain_of(problem: GeneProblem, effort: Effort | None = None, closed: bool = True) -> Parts:
+def chain_of(problem: ChainProblem, effort: Effort | None = None, closed: bool = True) -> Parts:
     """The chain of a problem, every block priced.
 
     closed: with what stands behind the last block; without it the chain costs less than any network, but needs to tell
@@ -85,12 +153,9 @@ def chain_of(problem: GeneProblem, effort: Effort | None = None, closed: bool = 
     Raises UserError for a score or a limit that is not a sum over blocks, and for a space with too many blocks; Halt
     from the effort that counts the work.
     """
-    space, blocks = problem.space, problem.blocks
-    _check_size(space)
-    fixed = space.layers_of(space.initial()) - space.unit_layers * blocks
-    units = max(int((min(problem.budget["layers"], space.max_layers) - fixed) // space.unit_layers), 0)
-    outs = [space.widths(index) for index in range(blocks)]
-    widths = [np.array(values, dtype=np.int64) for values in (problem.stem_widths, *outs)]
+    problem.check_size(MOST_OPTIONS)
+    blocks, units = problem.blocks, problem.most_units
+    widths = [np.array(problem.outs(index - 1) if index else problem.stem_widths) for index in range(blocks + 1)]
     taps = {blocks}
     if closed and problem.objective.frame is not None:
         taps |= {index + 1 for index in problem.template.out_blocks if index < blocks}
@@ -141,10 +206,14 @@ class _Pricing:
     stands behind the chain (`closed` false) let lower limits go.
     """
 
-    def __init__(self, problem: GeneProblem, closed: bool) -> None:
+    def __init__(self, problem: ChainProblem, closed: bool) -> None:
         self.problem = problem
         ranges = [(name, low, high) for name, low, high in problem.budget.ranges]
-        ends = [(name, high, False) for name, _, high in ranges if high < np.inf and name != "layers"]
+        ends = [
+            (name, high, False)
+            for name, _, high in ranges
+            if high < np.inf and not (name == "layers" and problem.counts_layers)
+        ]
         ends += [(name, low, True) for name, low, _ in ranges if low and closed]
         self.resources = tuple(name for name, _, _ in ends)
         self.limits = np.array([limit for _, limit, _ in ends])
@@ -188,7 +257,9 @@ def _behind(
         rest = rest // len(widths[tap])
     fixed = np.full(len(rest), problem.template.blocks[-1].out)
     channels = np.stack([chosen.get(i + 1, fixed) for i in problem.template.out_blocks], axis=1)
-    vectors = problem.closing(channels, effort.spend)
+    vectors = np.zeros((len(rest), problem.objective.width))
+    reached = (np.diff(channels, axis=1) >= 0).all(axis=1)  # widths never decrease along a chain
+    vectors[reached] = problem.closings(channels[reached], effort.spend)
     score = price.behind(vectors)
     if len(problem.template.blocks) > problem.blocks:
         tail = problem.tail_vectors(chosen[problem.blocks])
@@ -220,57 +291,17 @@ def _stem_options(price: _Pricing) -> Options:
 
 
 def _block_options(price: _Pricing, index: int, ins: Integers, outs: Integers, effort: Effort) -> Options:
-    """Every block of a position that no other of the same widths and depth beats in score and all costs."""
-    problem, space = price.problem, price.problem.space
-    rows: list[tuple[Integers, Integers, Integers]] = []
-    for o, out in enumerate(outs.tolist()):
-        mids = np.array(space.bottlenecks(out), dtype=np.int64)
-        allowed = np.array(_inputs(space, index, ins, out), dtype=np.int64)
-        rows.append((np.repeat(allowed, len(mids)), np.tile(mids, len(allowed)), np.full(len(allowed) * len(mids), o)))
-    before, mid, after = (np.concatenate(column) for column in zip(*rows, strict=True))
-    kernels, depths = space.block_kernels(index), _depths(space, index)
-    found: list[tuple[Integers, Integers, Integers, Array, Array]] = []
-    for kernel in kernels:
-        table = problem.tables[index][kernel]
-        numbers = problem.mid_index[index][mid]
-        first, later = table.first_unit(before, numbers, after), table.later_unit(numbers, after)
-        for depth in depths:
-            vectors = first + (depth - 1) * later
-            score = price.score(vectors, outs[after], index + 1)
-            choice = np.stack([mid, np.full_like(mid, kernel), np.full_like(mid, depth)], axis=1)
-            found.append((before, after, choice, price.costs(vectors), score))
-    before, after, choice, costs, score = (np.concatenate(column) for column in zip(*found, strict=True))
-    group = (before * len(outs) + after) * (max(depths) + 1) + choice[:, 2]
+    """Every block of a position that no other of the same widths and units beats in score and all costs."""
+    found: list[tuple[Integers, Integers, Integers, Integers, Array, Array]] = []
+    for before, after, choice, units, vectors in price.problem.priced(index, ins, outs):
+        score = price.score(vectors, outs[after], index + 1)
+        found.append((before, after, choice, units, price.costs(vectors), score))
+    before, after, choice, units, costs, score = (np.concatenate(column) for column in zip(*found, strict=True))
+    group = (before * len(outs) + after) * (int(units.max()) + 1) + units
     keep = _unbeaten(group, costs, score, effort)
     keep = keep[np.argsort(before[keep], kind="stable")]
     starts = np.searchsorted(before[keep], np.arange(len(ins) + 1))
-    return Options(before[keep], after[keep], choice[keep], choice[keep, 2], costs[keep], score[keep], starts)
-
-
-def _inputs(space: ResidualChains, index: int, ins: Integers, out: int) -> list[int]:
-    """Numbers of the input widths from which block `index` may go to `out`."""
-    intervals = [space.width_interval(index, width, None) for width in ins.tolist()]
-    return [number for number, (low, high) in enumerate(intervals) if low <= out <= high]
-
-
-def _depths(space: ResidualChains, index: int) -> range:
-    most = space.max_layers // space.unit_layers - len(space.strides) + 1
-    return range(1, min(space.depths[index], most) + 1)
-
-
-def _check_size(space: ResidualChains) -> None:
-    """Raise UserError if a position of the space holds more blocks than can be priced."""
-    before = len(space.stem_widths())
-    for index in range(len(space.strides)):
-        outs = space.widths(index)
-        variants = len(space.block_kernels(index)) * len(_depths(space, index))
-        count = before * sum(len(space.bottlenecks(out)) for out in outs) * variants
-        if count > _MOST_OPTIONS:
-            raise UserError(
-                f"exact search of space {space.name} would price up to {count:,} blocks at position {index}; narrow its "
-                "channels or bottlenecks, raise its step, or use searcher=evolution"
-            )
-        before = len(outs)
+    return Options(before[keep], after[keep], choice[keep], units[keep], costs[keep], score[keep], starts)
 
 
 def _unbeaten(group: Integers, costs: Array, score: Array, effort: Effort) -> Integers:

@@ -10,22 +10,26 @@ from typing import Any
 import numpy as np
 
 from nas.errors import UserError
+from nas.scorers.formula import formula_of
 from nas.searchers.base import Candidate, Problem
 from nas.searchers.evolution import Evolution, RandomSearch
 from nas.searchers.exact.effort import STEPS
+from nas.searchers.exact.parts import ChainProblem
 from nas.searchers.exact.search import ExactResult, exact_search
 from nas.searchers.history import History
 from nas.searchers.loop import Progress, SearchOutcome, interruptible, run_loop
 from nas.searchers.pareto import best_first
 from nas.searchers.problem.specs import MEMORY, ScorerScore, SpecProblem
+from nas.searchers.problem.stages import StageProblem
 from nas.searchers.problem.vectorized import GeneProblem
 from nas.spec import Spec
+from search_spaces.stages import StageSpace
 from search_spaces.tinynas import TinyNASSpace
 
 #: Costs at which the proof adds to the front that was found.
 _LEVELS = 8
-#: Evaluations of the evolution before an exact search under several limits.
-_WARM_UP = 20_000
+#: Evaluations of the evolution before an exact search under several limits; of a problem whose evaluations are slow.
+_WARM_UP, _SLOW_WARM_UP = 20_000, 2_000
 
 
 def prove(
@@ -41,11 +45,12 @@ def prove(
     """
     if outcome.interrupted:
         return outcome
-    if not isinstance(problem, GeneProblem):
+    chain = chain_problem(problem)
+    if chain is None:
         return replace(outcome, unproven=_no_sum(problem))
     began, standing = time.monotonic(), _standing(problem, outcome)
     try:
-        result = _searched(problem, outcome.front, standing, on_progress, levels=_LEVELS, steps=steps)
+        result = _searched(chain, outcome.front, standing, on_progress, levels=_LEVELS, steps=steps)
     except UserError as error:
         return replace(outcome, unproven=str(error))
     except KeyboardInterrupt:
@@ -54,7 +59,7 @@ def prove(
 
 
 def _searched(
-    problem: GeneProblem,
+    problem: ChainProblem,
     front: list[Candidate],
     standing: Progress,
     on_progress: Callable[[Progress], None] | None,
@@ -71,7 +76,7 @@ def _searched(
         return exact_search(problem, **options, on_step=tell, stop=stop, start=start)
 
 
-def _proven(problem: GeneProblem, outcome: SearchOutcome, result: ExactResult) -> SearchOutcome:
+def _proven(problem: Problem, outcome: SearchOutcome, result: ExactResult) -> SearchOutcome:
     """The outcome of a search with what exact search found and proved."""
     unproven = _without_proof(result)
     if result.best is None:
@@ -106,14 +111,25 @@ def _without_proof(result: ExactResult) -> str:
     return f"{result.unproven}; {bound} (gap {result.upper - result.best.score:.3g} above the best found)"
 
 
+def chain_problem(problem: Problem) -> ChainProblem | None:
+    """A problem as a chain with tables of its costs; None where the space is no chain or the score no sum."""
+    if isinstance(problem, GeneProblem):
+        return problem
+    if not isinstance(problem, SpecProblem) or not isinstance(problem.space, StageSpace) or MEMORY in problem.metrics:
+        return None
+    score = problem.score
+    formula = formula_of(score.scorer, dict(score.options)) if isinstance(score, ScorerScore) else None
+    return None if formula is None or formula.linear() is None else StageProblem(problem, problem.space, formula)
+
+
 def _no_sum(problem: Problem) -> str:
     """Why exact search has no sum over blocks to work with."""
     if MEMORY in problem.budget.metrics:
         return f"{MEMORY} is a maximum over the run of a network, no sum over its blocks"
     if not isinstance(problem, SpecProblem):
         return "this problem is not a chain of blocks with tables of their costs"
-    if not isinstance(problem.space, TinyNASSpace):
-        return f"space {problem.space.name} is no chain of residual blocks with tables of their costs"
+    if not isinstance(problem.space, TinyNASSpace | StageSpace):
+        return f"space {problem.space.name} is no chain of blocks with tables of their costs"
     name = problem.score.scorer.name if isinstance(problem.score, ScorerScore) else "of this search"
     return f"scorer {name} has no array form; exact search serves the sums mae, learned, params, macs and layers"
 
@@ -128,7 +144,8 @@ def search_exactly(
 
     Under several limits a short evolution comes first: its best, or that of `start`, is what the proof starts from.
     """
-    if not isinstance(problem, GeneProblem):
+    chain = chain_problem(problem)
+    if chain is None:
         raise UserError(f"searcher exact cannot serve: {_no_sum(problem)}; use evolution")
     began = time.monotonic()
     empty = SearchOutcome(None, [], History(("score", *problem.metrics, "excess")), 0, 0, 0.0, False, True)
@@ -136,17 +153,18 @@ def search_exactly(
     sums += [name for name, low, _ in problem.budget.ranges if low]
     for name in sums:
         try:
-            problem.objective.additive(name)
+            chain.objective.additive(name)
         except UserError as error:  # before any work
             raise UserError(f"searcher exact cannot serve: {error}; use evolution") from None
     several = len(sums) > 1
     known = problem.encode(start)
-    first = run_loop(problem, Evolution(problem), _WARM_UP, start=known) if several else empty
+    warm_up = _WARM_UP if problem.generous else _SLOW_WARM_UP
+    first = run_loop(problem, Evolution(problem), warm_up, start=known) if several else empty
     if len(known) and not several:
         first = run_loop(problem, RandomSearch(problem, batch=len(known)), len(known), start=known)
     if first.interrupted:
         return first
-    result = _searched(problem, first.front, _standing(problem, first), on_progress, **options)
+    result = _searched(chain, first.front, _standing(problem, first), on_progress, **options)
     seconds = time.monotonic() - began
     outcome = _proven(problem, replace(empty, seconds=seconds), result)
     outcome = replace(outcome, evaluated=len(outcome.history), proposed=len(outcome.history))
@@ -174,7 +192,7 @@ def _rows(names: tuple[str, ...], candidates: list[Candidate]) -> np.ndarray:
     return np.array(rows).reshape(len(rows), len(names))
 
 
-def _front(problem: GeneProblem, candidates: list[Candidate]) -> list[Candidate]:
+def _front(problem: Problem, candidates: list[Candidate]) -> list[Candidate]:
     """Those that no other beats in score and every budgeted metric, the best first."""
     costs = np.array([[c.metrics[name] for name in problem.budget.metrics] for c in candidates])
     return [candidates[row] for row in best_first(np.array([c.score for c in candidates]), costs)]

@@ -20,9 +20,8 @@ from nas.searchers.base import Candidate, Certificate, admitted
 from nas.searchers.exact.effort import STEPS, Effort, Halt
 from nas.searchers.exact.labels import LabelSearch, Relaxation, TooManyLabels
 from nas.searchers.exact.optimum import DELTA, Optimum
-from nas.searchers.exact.parts import Integers, chain_of, linear_score
+from nas.searchers.exact.parts import ChainProblem, Integers, chain_of, linear_score
 from nas.searchers.pareto import best_first
-from nas.searchers.problem.vectorized import GeneProblem
 from nas.spec import digest
 
 #: The widest share of the optimum that is looked through at once for networks of other shapes: wider ones follow in
@@ -76,7 +75,7 @@ class _Beside:
         problem, parts, relaxation = optimum.problem, optimum.parts, optimum.tightest
         assert relaxation is not None
         least, several = len(parts.widths) - 1, len(parts.limits) > 1
-        limited = "layers" in problem.budget.metrics
+        limited = problem.counts_layers and "layers" in problem.budget.metrics
         for units in range(least, parts.units + 1) if limited else (parts.units,):
             finite = np.flatnonzero(np.isfinite(relaxation.bounds[-1][0, units]))
             if len(finite) == 0:
@@ -132,13 +131,13 @@ class _Beside:
         rows = search.genes(stages, chosen)
         if self._near_rows is not None:
             rows = np.concatenate([self._near_rows, rows])
-        self._near_rows = rows[_different(rows, problem.blocks, 4 * count)]
+        self._near_rows = rows[_different(problem, rows, 4 * count)]
         self.near = [c for c in _candidates(problem, self._near_rows) if problem.budget.admits(c.metrics)][:count]
         self.share = min(wide, share)
 
 
 def exact_search(
-    problem: GeneProblem,
+    problem: ChainProblem,
     levels: Annotated[int, Ge(1), Le(10_000)] = 48,
     share: Share = 0.01,
     near: Annotated[int, Ge(0), Le(10_000)] = 12,
@@ -185,7 +184,7 @@ def exact_search(
     certificate = None
     if optimum.proven:
         weights = () if optimum.tightest is None else tuple(np.round(optimum.tightest.weights, 6).tolist())
-        seconds, size = time.monotonic() - began, problem.space.size()
+        seconds, size = time.monotonic() - began, problem.size()
         certificate = Certificate(best.score, upper, optimum.rounding, size, optimum.parts.resources, weights, seconds)
     rows = np.unique(np.concatenate([optimum.best[None], optimum.found, *beside.front]), axis=0)
     front = [best, *(c for c in _front(problem, rows) if c.digest != best.digest)]
@@ -195,7 +194,7 @@ def exact_search(
     )  # fmt: skip
 
 
-def _open_bound(problem: GeneProblem, effort: Effort) -> float:
+def _open_bound(problem: ChainProblem, effort: Effort) -> float:
     """A bound on every score where the states of the whole chain are too many: the neck and head behind it cost nothing.
 
     Infinite for counts, whose score grows with them, and where even that takes too much.
@@ -220,10 +219,10 @@ def _above(optimum: Optimum) -> float:
     return max(optimum.upper, optimum.score)
 
 
-def _different(rows: Integers, blocks: int, count: int) -> list[int]:
+def _different(problem: ChainProblem, rows: Integers, count: int) -> list[int]:
     """Greedy choice of rows that differ: in a depth, or by a tenth and more in widths on average."""
     chosen: list[int] = []
-    depths, widths = rows[:, 4::4], np.log(np.concatenate([rows[:, 1::4], rows[:, 2::4]], axis=1))
+    depths, widths = problem.shapes(rows)
     for row in range(len(rows)):
         if all(
             (depths[row] != depths[other]).any() or np.abs(widths[row] - widths[other]).mean() > 0.1 for other in chosen
@@ -234,7 +233,7 @@ def _different(rows: Integers, blocks: int, count: int) -> list[int]:
     return chosen
 
 
-def _candidates(problem: GeneProblem, rows: Integers) -> list[Candidate]:
+def _candidates(problem: ChainProblem, rows: Integers) -> list[Candidate]:
     if len(rows) == 0:
         return []
     evaluation = problem.evaluate(rows)
@@ -246,9 +245,9 @@ def _candidates(problem: GeneProblem, rows: Integers) -> list[Candidate]:
     return result
 
 
-def _front(problem: GeneProblem, rows: Integers) -> list[Candidate]:
+def _front(problem: ChainProblem, rows: Integers) -> list[Candidate]:
     """Those of the rows inside the budget that no other beats, the best first."""
     evaluation = problem.evaluate(rows)
     columns = [problem.metrics.index(metric) for metric in problem.budget.metrics]
-    costs, inside = evaluation.metrics[:, columns], admitted(problem, evaluation)
+    costs, inside = evaluation.metrics[:, columns], admitted(problem.budget, problem.metrics, evaluation)
     return _candidates(problem, rows[inside][best_first(evaluation.score[inside], costs[inside])])

@@ -6,8 +6,9 @@ are lowered and priced once; a candidate costs a handful of look-ups. Sums equal
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import lru_cache
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import lru_cache, partial
 from itertools import accumulate
 from math import log
 
@@ -20,7 +21,14 @@ from nas.cost.latency import LatencyTable
 from nas.errors import UserError
 from nas.frame import Frame
 from nas.lowering import Operation, block_operations
-from nas.lowering.network import neck_and_head_operations, pyramid_block, stem_operations
+from nas.lowering.network import (
+    decoding_operations,
+    head_level_operations,
+    neck_and_head_operations,
+    pyramid_block,
+    stem_operations,
+)
+from nas.lowering.repgfpn import FusionNode, Source, joining_operations, moving_operations, neck_graph
 from nas.scorers.formula import Formula, counted_depths
 from nas.spec import Block, DetectorSpec, HeadSpec, NeckSpec, Spec, Stem, backbone_of
 
@@ -31,6 +39,8 @@ Size = tuple[int, int]
 #: else is limited, such as the parameters of the neck or the milliseconds of another device.
 LATENCY, PARAMS, MACS, ACTIVATIONS, LAYERS, LOG_FAN, GAIN = range(7)
 _WIDTH = 7
+#: Steps (nas.searchers.exact.effort) that it costs to lower and price one node of a neck.
+_LOWERING = 3_000
 #: Names of the metrics that every objective gives, in the order of their columns.
 METRICS = ("latency_ms", "params_m", "flops_g", "activations_m", "layers", "rho")
 _ADDITIVE: dict[str, tuple[int, float]] = {
@@ -97,15 +107,53 @@ class Objective:
         lowered = [
             block_operations.__wrapped__(block, channels, *size, activation, reparam, spp) for block, channels in blocks
         ]
-        self._price(op for group in lowered for op in group)
-        parts = (self._strides.get(halved(size, block.stride), "") for block, _ in blocks)
-        return np.stack([self._vector(group, True, part) for group, part in zip(lowered, parts, strict=True)])
+        return self.vectors(lowered, [halved(size, block.stride) for block, _ in blocks])
+
+    def vectors(self, groups: Sequence[Sequence[Operation]], sizes: Sequence[Size]) -> Array:
+        """(n, width) vectors of the operations of blocks whose output maps have these sizes, priced together."""
+        self._price(op for group in groups for op in group)
+        parts = (self._strides.get(size, "") for size in sizes)
+        return np.stack([self._vector(group, True, part) for group, part in zip(groups, parts, strict=True)])
 
     def closing(self, channels: tuple[int, ...], sizes: tuple[Size, ...]) -> Array:
         """Vector of the frame's neck and head (zeros for a bare backbone), and the table's offset of a network."""
         if self.frame is None:
             return self._closing_cost(None, None, (), ())
         return self._closing_cost(self.frame.neck(channels), self.frame.head, channels, sizes)
+
+    def closings(
+        self, channels: npt.NDArray[np.int64], sizes: tuple[Size, ...], spend: Callable[[int, str], None]
+    ) -> Array:
+        """(n, width) vectors of neck and head for widths C3, C4, C5 (n, 3), equal to `closing` but for the order of sums.
+
+        Every move of a map, every node of the neck and every level of the head is priced once for each width, or pair of
+        widths, that it reads and gives. spend: told the steps of each before it is priced.
+        """
+        total = np.tile(self._closing_cost(None, None, (), ()), (len(channels), 1))
+        frame = self.frame
+        if frame is None or not len(channels):
+            return total
+        outs = channels if frame.out is None else np.tile(frame.out, (len(channels), 1))
+        # The graph on stand-ins for the six widths tells which of them every node reads.
+        neck, head = replace(frame.neck(tuple(channels[0].tolist())), out=(4, 5, 6)), frame.head
+        widths = dict(enumerate((*channels.T, *outs.T), 1))
+
+        def add(columns: Sequence[npt.NDArray[np.int64]], lower: Callable[..., Sequence[Operation]]) -> None:
+            keys, places = np.unique(np.stack(columns, axis=1), axis=0, return_inverse=True)
+            spend(_LOWERING * len(keys), f"necks and heads of {len(channels):,} pyramids")
+            groups = [in_form(lower(*key), "merged") for key in keys.tolist()]
+            self._price(op for group in groups for op in group)
+            total[:] += np.stack([self._vector(group, False) for group in groups])[places.reshape(-1)]
+
+        for node in neck_graph(neck, (1, 2, 3)):
+            for source in node.sources:
+                if source.move != "same":
+                    add([widths[source.channels]], partial(_moved, neck, source, node.level, sizes))
+            joined = sum(widths[source.channels] for source in node.sources)
+            add([np.asarray(joined), widths[node.out_channels]], partial(_joined, neck, node, sizes))
+        for level, size in enumerate(sizes):
+            add([outs[:, level]], partial(_on_level, head, size, neck.activation))
+        return total + self._vector(in_form(decoding_operations(head, sizes), "merged"), False)
 
     # ------------------------------------------------------------------ whole candidates
 
@@ -227,6 +275,20 @@ class Objective:
         own, *others = (_milliseconds(table, new) for table in (self.table, *self.tables.values()))
         for op, ms, *elsewhere in zip(new, own, *others, strict=True):
             known[op] = (ms, op.params, op.macs, op.writes if op.kind in CONVOLUTIONS else 0, *elsewhere)
+
+
+def _moved(neck: NeckSpec, source: Source, level: int, sizes: tuple[Size, ...], width: int) -> list[Operation]:
+    return moving_operations(neck, replace(source, channels=width), level, sizes)
+
+
+def _joined(neck: NeckSpec, node: FusionNode, sizes: tuple[Size, ...], joined: int, out: int) -> list[Operation]:
+    first, *others = node.sources
+    sources = (replace(first, channels=joined), *(replace(source, channels=0) for source in others))
+    return joining_operations(neck, replace(node, sources=sources, out_channels=out), sizes)
+
+
+def _on_level(head: HeadSpec, size: Size, activation: str, width: int) -> list[Operation]:
+    return head_level_operations(head, width, size, activation)
 
 
 def _milliseconds(table: LatencyTable | None, operations: Sequence[Operation]) -> list[float]:

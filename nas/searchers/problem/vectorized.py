@@ -13,7 +13,7 @@ A few thousand blocks priced one by one then stand for millions, and a generatio
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 import numpy as np
@@ -137,10 +137,6 @@ class BlockTable:
             raise UserError("the costs of this block family do not split into pairs of widths; use a general searcher")
 
 
-#: What it costs to lower and price one neck and head (1.5 ms).
-_CLOSING_STEPS = 30_000
-
-
 def index_of(values: Sequence[int]) -> npt.NDArray[np.int64]:
     """A look-up array from a value to its number in `values`."""
     table = np.full(max(values) + 1, -1, dtype=np.int64)
@@ -155,6 +151,7 @@ class GeneProblem(GeneCodec):
     """
 
     generous: bool = True
+    counts_layers: bool = True
 
     def __init__(self, space: ResidualChains, objective: Objective, budget: Budget) -> None:
         self.metrics = objective.metrics
@@ -214,21 +211,20 @@ class GeneProblem(GeneCodec):
         score, metrics = self.objective.combine(parts, widths, depths, self.levels, self.sides, closing)
         return Evaluation(score, metrics)
 
-    def closing(self, channels: npt.NDArray[np.int64], spend: Callable[[int, str], None] | None = None) -> Array:
-        """(n, width) vectors of neck and head for widths C3, C4, C5 (n, 3).
-
-        spend: told the steps of each that is new and how far it has come, before it is priced.
-        """
+    def closing(self, channels: npt.NDArray[np.int64]) -> Array:
+        """(n, width) vectors of neck and head for widths C3, C4, C5 (n, 3)."""
         if self.objective.frame is None:
             return np.broadcast_to(self.objective.closing((), ()), (len(channels), self.objective.width))
         keys = channels @ np.array([1 << 40, 1 << 20, 1], dtype=np.int64)
         found, places = np.unique(keys, return_inverse=True)
         vectors = np.empty((len(found), self.objective.width))
         for row, key in enumerate(found.tolist()):
-            if spend is not None and key not in self._closings:
-                spend(_CLOSING_STEPS, f"neck and head {row:,} of {len(found):,}")
             vectors[row] = self._closing_of(key)
         return vectors[places]
+
+    def closings(self, channels: npt.NDArray[np.int64], spend: Callable[[int, str], None]) -> Array:
+        """The same to the rounding of sums, priced node by node for all of them together."""
+        return self.objective.closings(channels, self.maps, spend)
 
     def stem_vectors(self, widths: npt.NDArray[np.int64]) -> Array:
         """(n, width) vectors of stems."""
@@ -244,6 +240,68 @@ class GeneProblem(GeneCodec):
             channels = (key >> 40, (key >> 20) & 0xFFFFF, key & 0xFFFFF)
             vector = self._closings[key] = self.objective.closing(channels, self.maps)
         return vector
+
+    # ------------------------------------------------------------------ the space as exact search sees it
+
+    @property
+    def name(self) -> str:
+        return self.space.name
+
+    @property
+    def most_units(self) -> int:
+        space = self.space
+        fixed = space.layers_of(self.template) - space.unit_layers * self.blocks
+        return max(int((min(self.budget["layers"], space.max_layers) - fixed) // space.unit_layers), 0)
+
+    def size(self) -> int:
+        return self.space.size()
+
+    def outs(self, index: int) -> tuple[int, ...]:
+        return self.space.widths(index)
+
+    def check_size(self, most: int) -> None:
+        """Raise UserError if a position of the space holds more blocks than `most`."""
+        space, before = self.space, len(self.stem_widths)
+        for index in range(self.blocks):
+            outs = space.widths(index)
+            variants = len(space.block_kernels(index)) * len(self._depths(index))
+            count = before * sum(len(space.bottlenecks(out)) for out in outs) * variants
+            if count > most:
+                raise UserError(
+                    f"exact search of space {space.name} would price up to {count:,} blocks at position {index}; narrow its "
+                    "channels or bottlenecks, raise its step, or use searcher=evolution"
+                )
+            before = len(outs)
+
+    def priced(
+        self, index: int, ins: Integers, outs: Integers
+    ) -> Iterator[tuple[Integers, Integers, Integers, Integers, Array]]:
+        """Every block of a position, by kernel and depth: see `nas.searchers.exact.parts.ChainProblem`."""
+        space, rows = self.space, list[tuple[Integers, Integers, Integers]]()
+        intervals = [space.width_interval(index, width, None) for width in ins.tolist()]
+        for o, out in enumerate(outs.tolist()):
+            mids = np.array(space.bottlenecks(out), dtype=np.int64)
+            allowed = np.array([i for i, (low, high) in enumerate(intervals) if low <= out <= high], dtype=np.int64)
+            rows.append(
+                (np.repeat(allowed, len(mids)), np.tile(mids, len(allowed)), np.full(len(allowed) * len(mids), o))
+            )
+        before, mid, after = (np.concatenate(column) for column in zip(*rows, strict=True))
+        for kernel in space.block_kernels(index):
+            table = self.tables[index][kernel]
+            numbers = self.mid_index[index][mid]
+            first, later = table.first_unit(before, numbers, after), table.later_unit(numbers, after)
+            for depth in self._depths(index):
+                units = np.full_like(mid, depth)
+                choice = np.stack([mid, np.full_like(mid, kernel), units], axis=1)
+                yield before, after, choice, units, first + (depth - 1) * later
+
+    def shapes(self, rows: Genes) -> tuple[Integers, Array]:
+        """Depths, and logarithms of widths and bottlenecks, of every block of gene rows."""
+        return rows[:, DEPTH::FIELDS], np.log(np.concatenate([rows[:, OUT::FIELDS], rows[:, MID::FIELDS]], axis=1))
+
+    def _depths(self, index: int) -> range:
+        most = self.space.max_layers // self.space.unit_layers - self.blocks + 1
+        return range(1, min(self.space.depths[index], most) + 1)
 
     # ------------------------------------------------------------------ layout
 
