@@ -89,7 +89,7 @@ class ChainProblem(Protocol):
     def spec(self, individual: Integers) -> Spec:
         """The backbone of a row."""
 
-    def encode(self, specs: Sequence[Backbone]) -> Integers:
+    def encode(self, specs: Sequence[Spec]) -> Integers:
         """Rows of members."""
 
 
