@@ -58,8 +58,7 @@ class SearchSettings(SearchOptions):
         strange = set(options) - set(cls.__dataclass_fields__)
         if strange:
             raise unknown("a search", min(strange), list(cls.__dataclass_fields__))
-        hardware = str(options.get("hardware", cls.hardware))
-        limits = budget if isinstance(budget, Budget) else Budget.of(budget, hardware)
+        limits = budget if isinstance(budget, Budget) else Budget.of(budget, str(options.get("hardware", cls.hardware)))
         made: Callable[..., SearchSettings] = cls  # what the options are is checked behind
         return made(limits, find_space(space), **options).checked()
 
