@@ -111,7 +111,8 @@ def check_value(name: str, value: object, annotation: type[Made]) -> Made:
     value = _plain(value)
     inner = _dataclass_in(annotation)
     if inner is not None:
-        return _check_inner(name, value, annotation, inner)
+        made: Made = _check_inner(name, value, annotation, inner)
+        return made
     try:
         adapter: TypeAdapter[Made] = _adapter(annotation)  # type: ignore[arg-type]
         return adapter.validate_python(value)
@@ -274,7 +275,7 @@ def _lenient(annotation: Any) -> Any:
         base = Annotated[Path, Strict(False)]
     elif base is str:
         base = Annotated[str, Rule("text that a file can hold", _encodes)]
-    return Annotated[(base, *metadata)] if metadata else base  # type: ignore[return-value]
+    return Annotated[(base, *metadata)] if metadata else base
 
 
 def _plain(value: Any) -> Any:

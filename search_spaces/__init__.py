@@ -51,10 +51,7 @@ FAMILIES: dict[str, dict[str, str]] = {
 def _shipped(name: str) -> SearchSpace[Spec] | None:
     """The shipped space of that name."""
     family = next((module for module, names in FAMILIES.items() if name in names), None)
-    if family is None:
-        return None
-    space: SearchSpace[Spec] = importlib.import_module(family).SPACES[name]
-    return space
+    return None if family is None else importlib.import_module(family).SPACES[name]
 
 
 def space_names() -> tuple[str, ...]:

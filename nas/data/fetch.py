@@ -166,8 +166,7 @@ def load_annotated(name: str) -> AnnotatedSet:
     if name not in annotated_names():
         raise UserError(f"data.layout={name}: as_is, or one of {', '.join(annotated_names())}")
     file = resources.files("nas.data").joinpath(f"annotated/{name}.json")
-    document: AnnotatedSet = json.loads(file.read_text(encoding="utf-8"))
-    return document
+    return json.loads(file.read_text(encoding="utf-8"))
 
 
 def place_annotated(document: AnnotatedSet, archives: Sequence[Path], root: Path) -> list[str]:

@@ -11,8 +11,7 @@ from typing import Annotated, Any, TypeVar
 from pydantic import AfterValidator, BeforeValidator, Field, Strict, TypeAdapter, ValidationError
 
 from nas.data.dataset import Problem
-from nas.errors import UserError
-from nas.options import shown
+from nas.errors import UserError, shown
 
 T = TypeVar("T")
 

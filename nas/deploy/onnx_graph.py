@@ -102,7 +102,7 @@ def layer_of(node: NodeProto) -> str:
     """The torch name of a node's layer ("neck.merge_3.conv1.conv"), known by its weight; empty if it has none."""
     for name in node.input[1:2]:
         if name.endswith(".weight"):
-            return name.removesuffix(".weight")
+            return str(name.removesuffix(".weight"))
     return ""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import tempfile
 from pathlib import Path
@@ -21,10 +22,9 @@ if TYPE_CHECKING:
 def import_openvino() -> ModuleType:
     """The openvino package, or UserError saying how to get it."""
     try:
-        import openvino
+        return importlib.import_module("openvino")
     except ImportError:
         raise UserError("OpenVINO is not installed: pip install 'maenas[openvino]'") from None
-    return openvino
 
 
 def export_openvino(graph: ModelProto, path: str | Path, metadata: Metadata) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import struct
 from pathlib import Path
@@ -28,7 +29,7 @@ OUTPUTS = ("scores", "boxes")
 def import_tensorrt() -> ModuleType:
     """The tensorrt package, version 10 or newer with a GPU, or UserError saying what is missing."""
     try:
-        import tensorrt
+        tensorrt = importlib.import_module("tensorrt")
     except ImportError:
         raise UserError("TensorRT is not installed: pip install tensorrt (10 or 11), or export format=onnx") from None
     if int(tensorrt.__version__.split(".")[0]) < 10:

@@ -53,8 +53,7 @@ class Scorer:
         if not isinstance(self.path, str):
             return self.path
         module, _, attribute = self.path.partition(":")
-        function: Callable[..., object] = getattr(importlib.import_module(module), attribute)
-        return function
+        return getattr(importlib.import_module(module), attribute)
 
     @property
     def takes(self) -> tuple[str, ...]:

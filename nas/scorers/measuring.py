@@ -227,8 +227,7 @@ def read_protocol(path: Path) -> dict[str, object]:
             head = {}
     if not isinstance(head, dict) or head.get("format") != FORMAT:
         raise UserError(f"{path} is not a file of scores ({FORMAT})")
-    protocol: dict[str, object] = head["protocol"]
-    return protocol
+    return head["protocol"]
 
 
 def read_scores(path: Path) -> Iterator[tuple[str, int, dict[str, float], dict[str, float]]]:

@@ -90,7 +90,7 @@ def _needed(spec: Spec, frame: Frame | None, image_size: int) -> list[tuple[str,
     return found
 
 
-def limit_notes(space: SearchSpace, budget: Budget, best: Candidate, outcome: SearchOutcome) -> list[str]:
+def limit_notes(space: SearchSpace[Spec], budget: Budget, best: Candidate, outcome: SearchOutcome) -> list[str]:
     """One note for every limit that the best does not use up to within 2 %, and for a search without a proof its reason."""
     notes, use = [], budget.use(best.metrics)
     loose = [metric for metric in use if metric not in budget.binding(best.metrics)]
