@@ -135,7 +135,8 @@ def find(
     from, with more evaluations too; options: the fields of SearchSettings, such as scorer=my_function or
     start=["best.yaml"]. Space, scorer and searcher may be one's own.
     """
-    from nas.searchers.run import SearchSettings, run_search
+    from nas.searchers.run import run_search
+    from nas.searchers.settings import SearchSettings
 
     if neck is not None or image_size is not None:
         options["frame"] = _frame(neck, image_size, options.get("frame"))

@@ -18,7 +18,8 @@ from nas.cost.count import count_spec
 from nas.errors import UserError
 from nas.frame import Frame
 from nas.scorers import SCORERS, score_spec
-from nas.searchers.run import SearchSettings, run_search
+from nas.searchers.run import run_search
+from nas.searchers.settings import SearchSettings
 from nas.spec import Backbone, DetectorSpec, digest, from_dict, to_dict
 from search_spaces import SearchSpace, find_space
 from search_spaces.drawings import fit_to_cost, hand_drawn

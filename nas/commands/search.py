@@ -17,7 +17,7 @@ from nas.searchers import SearchOptions
 from nas.spec import USUAL_SIDE
 
 if TYPE_CHECKING:
-    from nas.searchers.run import SearchSettings
+    from nas.searchers.settings import SearchSettings
 
 #: What may differ between a run and its continuation, and what it may go on further with.
 FREE = ("resume", "workers", "progress")
@@ -61,7 +61,7 @@ class SearchCommand(SearchOptions):
     @property
     def settings(self) -> SearchSettings:
         """The library's settings; raises UserError in one line for whatever is wrong with them."""
-        from nas.searchers.run import SearchSettings
+        from nas.searchers.settings import SearchSettings
         from search_spaces import find_space
 
         space, scorer, searcher = (named(getattr(self, group), group) for group in CHOSEN)

@@ -23,7 +23,7 @@ from nas.files import read_json, write_atomic
 from nas.options import Positive, check_value
 from nas.report.canvas import INK, WARM, canvas, label, save_png
 from nas.report.search import axis_label
-from nas.searchers.run import SearchSettings
+from nas.searchers.settings import SearchSettings
 
 #: Limits of one curve.
 MOST = 1000

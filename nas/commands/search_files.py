@@ -23,7 +23,8 @@ from nas.report.search import Mark, Near, SearchRecord, draw_search, network_par
 from nas.scorers import score_spec
 from nas.searchers.base import Candidate
 from nas.searchers.problem import Objective
-from nas.searchers.run import SearchResult, SearchSettings
+from nas.searchers.run import SearchResult
+from nas.searchers.settings import SearchSettings
 from nas.spec import Spec, backbone_of, digest
 from search_spaces import changed_limits, load_published
 

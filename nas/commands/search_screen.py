@@ -12,7 +12,8 @@ from rich.table import Table
 from nas.commands.search_files import SHOWN, decorate_search, shape_of, write_search
 from nas.report.search import Mark
 from nas.searchers.loop import Progress as Standing
-from nas.searchers.run import SearchResult, SearchSettings, run_search
+from nas.searchers.run import SearchResult, run_search
+from nas.searchers.settings import SearchSettings
 
 
 def search_with_screen(settings: SearchSettings, folder: Path, progress: bool = True) -> SearchResult:

@@ -21,7 +21,8 @@ from nas.errors import UserError
 from nas.frame import Frame
 from nas.lowering import backbone_operations
 from nas.searchers.problem import Objective
-from nas.searchers.run import SearchSettings, run_search
+from nas.searchers.run import run_search
+from nas.searchers.settings import SearchSettings
 from nas.spec import Backbone, DetectorSpec, Spec, backbone_of, digest
 from search_spaces import SearchSpace, find_space
 from search_spaces.drawings import fit_to_cost, hand_drawn

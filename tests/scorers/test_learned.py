@@ -29,7 +29,8 @@ from nas.searchers.catalog import make_problem
 from nas.searchers.exact.search import exact_search
 from nas.searchers.problem import Objective
 from nas.searchers.problem.vectorized import GeneProblem
-from nas.searchers.run import SearchSettings, run_search
+from nas.searchers.run import run_search
+from nas.searchers.settings import SearchSettings
 from nas.spec import Backbone, Residual, Stem, backbone_of, to_dict
 from search_spaces import find_space
 from search_spaces.streams import candidate_keys

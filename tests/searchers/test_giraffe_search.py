@@ -8,7 +8,8 @@ from nas.cost.count import count_spec
 from nas.errors import UserError
 from nas.frame import Frame
 from nas.scorers import score_spec
-from nas.searchers.run import SearchSettings, run_search
+from nas.searchers.run import run_search
+from nas.searchers.settings import SearchSettings
 from nas.spec import DetectorSpec
 from search_spaces import find_space
 

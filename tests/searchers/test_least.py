@@ -14,7 +14,8 @@ from nas.errors import UserError
 from nas.frame import Frame
 from nas.searchers.limits import least_cost
 from nas.searchers.problem import METRICS, Objective
-from nas.searchers.run import SearchSettings, check_possible
+from nas.searchers.run import check_possible
+from nas.searchers.settings import SearchSettings
 from search_spaces import find_space, space_names
 
 FRAME = Frame(image_size=320)

@@ -14,7 +14,7 @@ from nas.errors import UserError
 from nas.frame import Frame
 from nas.scorers import score_spec
 from nas.searchers.catalog import make_problem
-from nas.searchers.run import SearchSettings
+from nas.searchers.settings import SearchSettings
 from nas.spec import Backbone
 from search_spaces import find_space
 
