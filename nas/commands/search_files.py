@@ -19,7 +19,8 @@ from nas.errors import UserError
 from nas.files import csv_text, dump_yaml, save_spec, spec_document, write_atomic, write_json
 from nas.lowering import Operation, operations
 from nas.measure import commit
-from nas.report.search import Mark, Near, SearchRecord, draw_search, network_parts, write_search_page
+from nas.report.search import Mark, Near, SearchRecord, network_parts, write_search_page
+from nas.report.search_plots import draw_search
 from nas.scorers import score_spec
 from nas.searchers.base import Candidate
 from nas.searchers.problem import Objective
