@@ -63,8 +63,8 @@ def test_scores_are_taken_at_the_size_of_the_row_with_the_options(tmp_path: Path
     drawn = load_published("yolo11-n-backbone")
     for model, spec in (("damo-yolo-t", load_published("damo-yolo-t")), ("yolo11n", drawn)):
         assert Gatherer(settings).entry(model).value("score") == pytest.approx(deepmad(spec, image_size=64, **options))
-    with pytest.raises(UserError, match="scorer synflow needs a module"):
-        run_comparison(replace(settings, scorer={"name": "synflow"}, folder=tmp_path))
+    built = Gatherer(replace(settings, scorer={"name": "synflow"})).entry("damo-yolo-t").value("score")
+    assert built is not None and built > 0  # a scorer that needs a module has one built
     with pytest.raises(UserError, match="scorer mae has no option"):
         run_comparison(replace(settings, scorer={"name": "mae", "depth_penalty": 5.0}, folder=tmp_path))
 

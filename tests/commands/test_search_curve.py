@@ -24,7 +24,7 @@ def test_limits_are_spaced_evenly_or_listed() -> None:
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ("latency", "unknown metric 'latency'; known: latency_ms"),
+        ("latency", "unknown budget metric 'latency'; known: latency_ms"),
         ("latency_ms:1:5", "write curve=latency_ms:FIRST:LAST:COUNT"),
         ("latency_ms:1:5:1", "with 2 to 1000 limits"),
         ("latency_ms:1:5:1e9", "with 2 to 1000 limits"),
@@ -32,7 +32,7 @@ def test_limits_are_spaced_evenly_or_listed() -> None:
         ("latency_ms:x:5:3", "a limit of the curve on latency_ms must be"),
         (["latency_ms"], "give one to 1000 limits"),
         (["latency_ms", "nan"], "a limit of the curve on latency_ms must be"),
-        ([3, 4], "unknown metric '3'"),
+        ([3, 4], "unknown budget metric '3'"),
     ],
 )
 def test_what_is_no_curve_is_told(given: object, said: str) -> None:
@@ -70,7 +70,7 @@ def test_every_point_is_the_search_under_its_limit(tmp_path: Path) -> None:
     [
         (("curve=[latency_ms,2]", "+budget=latency_3ms"), "and so does the budget: take one of them away"),
         (("curve=[latency_ms,0.1,0.2]", "evaluations=100"), "nothing fits any limit of the curve"),
-        (("curve=hello",), "unknown metric 'hello'"),
+        (("curve=hello",), "unknown budget metric 'hello'"),
     ],
 )
 def test_errors_are_one_line(arguments: tuple[str, ...], said: str, tmp_path: Path) -> None:
