@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from nas.inference.execution import Outputs
 from nas.inference.postprocess import Detections, postprocess
@@ -109,6 +110,19 @@ def verify(
             f"only {100 * share:.1f} % of {total} detections are found again, fewer than {100 * tolerance.share:g} %"
         )
     return Agreement(images, total, share, scores_apart, boxes_apart, problem)
+
+
+def rounding(network: nn.Module, batches: Sequence[np.ndarray]) -> tuple[float, float]:
+    """How far scores and boxes (pixels) of a float32 network are from those of the same network in float64."""
+    exact = copy.deepcopy(network).double()
+    score = box = 0.0
+    for batch in batches:
+        images = torch.from_numpy(batch)
+        with torch.inference_mode():
+            near, true = network(images)[:2], exact(images.double())[:2]
+        score = max(score, float((near[0] - true[0]).abs().max()))
+        box = max(box, float((near[1] - true[1]).abs().max()))
+    return score, box
 
 
 def match(one: Detections, two: Detections, tolerance: Tolerance) -> tuple[int, float, float]:

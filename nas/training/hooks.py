@@ -140,7 +140,7 @@ def read_epochs(folder: Path) -> list[dict[str, float]]:
 def _row(line: str, path: Path) -> dict[str, float]:
     try:
         row = json.loads(line)
-        return {str(name): value + 0 for name, value in row.items() if row["step"] >= 0 and row["epoch"] >= 0}
+        return {str(name): value + 0 for name, value in row.items() if row["epoch"] >= 0}
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         raise UserError(f"{path} is damaged: a line holds no validation; delete that line") from None
 

@@ -66,7 +66,7 @@ def test_what_cannot_be_drawn_is_a_warning(
 
     monkeypatch.setattr(search_output, broken, fails)
     written, decoration = write_search(result, tmp_path), decorate_search(result, tmp_path)
-    assert {path.name for path in written} == {"best.yaml", "pareto.csv", "trace.csv", "summary.json"}
+    assert {path.name for path in written} == {"best.yaml", "pareto.csv", "trace.csv", "summary.json", "front.jsonl"}
     (warning,) = decoration.warnings
     assert warning.endswith("left out: TypeError: object of type 'NoneType' has no len()")
     assert bool(decoration.marks) == (broken != "published")
