@@ -23,7 +23,9 @@ class Sevenths(nn.Module):
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         whole = images.sum(dim=(1, 2, 3)) * self.factor / 7
-        return whole[:, None, None], torch.tensor([0.0, 0.0, 8.0, 8.0], dtype=images.dtype).expand(len(images), 1, 4)
+        return whole.detach()[:, None, None], torch.tensor([0.0, 0.0, 8.0, 8.0], dtype=images.dtype).expand(
+            len(images), 1, 4
+        )
 
 
 PICTURES = [np.ones((1, 3, 4, 4), np.float32)] * 2
@@ -35,7 +37,7 @@ def test_rounding_is_the_distance_of_float32_from_float64(factor: float) -> None
     assert 1e-8 * factor < score < 1e-6 * factor and box == 0.0
 
 
-@pytest.mark.parametrize(("off", "problem"), [(0.0, ""), (5e-4, ""), (0.01, "scores differ by 0.01")])
+@pytest.mark.parametrize(("off", "problem"), [(0.0, ""), (5e-4, ""), (0.01, "scores differ by")])
 def test_a_file_may_be_as_far_off_as_torch_itself(off: float, problem: str) -> None:
     network: Any = Sevenths(1000.0)  # 6857.14..., whose neighbours in float32 are 4.9e-4 apart
 
