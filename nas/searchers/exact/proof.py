@@ -20,7 +20,7 @@ from nas.searchers.history import History
 from nas.searchers.loop import Progress, SearchOutcome, interruptible, run_loop
 from nas.searchers.pareto import best_first
 from nas.searchers.problem.specs import MEMORY, ScorerScore, SpecProblem
-from nas.searchers.problem.stages import StageProblem
+from nas.searchers.problem.stage_chain import StageProblem
 from nas.searchers.problem.vectorized import GeneProblem
 from nas.spec import Spec
 from search_spaces.stages import StageSpace

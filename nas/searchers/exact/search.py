@@ -1,7 +1,7 @@
-"""Exact search: the provably best backbone of a TinyNAS space under additive limits, its front, and what comes close.
+"""Exact search: the provably best backbone of a chain under additive limits, its front, and what comes close.
 
-A dynamic programme with dominance (`exact_labels`) under bounds that are computed from the back (`exact_bounds`), run
-until bound and result meet (`exact_optimum`). Where labels, memory or steps run out first, the result says so.
+A dynamic programme with dominance under bounds that are computed from the back (`labels`), run until bound and result
+meet (`optimum`). Where labels, memory or steps run out first, the result says so.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from nas.searchers.base import Problem, admitted
 from nas.searchers.catalog import make_problem
 from nas.searchers.exact.proof import chain_problem, search_exactly
 from nas.searchers.problem.specs import SpecProblem
-from nas.searchers.problem.stages import StageProblem
+from nas.searchers.problem.stage_chain import StageProblem
 from nas.spec import Backbone
 from search_spaces import find_space
 from search_spaces.c3k2 import C3k2Space
