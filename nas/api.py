@@ -172,7 +172,8 @@ def find_trained(
     budget: limits by metric; data: a name of conf/data or a path; folder: where the run is left (default: outputs/select/DATE).
     options: settings of that command, nested by group (trainer={"batch_size": 8}), or a group's file by name.
     """
-    from nas.commands.select import SelectCommand, select_in
+    from nas.commands.select import SelectCommand
+    from nas.commands.select_screen import select_in
     from nas.config import compose_config
     from nas.cost.budget import Limited
 

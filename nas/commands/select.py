@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from annotated_types import Ge, Gt, Le
 
 from nas.augment.pipeline import Augmentation
-from nas.commands.search import limits_of
-from nas.config import continued, store_settings
 from nas.cost.table_file import DEFAULT_TABLE
 from nas.data.sources import DataConfig
-from nas.errors import UserError
 from nas.frame import NeckOptions
 from nas.options import CountOrNone, ImageSize, Name, Seed, Threads
 from nas.training.options import TrainerOptions
 
 if TYPE_CHECKING:
-    from nas.commands.select_files import SelectionResult
+    pass
 
 #: What may differ between a run and its continuation.
 FREE = ("resume", "workers", "progress", "storage", "lease")
@@ -63,39 +58,3 @@ class SelectCommand:
     loggers: list[Name] = field(default_factory=lambda: ["tensorboard"])
     resume: Name | None = None
     progress: bool = True
-
-
-def select_in(command: SelectCommand, folder: Path, given: Sequence[str] = ()) -> SelectionResult:
-    """Select in `folder`, or go on with (or join) the selection to resume; `given`: the settings of the command line.
-
-    Raises UserError for whatever cannot be done, before anything is trained; KeyboardInterrupt after a signal, with
-    everything saved.
-    """
-    from nas.commands.select_files import verdict
-    from nas.commands.select_screen import Selection
-    from nas.models.checkpoint import read_header
-    from nas.training.loggers import make_loggers
-
-    if command.resume is not None:
-        folder = Path(command.resume)
-        command = continued(command, given, FREE, ("loggers",))
-    limits_of(command.budget)
-    if (command.minutes is None) == (not command.epochs):
-        raise UserError("say how long to train: minutes=60, or epochs=30 of a whole training (not both)")
-    if command.weights is not None:
-        read_header(command.weights)  # refused now and not after the search for candidates
-    make_loggers(command.loggers, command.trainer.log_steps)  # likewise
-    selection = Selection(command, folder)
-    if command.resume is None:
-        if (folder / "finalists.json").exists():
-            raise UserError(f"{folder} already holds a selection: resume={folder} goes on with it")
-        store_settings(command, folder, FREE)
-    try:
-        result = selection.run()
-    except KeyboardInterrupt:
-        print(f"stopped; go on with: python -m nas.select resume={folder}", flush=True)
-        raise
-    for line in verdict(result):
-        print(line, flush=True)
-    print(f"report: {folder / 'report.html'}", flush=True)
-    return result

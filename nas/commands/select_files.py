@@ -15,7 +15,6 @@ from nas.errors import UserError
 from nas.files import csv_text, save_spec, write_atomic, write_json
 from nas.measure import commit, cpu_facts
 from nas.report.canvas import ACCENT, PALE, WARM, Shown, canvas, label
-from nas.report.selection import selection_page
 from nas.selection.halving import RungResult
 from nas.selection.portfolio import Finalist, Proposal
 from nas.selection.rungs import Plan
@@ -137,7 +136,7 @@ def write_selection(result: SelectionResult, trainings: Trainings) -> list[Path]
     first = next(item for item in result.deployed if item.finalist == winner)
     weights = trainings.place(winner, first.seed) / "best.safetensors"
     exported = sorted(first.file.parent.glob(f"{first.file.stem}.*"))
-    written = [
+    return [
         write_atomic(folder / "selection.csv", table_csv(result)),
         save_spec(folder / "selected.yaml", winner.spec, name=winner.name, metrics=rounded(winner.metrics),
                   provenance=provenance(result)),
@@ -145,8 +144,6 @@ def write_selection(result: SelectionResult, trainings: Trainings) -> list[Path]
         *(write_atomic(folder / f"selected{file.suffix}", file.read_bytes()) for file in exported),
         write_json(folder / "summary.json", summary(result)),
     ]  # fmt: skip
-    written.append(write_atomic(folder / "report.html", selection_page(result, verdict(result))))
-    return written
 
 
 def table_csv(result: SelectionResult) -> str:

@@ -10,7 +10,6 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from filelock import FileLock, Timeout
 from rich.console import Console
@@ -18,25 +17,27 @@ from rich.live import Live
 from rich.table import Table
 
 from nas.commands.search import limits_of
-from nas.commands.select_files import SelectionResult, read_finalists, write_finalists, write_selection
+from nas.commands.select import FREE, SelectCommand
+from nas.commands.select_files import SelectionResult, read_finalists, verdict, write_finalists, write_selection
+from nas.config import continued, store_settings
 from nas.cost.budget import Budget
 from nas.cost.latency import LatencyTable
 from nas.data.dataset import DetectionData
 from nas.data.sources import load_splits
 from nas.errors import UserError
-from nas.files import read_json, write_json
+from nas.files import read_json, write_atomic, write_json
 from nas.frame import Frame
+from nas.models.checkpoint import read_header
 from nas.options import read_object
+from nas.report.selection import selection_page
 from nas.searchers.optuna import open_storage
 from nas.selection.halving import Halving, RungResult, Standing
 from nas.selection.portfolio import Finalist, Proposal
 from nas.selection.rungs import Plan, make_plan, plan_of_minutes
 from nas.selection.trainings import Trainings, deploy, epoch_seconds
 from nas.training.cores import usable_cores
+from nas.training.loggers import make_loggers
 from nas.training.run import TrainingTask
-
-if TYPE_CHECKING:
-    from nas.commands.select import SelectCommand
 
 #: Seconds that export, measuring and test of one finalist are reckoned at.
 DEPLOYING = 40.0
@@ -182,7 +183,39 @@ class Selection:
         data = self.splits.get("test", self.splits["val"])
         whole = replace(result, deployed=tuple(deploy(chosen, self.folder / "deployed", self.table, data)))
         write_selection(whole, trainings)
+        write_atomic(self.folder / "report.html", selection_page(whole, verdict(whole)))
         return whole
+
+
+def select_in(command: SelectCommand, folder: Path, given: Sequence[str] = ()) -> SelectionResult:
+    """Select in `folder`, or go on with (or join) the selection to resume; `given`: the settings of the command line.
+
+    Raises UserError for whatever cannot be done, before anything is trained; KeyboardInterrupt after a signal, with
+    everything saved.
+    """
+    if command.resume is not None:
+        folder = Path(command.resume)
+        command = continued(command, given, FREE, ("loggers",))
+    limits_of(command.budget)
+    if (command.minutes is None) == (not command.epochs):
+        raise UserError("say how long to train: minutes=60, or epochs=30 of a whole training (not both)")
+    if command.weights is not None:
+        read_header(command.weights)  # refused now and not after the search for candidates
+    make_loggers(command.loggers, command.trainer.log_steps)  # likewise
+    selection = Selection(command, folder)
+    if command.resume is None:
+        if (folder / "finalists.json").exists():
+            raise UserError(f"{folder} already holds a selection: resume={folder} goes on with it")
+        store_settings(command, folder, FREE)
+    try:
+        result = selection.run()
+    except KeyboardInterrupt:
+        print(f"stopped; go on with: python -m nas.select resume={folder}", flush=True)
+        raise
+    for line in verdict(result):
+        print(line, flush=True)
+    print(f"report: {folder / 'report.html'}", flush=True)
+    return result
 
 
 class Screen:

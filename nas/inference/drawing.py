@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import cv2
 import numpy as np
@@ -17,14 +17,30 @@ from nas.data.images import Pixels
 from nas.errors import UserError
 from nas.inference.pictures import Picture
 
-if TYPE_CHECKING:
-    from nas.inference.predictor import Prediction
-
 #: Endings that OpenCV writes; other pictures become JPEG.
 WRITABLE = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
 
 #: Pictures that may wait to be written.
 AHEAD = 4
+
+
+class Drawable(Protocol):
+    """Detections of one picture, as a `Prediction` has them: corners (K, 4), scores, labels, class names, the picture."""
+
+    @property
+    def boxes(self) -> np.ndarray: ...
+
+    @property
+    def scores(self) -> np.ndarray: ...
+
+    @property
+    def labels(self) -> np.ndarray: ...
+
+    @property
+    def names(self) -> list[str]: ...
+
+    @property
+    def picture(self) -> Picture | None: ...
 
 
 def class_colour(label: int) -> tuple[int, int, int]:
@@ -33,7 +49,7 @@ def class_colour(label: int) -> tuple[int, int, int]:
     return round(255 * red), round(255 * green), round(255 * blue)
 
 
-def draw(pixels: Pixels, prediction: Prediction) -> Pixels:
+def draw(pixels: Pixels, prediction: Drawable) -> Pixels:
     """A copy of a picture (H, W, 3) RGB with its detections; the best ones lie on top."""
     named = zip(prediction.names, prediction.scores, strict=True)
     return draw_boxes(pixels, prediction.boxes, prediction.labels, [f"{name} {score:.2f}" for name, score in named])
@@ -80,7 +96,7 @@ class PictureWriter:
         if kind is None:
             self._settle(0)
 
-    def write(self, prediction: Prediction) -> bool:
+    def write(self, prediction: Drawable) -> bool:
         """Hand over one prediction; False without a picture. Raises UserError if the disk refused an earlier one."""
         picture = prediction.picture
         if picture is None or picture.pixels is None:
@@ -94,7 +110,7 @@ class PictureWriter:
         while len(self._waiting) > ahead:
             self._waiting.popleft().result()
 
-    def _write(self, prediction: Prediction, picture: Picture, pixels: Pixels) -> None:
+    def _write(self, prediction: Drawable, picture: Picture, pixels: Pixels) -> None:
         drawn = cv2.cvtColor(draw(pixels, prediction), cv2.COLOR_RGB2BGR)
         if picture.video:
             self._append(picture.video, picture.rate, drawn)

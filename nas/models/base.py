@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING, NamedTuple, Self
+from dataclasses import dataclass
+from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
 
 from nas.errors import UserError
-
-if TYPE_CHECKING:
-    from nas.models.checkpoint import Origin
 
 STRIDES = (8, 16, 32)
 #: Rows of a network without NMS.
@@ -46,6 +44,29 @@ class RawPrediction(NamedTuple):
     strides: Tensor
     neck: list[Tensor]
     auxiliary: RawPrediction | None = None
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a model's entries came from: how many of `total` were kept, and the names of the fresh ones.
+
+    Counters of batches do not count. Every loaded model carries it as `origin`; `str()` is the line to show.
+    """
+
+    source: str
+    total: int
+    fresh: tuple[str, ...]
+
+    @classmethod
+    def of(cls, model: nn.Module, kept: Collection[str], source: str) -> Origin:
+        """Of a model that has just taken the entries named in `kept`."""
+        own = [name for name in model.state_dict() if not name.endswith("num_batches_tracked")]
+        return cls(source, len(own), tuple(name for name in own if name not in kept))
+
+    def __str__(self) -> str:
+        some = ", ".join(self.fresh[:3]) + (", ..." if len(self.fresh) > 3 else "")
+        fresh = f"; fresh: {some}" if self.fresh else ""
+        return f"{self.source}: {self.total - len(self.fresh)} of {self.total} entries kept{fresh}"
 
 
 class DetectorModule(nn.Module):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from nas.errors import UserError
 from nas.files import write_atomic
-from nas.models.base import DetectorModule
+from nas.models.base import DetectorModule, Origin
 from nas.options import Pixels, check_value
 from nas.spec import DetectorSpec, from_dict, to_dict
 
@@ -25,29 +25,6 @@ FORMAT = "maenas-checkpoint/1"
 Classes = Annotated[list[str], MinLen(1), MaxLen(65_536)]
 #: What every detector of this library expects of its images.
 NORMALISATION = {"colour": "RGB", "range": [0, 255], "mean": [0, 0, 0], "std": [1, 1, 1]}
-
-
-@dataclass(frozen=True)
-class Origin:
-    """Where a model's entries came from: how many of `total` were kept, and the names of the fresh ones.
-
-    Counters of batches do not count. Every loaded model carries it as `origin`; `str()` is the line to show.
-    """
-
-    source: str
-    total: int
-    fresh: tuple[str, ...]
-
-    @classmethod
-    def of(cls, model: DetectorModule, kept: Collection[str], source: str) -> Origin:
-        """Of a model that has just taken the entries named in `kept`."""
-        own = [name for name in model.state_dict() if not name.endswith("num_batches_tracked")]
-        return cls(source, len(own), tuple(name for name in own if name not in kept))
-
-    def __str__(self) -> str:
-        some = ", ".join(self.fresh[:3]) + (", ..." if len(self.fresh) > 3 else "")
-        fresh = f"; fresh: {some}" if self.fresh else ""
-        return f"{self.source}: {self.total - len(self.fresh)} of {self.total} entries kept{fresh}"
 
 
 def save_checkpoint(path: str | Path, model: nn.Module, extra: Mapping[str, object] | None = None) -> Path:

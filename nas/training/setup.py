@@ -21,10 +21,10 @@ from torch.nn.parallel import DistributedDataParallel
 from nas.errors import UserError
 from nas.loss.distill import Distiller
 from nas.loss.distributed import leave_processes
-from nas.models.base import DetectorModule, RawPrediction, class_names, numbered
+from nas.models.base import DetectorModule, Origin, RawPrediction, class_names, numbered
 from nas.models.baselines import BASELINES, build_baseline
 from nas.models.build import build_model
-from nas.models.checkpoint import Origin, load_checkpoint
+from nas.models.checkpoint import load_checkpoint
 from nas.models.detector import DetectionModel, build_detector
 from nas.models.head import OneToOneHead
 from nas.spec import Spec, require_side
