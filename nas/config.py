@@ -388,10 +388,14 @@ def _tell_thread(ended: threading.ExceptHookArgs) -> None:
 
 
 def tell_cautions() -> None:
-    """Show reservations about a result as one line, without the place in the source."""
-    plain = warnings.formatwarning
+    """Show each reservation about a result once, as one line without the place in the source."""
+    plain, told = warnings.showwarning, set[str]()
 
-    def shown(message: Any, category: type[Warning], *where: Any, **line: Any) -> str:
-        return f"warning: {message}\n" if issubclass(category, Caution) else plain(message, category, *where, **line)
+    def shown(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+        if not issubclass(category, Caution):
+            plain(message, category, *where, **more)
+        elif str(message) not in told:
+            told.add(str(message))
+            print(f"warning: {message}", file=sys.stderr)
 
-    warnings.formatwarning = shown
+    warnings.showwarning = shown
