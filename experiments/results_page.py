@@ -64,7 +64,7 @@ def score_truth() -> Result:
     first = (ROOT / path).read_text(encoding="utf-8").splitlines()[0]
     epochs = first.split("pixels, ")[1].split(" epochs")[0]
     return Result(
-        f"Which score knows the better of {first.split(' of ')[0]} equally fast backbones?",
+        f"Which score orders {first.split(' of ')[0]} equally fast backbones as training does?",
         f"`effective_rank`: Spearman {rows['effective_rank']} with AP50 after {epochs} epochs on BCCD",
         f"the published entropy score `mae` {rows['mae']}, counting layers {rows['layers']}: "
         "a higher `mae` went with a worse detector",
