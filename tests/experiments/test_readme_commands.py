@@ -39,6 +39,7 @@ ELSEWHERE = {
     "python -m nas.select": "tests/commands/test_select.py",
     "python -m nas.train": "tests/test_docs.py, as one of the five lines",
     "python -m experiments.results_page": "writes the pages; tests/experiments/test_results_page.py",
+    "python -m experiments.readme_picture": "writes the picture; tests/experiments/test_readme_picture.py",
     "python experiments/bccd/run.py train": "run before its int8",
     "python -m experiments.proxy_benchmark tables=PATH": "hours; test_proxy_benchmark.py has its parts, tests/report ranks",
 }
