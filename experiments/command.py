@@ -7,8 +7,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from nas.config import tell_cautions
-from nas.errors import UserError
+from nas.errors import UserError, tell_cautions
 
 
 def split_words(words: Sequence[str], defaults: Mapping[str, Any]) -> tuple[list[str], dict[str, Any]]:

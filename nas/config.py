@@ -9,7 +9,6 @@ import re
 import sys
 import threading
 import types
-import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
@@ -18,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 from nas import command_line
-from nas.errors import Caution, UserError
+from nas.errors import UserError, tell_cautions
 from nas.extensions import CHOSEN, installed, is_reference, use
 from nas.files import claimed, config_folder, dump_yaml, read_yaml, write_atomic
 from nas.options import read_object
@@ -385,17 +384,3 @@ def _tell_thread(ended: threading.ExceptHookArgs) -> None:
     """A thread that ended by an error; TensorBoard's writer hands a disk's refusal to its caller, who tells of it."""
     if not issubclass(ended.exc_type, OSError):
         threading.__excepthook__(ended)
-
-
-def tell_cautions() -> None:
-    """Show each reservation about a result once, as one line without the place in the source."""
-    plain, told = warnings.showwarning, set[str]()
-
-    def shown(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
-        if not issubclass(category, Caution):
-            plain(message, category, *where, **more)
-        elif str(message) not in told:
-            told.add(str(message))
-            print(f"warning: {message}", file=sys.stderr)
-
-    warnings.showwarning = shown

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import sys
+import warnings
+from typing import Any
+
 
 class UserError(Exception):
     """Something the user gave cannot be used; the message is one line with the thing and the remedy."""
@@ -13,6 +17,20 @@ class SpecError(UserError, ValueError):
 
 class Caution(UserWarning):
     """What was asked is done, but its result holds with a reservation, which the message says in one line."""
+
+
+def tell_cautions() -> None:
+    """Show each reservation about a result once, as one line without the place in the source."""
+    plain, told = warnings.showwarning, set[str]()
+
+    def shown(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+        if not issubclass(category, Caution):
+            plain(message, category, *where, **more)
+        elif str(message) not in told:
+            told.add(str(message))
+            print(f"warning: {message}", file=sys.stderr)
+
+    warnings.showwarning = shown
 
 
 class InternalError(Exception):

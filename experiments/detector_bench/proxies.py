@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from experiments.detector_bench.networks import Network
-from nas.scorers.measuring import Protocol, ScoreLog, measure_all, passes_for, read_scores, spec_subject
+from nas.scorers.measuring import Protocol, measure_all, passes_for, spec_subject
+from nas.scorers.score_log import ScoreLog, read_scores
 
 PATH = Path(__file__).with_name("proxies.jsonl")
 #: Rivals of the learned score, from their papers.

@@ -21,14 +21,13 @@ from nas.scorers.agreement import Spread, agreement, log_rank, spread, vote
 from nas.scorers.base import OWN
 from nas.scorers.measuring import (
     Pass,
-    ScoreLog,
     Subject,
     benchmark_rows,
     benchmark_subjects,
     passes_for,
-    read_scores,
     spec_subject,
 )
+from nas.scorers.score_log import ScoreLog, read_scores
 from nas.spec import image_side
 from search_spaces.published import is_published, load_published
 

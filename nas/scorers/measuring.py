@@ -1,15 +1,12 @@
 """Measures zero-cost scores: the passes that answer them, one network in memory at a time, into a file that can be resumed.
 
-The file holds JSON lines, one a network and seed, added whole or not at all. torch is imported where a network is built.
+torch is imported where a network is built.
 """
 
 from __future__ import annotations
 
 import csv
 import gzip
-import json
-import math
-import os
 import random
 import time
 import zlib
@@ -21,9 +18,9 @@ from typing import TYPE_CHECKING, Any
 
 from nas.cost.count import count_spec
 from nas.errors import UserError
-from nas.files import write_atomic
 from nas.scorers import ENSEMBLES, ZERO_COST
 from nas.scorers.base import SEEN, Scorer, number
+from nas.scorers.score_log import ScoreLog
 from nas.spec import Backbone, Spec, digest, image_side
 from search_spaces import tabular
 
@@ -123,10 +120,6 @@ def _benchmark_subject(name: str, text: str, accuracy: dict[str, float]) -> Subj
     return Subject(text, figures, build, accuracy=accuracy)
 
 
-if TYPE_CHECKING:
-    from torch import nn
-
-
 @dataclass(frozen=True, slots=True)
 class Pass:
     """One trip through a network, and the scorers that it answers together."""
@@ -161,86 +154,6 @@ def passes_for(names: Iterable[str], own: Sequence[Scorer] = ()) -> tuple[Pass, 
             wanted -= set(answers)
     result += [Pass(name, known[name], (name,)) for name in known if name in wanted]
     return (*result, *(Pass(scorer.name, scorer, (scorer.name,)) for scorer in own))
-
-
-FORMAT = "maenas-scores/1"
-
-
-def _encode(value: float) -> float | str:
-    return float(f"{value:.8g}") if math.isfinite(value) else str(value)
-
-
-class ScoreLog:
-    """Scores of (network, seed), appended; on opening, a torn last line is cut and what is done is known.
-
-    The first line holds the protocol (batch, inputs ...): a file made under another protocol is refused with UserError.
-    """
-
-    def __init__(self, path: Path, protocol: Mapping[str, object]) -> None:
-        self.path = path
-        self._done: dict[tuple[str, int], set[str]] = {}
-        if not path.exists() or not path.stat().st_size:
-            write_atomic(path, json.dumps({"format": FORMAT, "protocol": dict(protocol)}) + "\n")
-            return
-        self._cut_torn_line()
-        kept = read_protocol(path)
-        for key in sorted(kept.keys() | protocol.keys()):
-            if kept.get(key) != protocol.get(key):
-                raise UserError(
-                    f"{path} was made with {key}={kept.get(key)}, now {key}={protocol.get(key)}: choose another file"
-                )
-        for network, seed, scores, _ in read_scores(path):
-            self._done.setdefault((network, seed), set()).update(scores)
-
-    def _cut_torn_line(self) -> None:
-        with self.path.open("rb+") as file:
-            size = file.seek(0, os.SEEK_END)
-            step = min(size, 1 << 20)
-            file.seek(size - step)
-            keep = file.read(step).rfind(b"\n") + 1
-            if keep != step:
-                file.truncate(size - step + keep)
-
-    def missing(self, network: str, seed: int, names: tuple[str, ...]) -> bool:
-        """Whether any of the named scores is still to be computed."""
-        return not set(names) <= self._done.get((network, seed), set())
-
-    def add(self, network: str, seed: int, scores: Mapping[str, float], seconds: Mapping[str, float]) -> None:
-        """Append one line in a single write."""
-        row = {
-            "network": network,
-            "seed": seed,
-            "scores": {name: _encode(value) for name, value in scores.items()},
-            "seconds": {name: round(value, 4) for name, value in seconds.items()},
-        }
-        with self.path.open("ab", buffering=0) as file:
-            file.write((json.dumps(row) + "\n").encode())
-        self._done.setdefault((network, seed), set()).update(scores)
-
-
-def read_protocol(path: Path) -> dict[str, object]:
-    """The protocol of a score file. Raises UserError if it is none."""
-    with path.open(encoding="utf-8") as file:
-        try:
-            head = json.loads(file.readline())
-        except json.JSONDecodeError:
-            head = {}
-    if not isinstance(head, dict) or head.get("format") != FORMAT:
-        raise UserError(f"{path} is not a file of scores ({FORMAT})")
-    return head["protocol"]
-
-
-def read_scores(path: Path) -> Iterator[tuple[str, int, dict[str, float], dict[str, float]]]:
-    """(network, seed, scores, seconds a pass) line by line. Raises UserError that names a damaged line."""
-    with path.open(encoding="utf-8") as file:
-        file.readline()
-        for number, line in enumerate(file, 2):
-            try:
-                row = json.loads(line)
-                scores = {name: float(value) for name, value in row["scores"].items()}
-                yield row["network"], int(row["seed"]), scores, row["seconds"]
-            except (ValueError, KeyError, TypeError):
-                raise UserError(f"{path}, line {number} is damaged: delete the line and run again") from None
 
 
 @dataclass(frozen=True, slots=True)

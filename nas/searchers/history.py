@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import zipfile
 import zlib
 from array import array
@@ -14,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nas.errors import UserError
-from nas.files import csv_text, read_text, write_atomic
+from nas.files import csv_text, write_atomic
 from nas.searchers.base import Candidate, Evaluation, Problem, Proposals
 from nas.searchers.pareto import nondominated
 from nas.spec import Spec, digest
@@ -156,41 +155,6 @@ class Archive:
             self._values[keep],
             self._lineage[keep],
         )
-
-
-class ScoreFile:
-    """Costly scores by the digest of their network, a JSON line each, written as they come, so that none is computed twice.
-
-    The first line names the search; a last line that a crash cut short is dropped. Raises UserError for a file of another
-    search, or with a damaged line.
-    """
-
-    FORMAT = "maenas-search-scores/1"
-
-    def __init__(self, path: Path, identity: str) -> None:
-        self.path, self.known = path, dict[str, float]()
-        head = json.dumps({"format": self.FORMAT, "identity": identity})
-        whole, _, torn = (read_text(path) if path.exists() else "").rpartition("\n")
-        if not whole:
-            write_atomic(path, head + "\n")
-            return
-        if torn:
-            write_atomic(path, whole + "\n")
-        lines = whole.splitlines()
-        if lines[0] != head:
-            raise UserError(f"{path} belongs to another search: resume it with the settings that it was started with")
-        for number, line in enumerate(lines[1:], 2):
-            try:
-                name, score = json.loads(line)
-                self.known[str(name)] = float(score)
-            except (ValueError, TypeError):
-                raise UserError(f"{path}, line {number} is damaged: delete the line and go on") from None
-
-    def add(self, name: str, score: float) -> None:
-        """Remember a score, in one write."""
-        self.known[name] = score
-        with self.path.open("ab", buffering=0) as file:
-            file.write((json.dumps([name, score]) + "\n").encode())
 
 
 FORMAT = "maenas-search-state/1"

@@ -22,15 +22,14 @@ from nas.scorers import SCORERS, ZERO_COST
 from nas.scorers.measuring import (
     ENSEMBLES,
     Protocol,
-    ScoreLog,
     Subject,
     measure,
     measure_all,
     passes_for,
-    read_scores,
     read_table,
 )
 from nas.scorers.probe import scorer_images
+from nas.scorers.score_log import ScoreLog, read_scores
 from search_spaces import load_published
 
 CELLS = (

@@ -86,7 +86,7 @@ def test_shipped_tables_serve_160_to_640_pixels(name: str) -> None:
 
 def test_commands_tell_a_caution_once_in_one_line() -> None:
     code = (
-        "import warnings; from nas.config import tell_cautions; from nas.errors import Caution; tell_cautions()\n"
+        "import warnings; from nas.errors import Caution, tell_cautions; tell_cautions()\n"
         "for text in ('far away', 'far away', 'far off'):\n"
         "    with warnings.catch_warnings(): pass\n"  # which makes Python forget what it has shown
         "    warnings.warn(text, Caution)\n"

@@ -23,8 +23,8 @@ from nas.cost.count import peak_memory_mb
 from nas.errors import UserError
 from nas.scorers import score_spec
 from nas.scorers.base import OWN, Scorer
+from nas.scorers.score_log import ScoreLog, read_scores
 from nas.searchers.base import Evaluation, Individuals, Interrupted
-from nas.searchers.history import ScoreFile
 from nas.searchers.problem import Objective
 from nas.spec import Backbone, Spec, digest, from_dict, to_dict
 from search_spaces.base import SearchSpace
@@ -91,15 +91,16 @@ class SpecProblem:
         self.space, self.objective, self.budget, self.score = space, objective, budget, score
         self.workers, self._kept = workers, None if not getattr(score, "costly", False) else dict[str, float]()
         self._pool: ProcessPoolExecutor | None = None
-        self._file: ScoreFile | None = None
+        self._log: ScoreLog | None = None
         if workers > 1:
             self._pool = ProcessPoolExecutor(workers, get_context("spawn"), initializer=_begin)
 
     def remember(self, path: Path, identity: str) -> None:
         """Keep costly scores in a file, from which a search that goes on takes them; others are not worth it."""
         if self._kept is not None:
-            self._file = ScoreFile(path, identity)
-            self._kept = self._file.known
+            remedy = "resume the search with the settings that it was started with"
+            self._log = ScoreLog(path, {"search": identity}, exact=True, remedy=remedy)
+            self._kept = {network: scores["score"] for network, _, scores, _ in read_scores(path)}
 
     # ------------------------------------------------------------------ moves
 
@@ -167,8 +168,8 @@ class SpecProblem:
         names = [digest(spec) for spec in specs]
         new = {name: spec for name, spec in zip(names, specs, strict=True) if name not in self._kept}
         for name, score in zip(new, self._computed(list(new.values()), stop), strict=True):
-            if self._file is not None:
-                self._file.add(name, score)
+            if self._log is not None:
+                self._log.add(name, 0, {"score": score}, {})
             self._kept[name] = score
         return [self._kept[name] for name in names]
 

@@ -17,8 +17,8 @@ import nas
 from nas.cost.budget import Budget
 from nas.cost.latency import LatencyTable
 from nas.errors import UserError
+from nas.scorers.score_log import FORMAT, ScoreLog, read_scores
 from nas.searchers.catalog import make_problem
-from nas.searchers.history import ScoreFile
 from nas.searchers.problem.specs import SpecProblem
 from nas.searchers.run import SearchResult
 from nas.spec import Spec, digest
@@ -97,19 +97,24 @@ def test_optuna_asks_for_a_generation_at_a_time_whatever_the_workers() -> None:
     )
 
 
-def test_a_score_file_is_exact_whole_and_its_own(tmp_path: Path) -> None:
+def test_a_score_log_is_exact_whole_and_its_own(tmp_path: Path) -> None:
     path = tmp_path / "scores.jsonl"
-    kept = ScoreFile(path, "mine")
+
+    def opened(search: str) -> ScoreLog:
+        return ScoreLog(path, {"search": search}, exact=True, remedy="resume it as it was started")
+
+    kept = opened("mine")
     values = {"a": 0.1 + 0.2, "b": float("-inf"), "c": 1e300 / 7}
     for name, score in values.items():
-        kept.add(name, score)
-    path.write_text(path.read_text() + '["d", 1.')  # what a kill leaves
-    assert ScoreFile(path, "mine").known == values and path.read_text().endswith("\n")
-    with pytest.raises(UserError, match="belongs to another search"):
-        ScoreFile(path, "other")
+        kept.add(name, 0, {"score": score}, {})
+    path.write_text(path.read_text() + '{"network": "d", "scores": 1.')  # what a kill leaves
+    assert not opened("mine").missing("c", 0, ("score",)) and path.read_text().endswith("\n")
+    assert {network: scores["score"] for network, _, scores, _ in read_scores(path)} == values
+    with pytest.raises(UserError, match="was made with search=mine, now search=other: resume it as it was started"):
+        opened("other")
     path.write_text(path.read_text() + "[1]\n")
     with pytest.raises(UserError, match="line 5 is damaged"):
-        ScoreFile(path, "mine")
+        opened("mine")
 
 
 def test_cheap_scores_are_not_kept(tmp_path: Path) -> None:
@@ -163,4 +168,4 @@ def test_two_thousand_networks(scorer: Any, tmp_path: Path) -> None:
     killed("zico" if scorer == "zico" else "own", 2000, tmp_path / "state.npz", 700)
     assert digits(found(scorer, 2000, state=tmp_path / "state.npz")) == straight
     head = json.loads((tmp_path / "state.scores.jsonl").read_text().splitlines()[0])
-    assert head["format"] == ScoreFile.FORMAT
+    assert head["format"] == FORMAT
