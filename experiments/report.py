@@ -40,9 +40,11 @@ def _trainings(scale: str) -> Trainings:
 
 
 def columns(table: Table) -> list[tuple[str, str, dict[str, list[float]]]]:
-    """(scale, data, row -> APs) of every column of results."""
+    """(scale, data, row -> APs) of every column of results; APs of a smoke test are none."""
     result = []
     for scale, values in found_by_scale(table).items():
+        if load_scale(scale).smoke:
+            continue
         for data in sorted({data for _, data in values}):
             result.append((scale, data, {row: aps for (row, used), aps in values.items() if used == data}))
     return result
@@ -133,7 +135,7 @@ def main(arguments: list[str]) -> None:
         "# Tables\n\nMilliseconds are predictions of "
         f"`{HARDWARE}`; G is 2 x MACs of the deployed form, M its millions of parameters. AP is COCO AP of our own short runs on "
         "the test split, in percent, with the 95 % interval of the mean where there are several seeds: it does not reproduce "
-        "COCO numbers, and scale cpu ranks nothing. Rows of several tables that are the same training share its result. Made "
+        "COCO numbers. Rows of several tables that are the same training share its result. Made "
         "by `python -m experiments.report`; single lines with seed, commit, device and seconds are in the CSV files beside "
         f"this page.\n\n{cost_errors()}\n\n"
     )

@@ -28,12 +28,14 @@ if TYPE_CHECKING:
 class Scale:
     """One way to train every row: schema of the files in experiments/scale.
 
-    device: cpu, or gpu for scales that wait until one is there; narrow multiplies all widths, the structure stays.
+    device: cpu, or gpu for scales that wait until one is there; narrow multiplies all widths, the structure stays;
+    smoke: shows that the path works; its APs rank nothing and stay out of the tables.
     """
 
     name: str = ""
     note: str = ""
     device: str = "cpu"
+    smoke: bool = False
     data: str = "bccd"
     image_size: int = 640
     narrow: float = 1.0

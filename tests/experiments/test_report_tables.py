@@ -68,8 +68,9 @@ def recipes() -> Trainings:
 
 @pytest.fixture
 def trainings(recipes: Trainings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Trainings:
-    """The trainings of the smoke scale without results."""
+    """The trainings of the smoke scale without results; the tables take them for more."""
     monkeypatch.setattr(report, "RESULTS", tmp_path)
+    monkeypatch.setattr(report, "load_scale", lambda name: replace(load_scale(name), smoke=False))
     monkeypatch.setattr(recipes, "output", tmp_path)
     monkeypatch.setattr(recipes, "place", tmp_path)
     return recipes
@@ -222,6 +223,13 @@ def test_unknown_names_are_told(tmp_path: Path) -> None:
         with pytest.raises(UserError, match=f"the spec has no field {change}"):
             detector_of(load_table("report_assigner"), replace(row, changes={change: 2}))
     assert json.dumps(scale_names())
+
+
+def test_smoke_tests_are_no_column(trainings: Trainings, monkeypatch: pytest.MonkeyPatch) -> None:
+    finish(trainings, "report_assigner", "ATSS", ap=0.3)
+    assert "AP cpu" in markdown(load_table("report_assigner"))
+    monkeypatch.setattr(report, "load_scale", load_scale)
+    assert "AP cpu" not in markdown(load_table("report_assigner"))
 
 
 def test_a_table_with_several_seeds_has_a_picture(trainings: Trainings, tmp_path: Path) -> None:
