@@ -57,7 +57,7 @@ def overview() -> str:
     """A line and an example of every command, in one screen."""
     lines = ["maenas COMMAND [setting=value ...]       maenas COMMAND --help: its settings"]
     for name in COMMANDS:
-        lines += [f"  {name:9}{about(name).sentence}", f"           maenas {name} {about(name).example}"]
+        lines += [f"  {name:10}{about(name).sentence}", f"            maenas {name} {about(name).example}"]
     return "\n".join(lines)
 
 

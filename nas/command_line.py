@@ -17,7 +17,20 @@ from nas.errors import UserError
 from nas.extensions import CHOSEN, installed
 from nas.files import config_folder, read_text, read_yaml
 
-COMMANDS = ("search", "select", "train", "evaluate", "predict", "export", "profile", "rank", "compare", "data", "list")
+COMMANDS = (
+    "search",
+    "select",
+    "train",
+    "evaluate",
+    "predict",
+    "export",
+    "benchmark",
+    "profile",
+    "rank",
+    "compare",
+    "data",
+    "list",
+)
 #: Settings whose value is a file or a folder.
 PATHS = {"model", "source", "images", "hardware", "resume", "folder", "output", "table", "tables", "networks", "inputs",
          "annotations", "published", "data", "data.root", "weights", "distill.teacher"}  # fmt: skip

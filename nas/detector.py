@@ -24,6 +24,7 @@ from nas.spec import Backbone, Spec, require_side
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from nas.commands.benchmark_files import Benchmark
     from nas.deploy.export import ExportReport
     from nas.deploy.runtime import Runtime
     from nas.inference.scoring import Evaluation
@@ -205,6 +206,22 @@ class Detector(Shown):
         splits, _ = load_splits(config.data, (split,))
         scored: Callable[..., Evaluation] = evaluate  # its options are checked above
         return scored(self.deployed(device), splits[split], side, **chosen)
+
+    def benchmark(self, data: str, folder: str | Path, **options: object) -> Benchmark:
+        """AP and milliseconds of this detector as deployed, in every format and precision, as `python -m nas.benchmark`.
+
+        data: a name of conf/data or a path; folder: where rows, files and report go. options: settings of that command
+        (formats, precisions, split, threads ...). Raises UserError for data that does not fit the detector.
+        """
+        from nas.commands.benchmark import MODEL, BenchmarkCommand, benchmark_in
+        from nas.config import compose_config
+
+        model, place = self.model, Path(folder)
+        given = {"data": data, "model": self.source or type(model).__name__, "progress": False, **options}
+        command = compose_config("benchmark", BenchmarkCommand, given)
+        if command.resume is None and not (place / "config.yaml").exists():
+            self.save(place / MODEL)
+        return benchmark_in(command, place, say=print if command.progress else lambda text: None)
 
     def save(self, path: str | Path, extra: Mapping[str, object] | None = None) -> Path:
         """Write a self-contained checkpoint that `Detector.load` reads."""

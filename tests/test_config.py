@@ -12,6 +12,7 @@ import pytest
 import yaml
 from hydra.core.config_store import ConfigStore
 
+from nas.commands.benchmark import BenchmarkCommand
 from nas.commands.compare import CompareSettings
 from nas.commands.evaluate import EvaluateCommand
 from nas.commands.rank import RankSettings
@@ -29,6 +30,7 @@ from nas.measure.profiler import ProfileSettings
 from nas.scorers import find_scorer
 
 SCHEMAS: dict[str, Any] = {
+    "benchmark": BenchmarkCommand,
     "compare": CompareSettings,
     "data": DataCommand,
     "evaluate": EvaluateCommand,

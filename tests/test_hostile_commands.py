@@ -151,6 +151,12 @@ HOSTILE: dict[str, list[str]] = {
         f"model={DETECTOR} +nonsense=3",
         f"model={DETECTOR} opset=a", f"model={DETECTOR} keep_float=5", "model={files}/binary.safetensors",
     ],
+    "benchmark": [
+        "", "model=nobody", "model={files}/binary.onnx", "model={files}/none.safetensors", f"model={DETECTOR} formats=[paper]",
+        f"model={DETECTOR} formats=[]", f"model={DETECTOR} 'precisions=[fp32,fp32]'", f"model={DETECTOR} precisions=fp32",
+        f"model={DETECTOR} threads=0", f"model={DETECTOR} +nonsense=3", f"model={DETECTOR} split=dev", "resume={files}/folder",
+        f"model={DETECTOR} data=none", f"model={DETECTOR} image_size=33", "resume={files}/folder seed=1",
+    ],
     "data": [
         "data=none", "action=dance", "data=5", "action=convert", "+nonsense=3", "data.format=xml", "data.mode=x",
         "data.nonsense=1", f"data={'x' * 5000}", "data=~nobody-at-all/x", "data={files}/binary", "data={files}/folder",

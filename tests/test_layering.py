@@ -43,9 +43,9 @@ MAY_IMPORT = {
                      "nas.inference"},
     "nas.deploy": CHECKED | {"nas.spec", "nas.files", "nas.models", "nas.loss", "nas.inference"},
     "nas.measure": CHECKED | SHOWN | {"nas.blocks", "nas.spec", "nas.files", "nas.frame", "nas.lowering", "nas.cost",
-                    "nas.models", "nas.deploy", "nas.inference", "nas.report", "search_spaces"},
+                    "nas.extensions", "nas.models", "nas.data", "nas.deploy", "nas.inference", "nas.report", "search_spaces"},
     "nas.selection": CHECKED | {"nas.blocks", "nas.spec", "nas.files", "nas.frame", "nas.lowering", "nas.cost", "nas.searchers",
-                      "search_spaces", "nas.training", "nas.data", "nas.inference", "nas.models", "nas.deploy"},
+                      "search_spaces", "nas.training", "nas.data", "nas.inference", "nas.models", "nas.deploy", "nas.measure"},
     "nas.report": SHOWN | {"nas.errors", "nas.spec", "nas.files", "nas.lowering", "nas.cost", "nas.scorers"},
 }  # fmt: skip
 

@@ -160,7 +160,7 @@ def prepare_select(place: Path) -> None:
         return SimpleNamespace(path=write_atomic(path, graphs[path.stem.rpartition("-seed")[0]]))
 
     trainings.export_model = exported
-    trainings.time_in_turns = lambda files, threads=1: [[1.0] * trainings.TURNS for _ in files]
+    trainings.time_in_turns = lambda networks: [[1.0] * 5 for _ in networks]
 
 
 def select_words(folder: Path) -> tuple[str, ...]:

@@ -69,11 +69,12 @@ def session_of(
     classes: int, image_size: int, threads: int = 1
 ) -> Callable[[Sequence[DetectorSpec | str]], list[float]]:
     """Times detectors as deployed ONNX files, in turns: median milliseconds of each; a file is made once."""
+    from nas.deploy import load_runtime
     from nas.deploy.onnx_graph import export_onnx, set_metadata, write
     from nas.deploy.runtime import Metadata
+    from nas.measure.artefact import time_in_turns
     from nas.measure.measurement import build_subject
     from nas.models.baselines import build_baseline
-    from nas.selection.trainings import time_in_turns
 
     folder = tempfile.TemporaryDirectory()
     names = tuple(f"class {index}" for index in range(classes))
@@ -90,7 +91,8 @@ def session_of(
         return path
 
     def session(models: Sequence[DetectorSpec | str]) -> list[float]:
-        return [median(times) for times in time_in_turns([exported(model) for model in models], threads)]
+        networks = [load_runtime(exported(model), threads=threads) for model in models]
+        return [median(times) for times in time_in_turns(networks)]
 
     return session
 

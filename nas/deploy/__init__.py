@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 FORMATS = {"onnx": ".onnx", "onnx_nms": ".onnx", "openvino": ".xml", "tensorrt": ".engine"}
 EXPORTED = tuple(dict.fromkeys(FORMATS.values()))
 PRECISIONS = ("fp32", "fp16", "int8")
+#: What a detector can be deployed as, in the order of a table: torch runs a checkpoint, the others an exported file.
+DEPLOYABLE = ("torch", "torch_compile", "onnx", "openvino", "tensorrt")
+DEPLOYABLE_PRECISIONS = ("fp32", "bf16", "fp16", "int8")
 DEFAULT_OPSET = 18
 #: The first opset in which quantisation has scales of 16 bits.
 HALF_SCALES_OPSET = 19

@@ -22,7 +22,7 @@ from nas.deploy.parity import TOLERANCES, Agreement, Tolerance, rounding, verify
 from nas.deploy.runtime import Metadata, Runtime
 from nas.errors import UserError
 from nas.inference.execution import milliseconds
-from nas.inference.pictures import open_pictures
+from nas.inference.pictures import Source, open_pictures
 from nas.inference.predictor import fit_into
 from nas.models.base import DetectorModule
 
@@ -49,12 +49,17 @@ class ExportReport:
 
 
 def export_model(
-    model: nn.Module, path: str | Path, settings: ExportSettings, progress: Callable[[str], None] | None = None
+    model: nn.Module,
+    path: str | Path,
+    settings: ExportSettings,
+    progress: Callable[[str], None] | None = None,
+    source: Source | None = None,
 ) -> ExportReport:
     """Write `model` (left as it is) for a runtime and prove it: the file appears only if it agrees with torch.
 
-    The ending of `path` is that of the format. Raises UserError for settings that do not go together, a runtime that is
-    not installed, or a file whose scores, boxes or labels differ from torch's.
+    The ending of `path` is that of the format. source: the pictures, if `settings.images` only names them. Raises
+    UserError for settings that do not go together, a runtime that is not installed, or a file whose scores, boxes or labels
+    differ from torch's.
     """
     detector = cast(DetectorModule, model)
     end_to_end = bool(getattr(model, "end_to_end", False))
@@ -67,7 +72,7 @@ def export_model(
 
         import_tensorrt()
     side = settings.image_size or detector.image_size
-    pictures = _pictures(settings, side)
+    pictures = read_inputs(settings, side, source)
     say("fusing and tracing")
     fused = copy.deepcopy(detector).cpu().float().fuse().eval()
     graph = deployed_graph(fused, side, settings, pictures, say)
@@ -176,13 +181,13 @@ def _median_milliseconds(network: Callable[[Tensor], object], image: np.ndarray)
     return statistics.median(milliseconds(network, torch.from_numpy(image), 15, 3))
 
 
-def _pictures(settings: ExportSettings, side: int) -> list[np.ndarray]:
-    """Inputs (1, 3, S, S) of the pictures given, or of made-up ones."""
+def read_inputs(settings: ExportSettings, side: int, source: Source | None = None) -> list[np.ndarray]:
+    """Inputs (1, 3, S, S) of the pictures given (a sample of them by the seed), or of made-up ones."""
     count = max(settings.check_images, settings.calibration_images if settings.precision == "int8" else 0)
     if settings.images is None:
         return generated_pictures(settings.check_images, side)
     inputs: list[np.ndarray] = []
-    for picture in islice(open_pictures(settings.images, settings.seed), 4 * count):
+    for picture in islice(open_pictures(source or settings.images, settings.seed), 4 * count):
         if picture.pixels is not None and len(inputs) < count:
             image = np.empty((1, 3, side, side), np.float32)
             fit_into(picture.pixels, image[0], "stretch")

@@ -19,7 +19,7 @@ from nas.errors import UserError
 from nas.files import write_atomic
 from nas.inference import PredictOptions, Resize
 from nas.inference.drawing import draw
-from nas.inference.execution import Outputs, told_when_full
+from nas.inference.execution import Outputs, inference, now, told_when_full
 from nas.inference.pictures import Picture, prefetch
 from nas.inference.postprocess import Detections, postprocess
 from nas.report.canvas import Shown, canvas, picture_html
@@ -176,23 +176,50 @@ class Predictor:
             for picture in pictures
         ]
 
-    def _detect(self, pictures: Sequence[Pixels]) -> list[tuple[Detections, Fit]]:
+    def inputs(self, pictures: Sequence[Pixels]) -> tuple[Tensor, list[Fit]]:
+        """What the network is given for pictures, on its device, and where each lies in it."""
         images = np.empty((len(pictures), 3, self.side, self.side), np.float32)
         fits = [fit_into(picture, out, self.options.resize) for picture, out in zip(pictures, images, strict=True)]
+        return torch.from_numpy(images).to(self.device), fits
+
+    def detections(self, outputs: Outputs) -> list[Detections]:
+        """What follows the network: its outputs as detections in the input's pixels, on the CPU."""
+        scores, boxes = (torch.as_tensor(output) for output in outputs[:2])
+        options = self.options
+        return postprocess(
+            scores.float(),
+            boxes.float(),
+            options.score_threshold,
+            options.iou_threshold,
+            options.max_detections,
+            options.max_candidates,
+            options.agnostic,
+            nms=not getattr(self.network, "end_to_end", False),
+        )
+
+    def time_frames(self, pictures: Iterable[Picture], warm_up: int = 0) -> dict[str, list[float]]:
+        """Milliseconds of each readable picture after some to warm up, one at a time, from its pixels in memory to boxes:
+        `preprocess`, `network`, `postprocess`, and `frame`, which is all three."""
+        times: dict[str, list[float]] = {name: [] for name in ("preprocess", "network", "postprocess", "frame")}
+        readable = (picture.pixels for picture in pictures if picture.pixels is not None)
+        with inference(self.network) as device:
+            for number, pixels in enumerate(readable):
+                marks = [now(device)]
+                images, _ = self.inputs([pixels])
+                marks.append(now(device))
+                outputs = self.network(images)
+                marks.append(now(device))
+                self.detections(outputs)
+                marks.append(now(device))
+                spent = [1000 * (end - start) for start, end in zip(marks, marks[1:], strict=False)]
+                for values, value in zip(times.values(), [*spent, sum(spent)], strict=True):
+                    values += [value] * (number >= warm_up)
+        return times
+
+    def _detect(self, pictures: Sequence[Pixels]) -> list[tuple[Detections, Fit]]:
+        images, fits = self.inputs(pictures)
         with torch.inference_mode():
-            outputs = self.network(torch.from_numpy(images).to(self.device))
-            scores, boxes = (torch.as_tensor(output) for output in outputs[:2])
-            options = self.options
-            detections = postprocess(
-                scores.float(),
-                boxes.float(),
-                options.score_threshold,
-                options.iou_threshold,
-                options.max_detections,
-                options.max_candidates,
-                options.agnostic,
-                nms=not getattr(self.network, "end_to_end", False),
-            )
+            detections = self.detections(self.network(images))
         return list(zip(detections, fits, strict=True))
 
     def _prediction(self, picture: Picture, found: Detections, fit: Fit) -> Prediction:

@@ -11,7 +11,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from statistics import median
 
 from filelock import FileLock
 
@@ -20,7 +19,8 @@ from nas.data.dataset import DetectionData
 from nas.deploy import ExportSettings, load_runtime
 from nas.deploy.export import export_model
 from nas.errors import UserError
-from nas.inference.evaluator import evaluate, time_model
+from nas.inference.evaluator import evaluate
+from nas.measure.artefact import Interval, time_in_turns
 from nas.models.checkpoint import load_checkpoint
 from nas.selection.portfolio import Finalist
 from nas.training.hooks import read_epochs
@@ -86,8 +86,6 @@ def epoch_seconds(task: TrainingTask, finalists: Sequence[Finalist]) -> float:
     return total / len(chosen)
 
 
-#: Turns in which the files are timed one after the other, so that a drift of the machine meets all alike.
-TURNS, RUNS = 5, 12
 #: Runtimes of latency tables that are timed here, with the format of their files; others need their own machine.
 TIMED = {"onnxruntime": "onnx", "openvino": "openvino"}
 
@@ -118,22 +116,13 @@ def deploy(
     for finalist, seed, checkpoint in chosen:
         model = load_checkpoint(checkpoint)
         files.append(export_model(model, folder / f"{finalist.name}-seed{seed}.onnx", settings).path)
-    times = time_in_turns(files, threads) if runtime else [[] for _ in files]
+    timed = [load_runtime(file, threads=threads) for file in files] if runtime else []
+    times = time_in_turns(timed) if runtime else [[] for _ in files]
     found = []
     for (finalist, seed, _), file, own in zip(chosen, files, times, strict=True):
         network = load_runtime(file)
         scores = evaluate(network, data, network.image_size)
-        ms = median(own) if own else None
-        spread = (sorted(own)[TURNS // 4], sorted(own)[-1 - TURNS // 4]) if own else None
+        interval = Interval.of(own) if own else None
+        ms, spread = (interval.median, (interval.low, interval.high)) if interval else (None, None)
         found.append(Deployed(finalist, seed, file, data.split, float(scores.ap), float(scores.ap50), ms, spread))
     return found
-
-
-def time_in_turns(files: Sequence[Path], threads: int = 1) -> list[list[float]]:
-    """Milliseconds of exported files in one session: each one's median of every turn, so that a drift meets all alike."""
-    networks = [load_runtime(file, threads=threads) for file in files]
-    times: list[list[float]] = [[] for _ in files]
-    for _ in range(TURNS):
-        for own, network in zip(times, networks, strict=True):
-            own.append(time_model(network, network.image_size, runs=RUNS)["median"])
-    return times

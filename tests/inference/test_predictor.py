@@ -10,7 +10,7 @@ from PIL import Image
 
 from nas.errors import UserError
 from nas.inference import PredictOptions
-from nas.inference.pictures import open_pictures, prefetch
+from nas.inference.pictures import Picture, open_pictures, prefetch
 from nas.inference.predictor import Predictor, fit_into
 
 
@@ -147,3 +147,14 @@ def test_a_seed_draws_the_order_of_the_files(tmp_path):
     assert drawn[0] != names and set(drawn[0][:5]) != set(names[:5])
     listed = [f"{tmp_path}/{name}" for name in names]
     assert [picture.name for picture in open_pictures(listed, 0)] == drawn[0]
+
+
+def test_the_stages_of_a_frame_are_timed_one_picture_at_a_time():
+    pictures = [Picture(f"{index}", picture(60, 40, (3, 4, 30, 20))) for index in range(5)]
+    broken = Picture("broken", None, "damaged")
+    times = Predictor(Echo()).time_frames([pictures[0], broken, *pictures[1:]], warm_up=2)
+    assert {name: len(values) for name, values in times.items()} == dict.fromkeys(
+        ("preprocess", "network", "postprocess", "frame"), 3
+    )
+    for *stages, frame in zip(*times.values(), strict=True):
+        assert frame == pytest.approx(sum(stages)) and min(stages) > 0
