@@ -168,6 +168,10 @@ class HeadSpec:
 
 #: Pixels at which whatever has no image size of its own is counted, priced and scored.
 USUAL_SIDE = 640
+#: Pixels of the input from one prediction of a level to the next, level by level.
+STRIDES = (8, 16, 32)
+#: Final rows of a detector without NMS.
+ONE_TO_ONE_ROWS = 300
 
 
 @dataclass(frozen=True, slots=True)

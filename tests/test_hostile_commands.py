@@ -72,6 +72,7 @@ HOSTILE: dict[str, list[str]] = {
             "hardware={files}/digits.json", "hardware={files}/list.json", "hardware={files}/empty",
             "hydra.run.dir=/proc/none",
         )),
+        "+budget.mine.e2e_ms=25", "+budget.mine.e2e_ms=25 +budget.mine.part=neck", "+budget.mine.hardware=x",
         "", "+budget=''", "+budget=null", "+budget=5", "+budget=[latency_3ms,latency_2ms]", "+budget.mine.latency_ms=nan",
         "+budget.mine.latency_ms=-1",
         "+budget.mine.latency_ms=true", "+budget.mine.latency_ms=[3]", "+budget.mine.latency_ms='3'", "+budget.mine=[]",

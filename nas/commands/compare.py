@@ -249,7 +249,7 @@ class Gatherer:
 
     def _figures(self, network: Spec | nn.Module, side: int, model: str, scored: Spec | None) -> dict[str, Figure]:
         """Counts, predicted and measured milliseconds of a spec or a module, and the score of its spec if it has one."""
-        from nas.api import count, deployed_operations
+        from nas.api import after_network, count, deployed_operations
         from nas.models.build import build_model
 
         deployed, train = count(network, "folded", side), count(network, "train", side)
@@ -260,6 +260,10 @@ class Gatherer:
             "flops_g": Figure(deployed.flops / 1e9, MACS),
             **self._predicted(self._operations[model], self.table),
         }
+        after = after_network(self.table, network, side)
+        if after is not None:
+            source = f"predicted by table {self.table.name}, with what follows the network"
+            figures["e2e_ms"] = Figure(figures["predicted_ms"].value + after, source)
         if self.settings.measure:
             built = build_model(network if isinstance(network, Backbone | DetectorSpec) else model)
             figures["measured_ms"] = self._measured(built, side)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nas.config import continued, store_settings
+from nas.cost.budget import TIMES
 from nas.errors import UserError, shown
 from nas.extensions import CHOSEN, is_reference, loaded
 from nas.files import config_folder
@@ -113,10 +114,10 @@ def limits_of(budget: Mapping[str, object]) -> dict[str, object]:
     for name, entry in budget.items():
         pairs = dict(entry) if isinstance(entry, dict) else {name: entry}
         part, hardware = pairs.pop("part", ""), pairs.pop("hardware", "")
-        if hardware and "latency_ms" not in pairs:
+        if hardware and not set(TIMES) & set(pairs):
             raise UserError(f"budget.{name}.hardware={hardware} limits nothing: add +budget.{name}.latency_ms=...")
         for metric, limit in pairs.items():
-            cost = metric + f".{part}" * bool(part) + f"@{hardware}" * (bool(hardware) and metric == "latency_ms")
+            cost = metric + f".{part}" * bool(part) + f"@{hardware}" * (bool(hardware) and metric in TIMES)
             if cost in limits:
                 raise UserError(f"two limits on {cost}: {shown(limits[cost])} and {shown(limit)}; keep one")
             limits[cost] = limit

@@ -26,7 +26,7 @@ from nas.searchers.base import Candidate
 from nas.searchers.problem import Objective
 from nas.searchers.run import SearchResult
 from nas.searchers.settings import SearchSettings
-from nas.spec import Spec, backbone_of, digest
+from nas.spec import DetectorSpec, Spec, backbone_of, digest
 from search_spaces import changed_limits, load_published
 
 Made = TypeVar("Made")
@@ -134,7 +134,7 @@ def summary(result: SearchResult) -> dict[str, object]:
     """The result with what may differ between runs: host, time, commit, versions, speed."""
     outcome = result.outcome
     return {
-        "best": {"digest": result.best.digest, **_rounded(result.best.metrics)},
+        "best": {"digest": result.best.digest, **_rounded(_with_boxes(result))},
         "limits": result.settings.budget.to_dict(),
         "binding": result.binding,
         "notes": list(result.notes),
@@ -154,6 +154,21 @@ def summary(result: SearchResult) -> dict[str, object]:
         "commit": commit(),
         "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     }
+
+
+def until_boxes(result: SearchResult) -> float | None:
+    """Predicted milliseconds of the winner until boxes; None where its table does not tell, or it is a backbone."""
+    spec, table = result.best.spec, result.table
+    if table.postprocess is None or not isinstance(spec, DetectorSpec) or "latency_ms" not in result.best.metrics:
+        return None
+    after = table.after_ms(spec.head.num_classes, spec.head.one_to_one, result.settings.frame.image_size)
+    return result.best.metrics["latency_ms"] + after
+
+
+def _with_boxes(result: SearchResult) -> dict[str, float]:
+    """The winner's metrics, with e2e_ms where it is known."""
+    known = until_boxes(result)
+    return dict(result.best.metrics) | ({} if known is None else {"e2e_ms": known})
 
 
 def published_marks(settings: SearchSettings, table: LatencyTable) -> list[tuple[str, float, dict[str, float]]]:
@@ -218,6 +233,7 @@ def search_record(result: SearchResult, rows: np.ndarray, marks: Sequence[Mark])
         shape=shape_of(result.best.spec),
         table=result.table.name,
         error_percent=result.table.header.error_percent,
+        e2e_ms=until_boxes(result),
         proof=result.proof,
         unproven=result.outcome.unproven,
     )

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from nas.commands.search_files import SHOWN, decorate_search, shape_of, write_search
+from nas.commands.search_files import SHOWN, decorate_search, shape_of, until_boxes, write_search
 from nas.report.search import Mark
 from nas.searchers.loop import Progress as Standing
 from nas.searchers.run import SearchResult, run_search
@@ -119,6 +119,8 @@ def print_result(console: Console, result: SearchResult, marks: Sequence[Mark], 
     console.print(f"shape     {shape_of(result.best.spec)}")
     binding = ", ".join(result.binding) or "none"
     console.print(f"limits    {result.settings.budget}; binding: {binding}{margin}", highlight=False)
+    if (until := until_boxes(result)) is not None:
+        console.print(f"boxes     {until:.3f} ms with what follows the network (e2e_ms)", highlight=False)
     if result.proof:
         console.print(f"proof     {result.proof}", highlight=False)
     near = [candidate for candidate in result.near if candidate.digest != result.best.digest]

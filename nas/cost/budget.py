@@ -13,6 +13,7 @@ from nas.options import NotNegative, Positive, check_value
 #: Every metric that a budget can limit, with the unit that people read.
 METRICS: dict[str, str] = {
     "latency_ms": "ms",
+    "e2e_ms": "ms until boxes",
     "flops_g": "GFLOPs",
     "params_m": "M parameters",
     "activations_m": "M activations",
@@ -22,7 +23,9 @@ METRICS: dict[str, str] = {
 }
 #: What can be limited alone, by the metrics that are sums: the stem, the blocks that write maps of a stride, neck, head.
 PARTS = ("stem", "stride2", "stride4", "stride8", "stride16", "stride32", "neck", "head")
-_NO_SUMS = ("peak_memory_mb", "rho")
+_NO_SUMS = ("e2e_ms", "peak_memory_mb", "rho")
+#: Those that a latency table tells.
+TIMES = ("latency_ms", "e2e_ms")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +47,7 @@ class Limited:
         if part and (part not in PARTS or metric in _NO_SUMS):
             known = f"has {', '.join(PARTS)}" if metric not in _NO_SUMS else "has none, it is no sum"
             raise UserError(f"a limit on {text}: there is no part {shown(part)}; {metric} {known}")
-        if hardware and metric != "latency_ms":
+        if hardware and metric not in TIMES:
             raise UserError(f"a limit on {text}: {metric} is the same on every hardware; write {name}")
         return cls(metric, part, hardware)
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from nas.blocks.operation import Operation
 from nas.cost.kernel_model import KernelModel
+from nas.cost.postprocess import PostProcess, read_postprocess, unknown_after
 from nas.cost.table_file import Header, Price, Pricer, find_table, read_table, require_covered, warn_elsewhere
 from nas.report.canvas import BOUND_COLOURS, Shown, canvas, label
 
@@ -32,13 +33,22 @@ class PricedOperation:
 class Latency(Shown):
     """Milliseconds per image of a whole network, usable as a float.
 
-    `error_percent` is the table's own mean error, None if unknown. The picture has a bar an operation, in order.
+    `error_percent` is the table's own mean error, None if unknown; `after_ms` what follows the network until boxes, None
+    where the table does not tell or this is no detector. The picture has a bar an operation, in order.
     """
 
     ms: float
     offset_ms: float
     rows: tuple[PricedOperation, ...]
     header: Header
+    after_ms: float | None = None
+
+    @property
+    def e2e_ms(self) -> float:
+        """Milliseconds until boxes: with what follows the network. UserError where the table does not tell."""
+        if self.after_ms is None:
+            raise unknown_after(self.header.name)
+        return self.ms + self.after_ms
 
     @property
     def error_percent(self) -> float | None:
@@ -56,7 +66,13 @@ class Latency(Shown):
 
     def to_dict(self) -> dict[str, object]:
         rows = [{**asdict(row.operation), **asdict(row.price)} for row in self.rows]
-        known = {"table": self.header.name, "error_percent": self.error_percent, "batch": self.header.batch}
+        known: dict[str, object] = {
+            "table": self.header.name,
+            "error_percent": self.error_percent,
+            "batch": self.header.batch,
+        }
+        if self.after_ms is not None:
+            known |= {"after_ms": self.after_ms, "e2e_ms": self.e2e_ms}
         return {"ms": self.ms, "offset_ms": self.offset_ms, **known, "operations": rows}
 
     def plot(self) -> Figure:
@@ -71,15 +87,24 @@ class Latency(Shown):
     def __str__(self) -> str:
         margin = f" ± {self.ms * self.error_percent / 100:.2f}" if self.error_percent is not None else ""
         unit = "ms" if self.header.batch == 1 else "ms per image"
-        return f"{self.ms:.3f}{margin} {unit} ({self.header.name}, batch {self.header.batch})"
+        after = "" if self.after_ms is None else f", {self.e2e_ms:.3f} until boxes"
+        return f"{self.ms:.3f}{margin} {unit}{after} ({self.header.name}, batch {self.header.batch})"
 
 
 class LatencyTable:
     """Prices operations per image and remembers them, so that a mutated candidate costs microseconds."""
 
-    def __init__(self, header: Header, pricer: Pricer, digest: str, offset_ms: float = 0.0) -> None:
+    def __init__(
+        self,
+        header: Header,
+        pricer: Pricer,
+        digest: str,
+        offset_ms: float = 0.0,
+        postprocess: PostProcess | None = None,
+    ) -> None:
         self.header = header
         self.digest = digest
+        self.postprocess = postprocess
         self._offset_ms = offset_ms
         self._pricer = pricer
         self._outside = False
@@ -102,14 +127,15 @@ class LatencyTable:
             return cls(official.header, official, digest)
         header, body = read_table(path)
         header.require(batch=batch)
+        after = read_postprocess(body, str(path))
         warn_elsewhere(header)
         if header.kind == "kernel_model":
             model = KernelModel.from_body(body, header.batch, str(path))
-            return cls(header, model, digest, model.offset_ms)
+            return cls(header, model, digest, model.offset_ms, after)
         from nas.cost.measured_table import MeasuredRows
 
         rows = MeasuredRows.from_body(body, header, str(path))
-        return cls(header, rows, digest, rows.offset_ms)
+        return cls(header, rows, digest, rows.offset_ms, after)
 
     @property
     def name(self) -> str:
@@ -119,6 +145,12 @@ class LatencyTable:
     def offset_ms(self) -> float:
         """What a whole network costs per image beside its operations (a measured calibration line; 0 for models)."""
         return self._offset_ms / self.header.batch
+
+    def after_ms(self, num_classes: int, one_to_one: bool, image_size: int) -> float:
+        """What follows the network of a detector until boxes, per image; UserError where this table does not tell."""
+        if self.postprocess is None:
+            raise unknown_after(self.name)
+        return self.postprocess.ms(num_classes, one_to_one, image_size)
 
     def price(self, operation: Operation) -> Price:
         """The price of one operation, remembered."""

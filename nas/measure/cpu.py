@@ -18,10 +18,12 @@ import numpy.typing as npt
 from nas.blocks.operation import Operation
 from nas.cost.kernel_model import Hardware
 from nas.cost.measured_table import Kernels, Row
+from nas.cost.postprocess import PostProcess
 from nas.cost.table_file import cpu_name
 from nas.deploy.openvino import convert, import_openvino
 from nas.measure import cpu_facts
 from nas.measure.measurement import Measurement, merge_rows, subject_graph, time_repeated
+from nas.measure.postprocessing import measure_postprocess
 from nas.spec import DetectorSpec
 
 if TYPE_CHECKING:
@@ -58,6 +60,9 @@ class _Cpu:
     def images(self, spec: DetectorSpec) -> npt.NDArray[np.float32]:
         shape = (self.batch, 3, spec.image_size, spec.image_size)
         return np.random.default_rng(0).uniform(0, 255, shape).astype(np.float32)
+
+    def after_network(self, repetitions: int) -> PostProcess:
+        return measure_postprocess(repetitions, self.threads)
 
     def clock(self, alone: Callable[[], float]) -> Callable[[], float]:
         """With one thread, its own clock `alone`, which stands still while the system lets others run."""

@@ -11,11 +11,13 @@ from torch.nn import functional
 from nas.blocks.operation import Operation
 from nas.cost.kernel_model import Hardware
 from nas.cost.measured_table import Kernels, Row
+from nas.cost.postprocess import PostProcess
 from nas.deploy.tensorrt import OUTPUTS, Engine, build_plan, import_tensorrt
 from nas.errors import UserError
 from nas.lowering import operations
 from nas.measure import gpu_facts
 from nas.measure.measurement import Measurement, build_subject, spread, subject_graph, typical
+from nas.measure.postprocessing import measure_postprocess
 from nas.spec import DetectorSpec
 
 #: Calls of one kernel in its CUDA graph: the launch of the graph itself then hardly counts.
@@ -36,6 +38,9 @@ class _Gpu:
 
     def device(self) -> str:
         return torch.cuda.get_device_name(0)
+
+    def after_network(self, repetitions: int) -> PostProcess:
+        return measure_postprocess(repetitions, device="cuda")
 
 
 class TensorRtGpu(_Gpu):

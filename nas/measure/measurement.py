@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 from nas.blocks.operation import Operation
 from nas.cost.kernel_model import Hardware
 from nas.cost.measured_table import Kernels, Row
+from nas.cost.postprocess import PostProcess
 from nas.spec import DetectorSpec
 
 if TYPE_CHECKING:
@@ -50,6 +51,9 @@ class Runtime(Protocol):
 
     def measure(self, spec: DetectorSpec, repetitions: int, kernels: bool = True) -> Measurement:
         """Time a freshly built network of `spec`; its kernels too, if asked and if the runtime can tell them."""
+
+    def after_network(self, repetitions: int) -> PostProcess:
+        """Time what follows the network until boxes, from where its outputs lie."""
 
 
 def build_subject(spec: DetectorSpec) -> nn.Module:

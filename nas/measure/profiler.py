@@ -18,6 +18,7 @@ from annotated_types import Ge, Gt, Le, MinLen
 from nas.blocks.operation import Operation
 from nas.cost.latency import LatencyTable
 from nas.cost.measured_table import Kernels, MeasuredRows, Row, read_rows
+from nas.cost.postprocess import PostProcess
 from nas.cost.table_file import Header, map_sizes, write_table
 from nas.errors import UserError
 from nas.files import dump_yaml, read_yaml, write_atomic
@@ -166,8 +167,12 @@ def measure_table(settings: ProfileSettings, progress: Progress = print, runtime
         last = store.measurements[-1]
         progress(f"network {number} of {wanted}: {last.ms:.2f} ms, spread {last.spread_percent:.1f} %")
     table, rows = build_table(store.measurements, runtime)
-    path = write_measured(settings, runtime, table, rows, store.measurements, quick)
-    progress(f"wrote {path}: {len(rows)} kernels of {len(store.measurements)} networks")
+    after = runtime.after_network(settings.repetitions)
+    path = write_measured(settings, runtime, table, rows, store.measurements, after, quick)
+    progress(
+        f"wrote {path}: {len(rows)} kernels of {len(store.measurements)} networks, and what follows them "
+        f"(mean error {after.error_percent:g} %)"
+    )
     return path
 
 
@@ -177,9 +182,11 @@ def write_measured(
     table: MeasuredRows,
     rows: Sequence[Row],
     measurements: Sequence[Measurement],
+    after: PostProcess,
     quick: bool,
 ) -> Path:
-    """Write the table; without rows (runtimes that tell no kernels) it is a calibrated kernel model."""
+    """Write the table, and what follows the network; without rows (runtimes that tell no kernels) it is a calibrated kernel
+    model."""
     how = "kernels timed inside whole networks" if rows else "kernel model calibrated on whole networks"
     facts = runtime.provenance()
     times: dict[int, list[float]] = defaultdict(list)
@@ -207,7 +214,7 @@ def write_measured(
         image_sizes=tuple(sorted(times)),
         map_sizes=map_sizes(op for item in measurements for op in operations(item.spec, "folded")),
     )
-    write_table(settings.table_path, header, table.body(rows))
+    write_table(settings.table_path, header, table.body(rows) | {"postprocess": after.body()})
     LatencyTable.load(settings.table_path)
     return settings.table_path
 

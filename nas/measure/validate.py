@@ -99,7 +99,7 @@ def validate_table(
         progress(f"network {number} of {len(specs)}: predicted {predicted:.2f}, measured {timed[-1].measured:.2f} ms")
     result = Validation.of([item.predicted for item in timed], [item.measured for item in timed])
     # What the table says of itself stays as it is but for the error.
-    parts: tuple[str, ...] = ("hardware", "parameters", "kernels", "line", "columns", "rows")
+    parts: tuple[str, ...] = ("hardware", "parameters", "kernels", "line", "postprocess", "columns", "rows")
     kept = {key: body[key] for key in parts if key in body}
     on = "random networks over the whole range, not used for the table"
     told = asdict(result) | {"mape_percent_by_image_size": error_by_size(timed), "on": on}

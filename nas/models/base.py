@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from nas.errors import UserError
+from nas.spec import ONE_TO_ONE_ROWS, STRIDES
 
-STRIDES = (8, 16, 32)
 #: Rows of a network without NMS.
-TOP = 300
+TOP = ONE_TO_ONE_ROWS
 COCO_CLASSES = tuple(
     (
         "person,bicycle,car,motorcycle,airplane,bus,train,truck,boat,traffic light,fire hydrant,stop sign,"

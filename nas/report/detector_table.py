@@ -19,6 +19,7 @@ COLUMNS: dict[str, tuple[str, int]] = {
     "flops_published_g": ("published GFLOPs", 1),
     "flops_difference": ("off, %", 1),
     "predicted_ms": ("predicted ms", 2),
+    "e2e_ms": ("predicted ms until boxes", 2),
     "published_ms": ("published ms", 2),
     "ms_difference": ("off, %", 1),
     "measured_ms": ("measured ms", 2),

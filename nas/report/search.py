@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 #: Metrics that stand beside every score, with their axis labels.
 LABELS = {
     "latency_ms": "predicted latency (ms)",
+    "e2e_ms": "predicted latency until boxes (ms)",
     "flops_g": "GFLOPs",
     "params_m": "parameters (M)",
     "activations_m": "activations (M)",
@@ -111,6 +112,7 @@ class SearchRecord:
     provenance: Mapping[str, Any] = field(default_factory=dict)
     table: str = ""
     error_percent: float | None = None
+    e2e_ms: float | None = None
     proof: str = ""
     unproven: str = ""
 
@@ -210,6 +212,8 @@ def _verdict(record: SearchRecord) -> list[str]:
         margin = record.winner["latency_ms"] * (record.error_percent or 0) / 100
         error = f" ± {margin:.2f} (mean error of the table, {record.error_percent:.1f} %)" if margin else ""
         lines.append(f"It takes {record.winner['latency_ms']:.3f} ms{error} by table {record.table}.")
+    if record.e2e_ms is not None:
+        lines.append(f"Until boxes, with what follows the network, it takes {record.e2e_ms:.3f} ms (e2e_ms).")
     if record.binding:
         lines.append(f"What stops it from scoring more: {', '.join(axis_label(name) for name in record.binding)}.")
     lines.append(

@@ -13,8 +13,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from nas.blocks.operation import CONVOLUTIONS, in_form, main_convolutions
-from nas.cost.budget import Budget, Limited
+from nas.cost.budget import TIMES, Budget, Limited
 from nas.cost.latency import LatencyTable
+from nas.errors import UserError
 from nas.frame import Frame
 from nas.lowering import Operation, backbone_operations
 from nas.lowering.network import neck_and_head_operations, out_sizes
@@ -48,8 +49,19 @@ def least_cost(
         return cost([op for name, op in parts if asked.part == (name or op.role)])
     if metric == "layers":
         return cost([op for group in backbone_operations(backbone, image_size) for op in group])
-    offset = table.offset_ms if metric == "latency_ms" and table is not None else 0.0
-    return cost([op for _, op in parts]) + offset
+    return cost([op for _, op in parts]) + _fixed(metric, table, smallest, frame, image_size)
+
+
+def _fixed(metric: str, table: LatencyTable | None, spec: Spec, frame: Frame | None, image_size: int) -> float:
+    """Milliseconds that no network of a table escapes; UserError where e2e_ms is asked for and not known."""
+    if metric not in TIMES or table is None:
+        return 0.0
+    whole = spec if isinstance(spec, DetectorSpec) or frame is None else frame.detector(spec)
+    if metric != "e2e_ms":
+        return table.offset_ms
+    if not isinstance(whole, DetectorSpec):
+        raise UserError("e2e_ms is of whole detectors: search with scope=detector, or limit latency_ms")
+    return table.offset_ms + table.after_ms(whole.head.num_classes, whole.head.one_to_one, image_size)
 
 
 def _cost(metric: str, table: LatencyTable | None) -> Cost:
@@ -65,7 +77,7 @@ def _cost(metric: str, table: LatencyTable | None) -> Cost:
         "layers": lambda operations: len(main_convolutions(operations)),
         "peak_memory_mb": lambda operations: 2 * touched(operations) / 1e6,
     }
-    if metric == "latency_ms" and table is not None:
+    if metric in TIMES and table is not None:
         return lambda operations: table.at_least(in_form(operations, "folded"))
     return costs.get(metric, lambda operations: 0.0)
 

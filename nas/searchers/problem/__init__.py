@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nas.blocks.operation import CONVOLUTIONS, halved, in_form, main_convolutions
-from nas.cost.budget import Limited
+from nas.cost.budget import TIMES, Limited
 from nas.cost.latency import LatencyTable
 from nas.errors import UserError
 from nas.frame import Frame
@@ -41,6 +41,8 @@ LATENCY, PARAMS, MACS, ACTIVATIONS, LAYERS, LOG_FAN, GAIN = range(7)
 _WIDTH = 7
 #: Steps (nas.searchers.exact.effort) that it costs to lower and price one node of a neck.
 _LOWERING = 3_000
+#: Milliseconds until boxes: those of the network, and what follows it.
+E2E = "e2e_ms"
 #: Names of the metrics that every objective gives, in the order of their columns.
 METRICS = ("latency_ms", "params_m", "flops_g", "activations_m", "layers", "rho")
 _ADDITIVE: dict[str, tuple[int, float]] = {
@@ -57,8 +59,8 @@ class Objective:
 
     formula: the score; None scores nothing (0). table: None prices no latency (0). frame: neck and head around the
     backbone, or None for the bare backbone at `image_size` pixels. Latency is in ms per image. limited: what a budget
-    limits, of which `metrics` has, behind METRICS, the parts and other tables (`nas.cost.budget.Limited`); vectors have
-    `width` columns.
+    limits, of which `metrics` has, behind METRICS, the parts, the other tables and the milliseconds until boxes
+    (`nas.cost.budget.Limited`); vectors have `width` columns.
     """
 
     def __init__(
@@ -71,11 +73,11 @@ class Objective:
     ) -> None:
         self.formula, self.table, self.frame = formula, table, frame
         self.image_size = frame.image_size if frame is not None else image_size
-        self._more = [cost for cost in map(Limited.of, limited) if cost.part or cost.hardware]
+        self._more = [cost for cost in map(Limited.of, limited) if cost.part or cost.hardware or cost.metric == E2E]
         self.metrics = (*METRICS, *map(str, self._more))
         self.width = _WIDTH + len(self._more)
         columns = enumerate(self._more, _WIDTH)
-        self._sums = _ADDITIVE | {str(cost): (column, _ADDITIVE[cost.metric][1]) for column, cost in columns}
+        self._sums = _ADDITIVE | {str(cost): (column, _ADDITIVE[_summed(cost)][1]) for column, cost in columns}
         self.tables = {cost.hardware: LatencyTable.load(cost.hardware) for cost in self._more if cost.hardware}
         sides = accumulate(range(5), lambda size, _: halved(size, 2), initial=(self.image_size, self.image_size))
         self._strides = {size: f"stride{2**place}" for place, size in enumerate(sides)}
@@ -233,9 +235,19 @@ class Objective:
         if self.table is not None:
             result[LATENCY] += self.table.offset_ms
         for column, cost in enumerate(self._more, _WIDTH):
-            if cost.hardware and not cost.part:
-                result[column] += self.tables[cost.hardware].offset_ms
+            table = self.tables[cost.hardware] if cost.hardware else self.table
+            if table is not None and not cost.part and cost.metric in TIMES:
+                result[column] += table.offset_ms
+                if cost.metric == E2E:
+                    result[column] += self._after(table, head)
         return result
+
+    def _after(self, table: LatencyTable, head: HeadSpec | None) -> float:
+        """What follows the network of this head, or of the frame's; UserError for a bare backbone."""
+        head = head or (None if self.frame is None else self.frame.head)
+        if head is None:
+            raise UserError(f"{E2E} is of whole detectors: search with scope=detector, or limit latency_ms")
+        return table.after_ms(head.num_classes, head.one_to_one, self.image_size)
 
     def _vector(self, operations: Sequence[Operation], backbone: bool, part: str = "") -> Array:
         """Vector of the operations of a part of the backbone, or of neck and head, whose operations say which they are."""
@@ -262,7 +274,9 @@ class Objective:
             if limited.metric == "layers":
                 result[column] = len(main_convolutions(chosen)) if backbone else 0
                 continue
-            place = 4 + list(self.tables).index(limited.hardware) if limited.hardware else _ADDITIVE[limited.metric][0]
+            place = (
+                4 + list(self.tables).index(limited.hardware) if limited.hardware else _ADDITIVE[_summed(limited)][0]
+            )
             result[column] = sum(known[op][place] for op in chosen)
         return result
 
@@ -275,6 +289,11 @@ class Objective:
         own, *others = (_milliseconds(table, new) for table in (self.table, *self.tables.values()))
         for op, ms, *elsewhere in zip(new, own, *others, strict=True):
             known[op] = (ms, op.params, op.macs, op.writes if op.kind in CONVOLUTIONS else 0, *elsewhere)
+
+
+def _summed(cost: Limited) -> str:
+    """The metric whose sum over parts a cost is."""
+    return "latency_ms" if cost.metric == E2E else cost.metric
 
 
 def _moved(neck: NeckSpec, source: Source, level: int, sizes: tuple[Size, ...], width: int) -> list[Operation]:
