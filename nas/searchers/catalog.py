@@ -43,7 +43,7 @@ ASKED: dict[str, Maker] = {
 }
 
 #: Options of `auto` that are those of its proof.
-PROOF_OPTIONS = ("steps",)
+PROOF_OPTIONS = ("steps", "seconds")
 
 
 def searcher_names() -> tuple[str, ...]:

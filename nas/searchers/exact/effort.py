@@ -1,8 +1,9 @@
-"""How much a proof may take: steps, labels, memory; and its work, counted: a limit that does not depend on the clock, a stop,
-and words for the screen."""
+"""How much a proof may take: steps, labels, memory; and its work, counted: a limit that does not depend on the clock, one that
+does, a stop, and words for the screen."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -27,7 +28,8 @@ class Halt(Exception):
 class Effort:
     """Counts steps of some 50 ns each: what is done in bulk counts by what it is measured to take.
 
-    limit: steps that may be made; on_step: told what goes on; stop: asked now and then whether to end.
+    limit: steps that may be made; on_step: told what goes on; stop: asked now and then whether to end; seconds: of this
+    process's CPU time that may pass from now on, without end unless told.
     """
 
     def __init__(
@@ -35,8 +37,10 @@ class Effort:
         limit: float = float("inf"),
         on_step: Callable[[str], None] | None = None,
         stop: Callable[[], bool] = lambda: False,
+        seconds: float = float("inf"),
     ) -> None:
         self.limit, self.steps = limit, 0
+        self.seconds, self._end = seconds, time.process_time() + seconds
         self._tell, self._stop, self._told, self._doing = on_step, stop, 0, ""
 
     def tell(self, doing: str) -> None:
@@ -56,8 +60,13 @@ class Effort:
 
     @property
     def spent(self) -> bool:
-        """Whether nothing is left of the limit."""
-        return self.steps > self.limit
+        """Whether nothing is left of a limit."""
+        return self.steps > self.limit or self.late
+
+    @property
+    def late(self) -> bool:
+        """Whether the seconds are over; the clock is asked only where they have an end."""
+        return self.seconds < float("inf") and time.process_time() > self._end
 
     def spend(self, steps: int, standing: str = "") -> None:
         """Count steps; raises Halt if they are too many or if somebody asked to stop. standing: how far it has come."""
@@ -67,6 +76,10 @@ class Effort:
         if self.steps > self.limit:
             raise Halt(
                 f"the limit of {self.limit:,.0f} steps (searcher option steps) ended it while {self._doing}", False
+            )
+        if self.late:
+            raise Halt(
+                f"the limit of {self.seconds:g} CPU seconds (searcher option seconds) ended it while {self._doing}", False
             )
         if self._tell is not None and self.steps - self._told > _EVERY:
             self._told = self.steps

@@ -294,6 +294,7 @@ def _block_options(price: _Pricing, index: int, ins: Integers, outs: Integers, e
     """Every block of a position that no other of the same widths and units beats in score and all costs."""
     found: list[tuple[Integers, Integers, Integers, Integers, Array, Array]] = []
     for before, after, choice, units, vectors in price.problem.priced(index, ins, outs):
+        effort.spend(0, f"block {index + 1} of {price.problem.blocks}")
         score = price.score(vectors, outs[after], index + 1)
         found.append((before, after, choice, units, price.costs(vectors), score))
     before, after, choice, units, costs, score = (np.concatenate(column) for column in zip(*found, strict=True))

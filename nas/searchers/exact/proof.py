@@ -37,10 +37,11 @@ def prove(
     outcome: SearchOutcome,
     on_progress: Callable[[Progress], None] | None = None,
     steps: int = STEPS,
+    seconds: float | None = None,
 ) -> SearchOutcome:
     """What another search found, with the optimum and its proof, or with `unproven` saying why there is none.
 
-    The proof starts from the best that was found; steps: as of `exact_search`. Ctrl-C during the proof counts as an
+    The proof starts from the best that was found; steps, seconds: as of `exact_search`. Ctrl-C during the proof counts as an
     interruption: what both have found until then is kept, and resuming takes up the finished search and proves again.
     """
     if outcome.interrupted:
@@ -50,7 +51,7 @@ def prove(
         return replace(outcome, unproven=_no_sum(problem))
     began, standing = time.monotonic(), _standing(problem, outcome)
     try:
-        result = _searched(chain, outcome.front, standing, on_progress, levels=_LEVELS, steps=steps)
+        result = _searched(chain, outcome.front, standing, on_progress, levels=_LEVELS, steps=steps, seconds=seconds)
     except UserError as error:
         return replace(outcome, unproven=str(error))
     except KeyboardInterrupt:
@@ -131,7 +132,7 @@ def _no_sum(problem: Problem) -> str:
     if not isinstance(problem.space, TinyNASSpace | StageSpace):
         return f"space {problem.space.name} is no chain of blocks with tables of their costs"
     name = problem.score.scorer.name if isinstance(problem.score, ScorerScore) else "of this search"
-    return f"scorer {name} has no array form; exact search serves the sums mae, learned, params, macs and layers"
+    return f"scorer {name} is none of the sums over operations that exact search serves: mae, learned, params, macs, layers"
 
 
 def search_exactly(

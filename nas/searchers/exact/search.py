@@ -15,7 +15,7 @@ import numpy as np
 from annotated_types import Ge, Le
 
 from nas.errors import InternalError
-from nas.options import Share
+from nas.options import Positive, Share
 from nas.searchers.base import Candidate, Certificate, admitted
 from nas.searchers.exact.effort import STEPS, Effort, Halt
 from nas.searchers.exact.labels import LabelSearch, Relaxation, TooManyLabels
@@ -143,6 +143,7 @@ def exact_search(
     near: Annotated[int, Ge(0), Le(10_000)] = 12,
     bins: Annotated[int, Ge(2), Le(100_000)] = 256,
     steps: Annotated[int, Ge(1)] = STEPS,
+    seconds: Positive | None = None,
     on_step: Callable[[str], None] | None = None,
     stop: Callable[[], bool] = lambda: False,
     start: Integers | None = None,
@@ -151,11 +152,12 @@ def exact_search(
 
     levels: costs at which the front is computed; near, share: how many networks of different shape are returned, within
     which share of the optimum; bins: resolution of the first bounds (speed only, never the result); steps: after how
-    much work to end without a proof, one worth some 50 ns; start: gene rows to begin with, whose best inside the budget
-    is beaten or proven. `stop` is asked now and then; what is found until then is returned.
+    much work to end without a proof, one worth some 50 ns; seconds: after how much CPU time of this process, which makes
+    the result of an unfinished search one of the machine; start: gene rows to begin with, whose best inside the budget is
+    beaten or proven. `stop` is asked now and then; what is found until then is returned.
     Raises UserError for scores or limits that are not sums over blocks, and for spaces with too many blocks.
     """
-    began, effort = time.monotonic(), Effort(steps, on_step, stop)
+    began, effort = time.monotonic(), Effort(steps, on_step, stop, np.inf if seconds is None else seconds)
     optimum: Optimum | None = None
     beside, reason, interrupted = _Beside(), "too many labels are needed", False
     try:
