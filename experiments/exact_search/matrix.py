@@ -32,6 +32,7 @@ from experiments.exact_search.cell import (
     problem_of,
     refusal,
 )
+from experiments.exact_search.page import write_part
 from nas.cost.table_file import cpu_name
 from nas.errors import UserError
 from nas.files import config_folder, csv_text, read_text, write_atomic
@@ -43,8 +44,6 @@ from search_spaces import space_names
 HERE = Path(__file__).parent
 COLUMNS = ("space", "score", "budget", "state", "reason", "value", "bound", "gap", "seconds", "memory_mb", "seed",
            "commit", "machine")  # fmt: skip
-#: Where the page says what the cells come to.
-BEGIN, END = "<!-- matrix -->", "<!-- end of matrix -->"
 
 Cell = tuple[str, str, str]
 Row = dict[str, str]
@@ -168,15 +167,6 @@ def _plain(row: Row) -> str:
     return row["reason"].split(" while ")[0].split("; narrow")[0]
 
 
-def write_page(folder: Path, rows: dict[Cell, Row]) -> None:
-    """Put the report into README.md of the folder, between its marks; made where there is none."""
-    page = folder / "README.md"
-    text = read_text(page) if page.exists() else f"{BEGIN}\n{END}\n"
-    if BEGIN not in text or END not in text:
-        raise UserError(f"{page} lacks the lines {BEGIN} and {END}, between which the matrix stands")
-    write_atomic(page, f"{text.split(BEGIN)[0]}{BEGIN}\n{report(rows)}\n{END}{text.split(END)[1]}")
-
-
 def chosen(text: str, known: Sequence[str], what: str) -> set[str]:
     """Names separated by commas, all known ones where there are none; raises UserError for an unknown one."""
     names = text.split(",") if text else list(known)
@@ -213,7 +203,7 @@ def main(words: list[str]) -> None:
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
-    write_page(folder, read_rows(path))
+    write_part(folder / "README.md", "matrix", report(read_rows(path)))
     print(f"{path} has {len(read_rows(path)):,} of {len(cells()):,} cells")
 
 

@@ -79,7 +79,8 @@ class Effort:
             )
         if self.late:
             raise Halt(
-                f"the limit of {self.seconds:g} CPU seconds (searcher option seconds) ended it while {self._doing}", False
+                f"the limit of {self.seconds:g} CPU seconds (searcher option seconds) ended it while {self._doing}",
+                False,
             )
         if self._tell is not None and self.steps - self._told > _EVERY:
             self._told = self.steps

@@ -26,6 +26,8 @@ Integers = npt.NDArray[np.int64]
 MOST_OPTIONS = 6_000_000
 #: The most bins that bounds are refined to.
 _FINEST = 4096
+#: Share of a lower limit by which a sum may seem to miss it.
+_HAIR = 1e-12
 
 
 class ChainProblem(Protocol):
@@ -169,8 +171,10 @@ def chain_of(problem: ChainProblem, effort: Effort | None = None, closed: bool =
     for column in np.flatnonzero(price.lower):
         every = [*(part.costs for part in options), costs]
         tops[column] = -sum(part[:, column].min() for part in every)
-        room = tops[column] - limits[column]
-        limits[column] = max(room, 1e-12)
+        # Sums in another order differ: what is a hair below may be the limit itself, and evaluations tell.
+        hair = _HAIR * max(tops[column], limits[column])
+        room = tops[column] - limits[column] + hair
+        limits[column] = max(room, hair)
         for part in every:
             part[:, column] = (part[:, column] - part[:, column].min()) / limits[column]
         if room < 0:  # the most of all is not enough

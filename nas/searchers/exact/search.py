@@ -28,8 +28,8 @@ from nas.spec import digest
 #: doublings while too few are found, narrower ones in halvings if labels are too many.
 _NEAR_SHARE = 0.01
 _HALVINGS = 7
-#: Bins of the bound that is told where nothing better is known.
-_OPEN_BINS = 128
+#: Bins of the bounds that are told where nothing better is known, one after the other.
+_OPEN_BINS = (8, 128)
 #: Labels, and steps (a quarter of a minute), that this may take.
 _NEAR_LABELS, _NEAR_STEPS = 500_000, 300_000_000
 
@@ -199,19 +199,23 @@ def exact_search(
 def _open_bound(problem: ChainProblem, effort: Effort) -> float:
     """A bound on every score where the states of the whole chain are too many: the neck and head behind it cost nothing.
 
-    Infinite for counts, whose score grows with them, and where even that takes too much.
+    Infinite for counts, whose score grows with them, and where even that takes too much; a coarse bound comes first, so
+    that one remains where the effort ends.
     """
+    upper = np.inf
     if linear_score(problem.objective.formula, len(set(problem.levels))).metric:
-        return np.inf
+        return upper
     try:
         effort.tell("a bound without what stands behind the backbone")
         parts = chain_of(problem, effort, closed=False)
         count = len(parts.limits)
         alone = np.eye(count) if count else [np.zeros(0)]
-        upper = min(Relaxation(parts, weights, _OPEN_BINS, effort).upper() for weights in alone)
-        return upper + len(parts.options) * DELTA * max(abs(upper), 1.0)  # as much as sums in another order can differ
+        for bins in _OPEN_BINS:
+            bound = min(Relaxation(parts, weights, bins, effort).upper() for weights in alone)
+            upper = min(upper, bound + len(parts.options) * DELTA * max(abs(bound), 1.0))  # other orders of the sums
     except Halt:
-        return np.inf
+        pass
+    return upper
 
 
 def _above(optimum: Optimum) -> float:

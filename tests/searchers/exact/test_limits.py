@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import signal
 from functools import partial
 from typing import Any
@@ -83,6 +84,17 @@ def several_ends(draw: st.DrawFn) -> tuple[int, bool, dict[str, Any]]:
         least, most = (float(np.quantile(column, share, method="lower")) for share in (low, high))
         limits[name] = draw(st.sampled_from(([least, most], [least, None], most)))
     return seed, framed, limits
+
+
+@pytest.mark.parametrize("hair", [1.0, 1 + 1e-15, 1 - 1e-15])
+def test_a_lower_limit_at_the_most_of_all_is_kept_by_its_member(hair: float) -> None:
+    for seed, part in itertools.product((0, 1, 3), ("params_m.stride16", "flops_g.stride8", "params_m")):
+        free = problem_of(seed, {part: 1e6})
+        most = float(free.evaluate(members(seed)).metrics[:, free.metrics.index(part)].max()) * hair
+        problem = problem_of(seed, {part: [most, None]})
+        scores, _ = brute_force(problem, seed)
+        result = exact_search(problem, levels=1, near=0)
+        assert result.impossible == (len(scores) == 0) and (result.best is not None) == (len(scores) > 0)
 
 
 @settings(max_examples=12, deadline=None, derandomize=True)
@@ -179,6 +191,18 @@ def test_a_limit_of_steps_ends_with_what_is_known() -> None:
     bounded = exact_search(problem_of(0, {"latency_ms": 2.0}), levels=2, steps=500, start=start)
     again = exact_search(problem_of(0, {"latency_ms": 2.0}), levels=2, steps=500, start=start)
     assert bounded.unproven and (bounded.upper, bounded.best) == (again.upper, again.best)
+
+
+@pytest.mark.parametrize("searcher", ["auto", "exact"])
+def test_seconds_end_with_what_is_known(searcher: str) -> None:
+    problem = problem_of(0, {"latency_ms": 2.0}, Frame())
+    options = {"population": 16, "batch": 32, "seconds": 1e-9} if searcher == "auto" else {"seconds": 1e-9}
+    outcome = search_with(searcher, options, problem, 64, start=[problem.space.smallest()])
+    assert outcome.best is not None and outcome.certificate is None and not outcome.interrupted
+    assert "the limit of 1e-09 CPU seconds (searcher option seconds) ended it" in outcome.unproven
+    with pytest.raises(UserError, match="seconds"):
+        check_searcher("auto", {"seconds": 0})
+    assert search_with("exact", {"seconds": 600.0, "levels": 1}, problem, 1).certificate is not None
 
 
 def test_the_default_searcher_takes_the_limit_of_its_proof() -> None:

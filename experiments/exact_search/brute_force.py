@@ -1,0 +1,163 @@
+"""python -m experiments.exact_search.brute_force [problems=10000] [most=N] [spaces=a,b] [seed=0] [folder=PATH]
+
+Exact search against looking at every member: random small parts of every shipped space, under random limits at and a hair
+beside the costs of members, ranges, parts of the network and a second table among them, with and without neck and head,
+and random scores. A small space with its PER problems is a row of brute_force.csv; a finished row is kept at once, the same
+command goes on, and the page says what they come to. most: rows of this call; folder: where both files lie.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import time
+from collections import Counter
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import numpy as np
+
+from experiments.command import options_of, run
+from experiments.exact_search.matrix import HERE, chosen
+from experiments.exact_search.page import write_part
+from experiments.exact_search.small_spaces import members, small_space
+from nas.cost.budget import Budget
+from nas.cost.latency import LatencyTable
+from nas.cost.table_file import DEFAULT_TABLE
+from nas.files import csv_text, read_text, write_atomic
+from nas.frame import Frame
+from nas.measure import commit
+from nas.searchers.base import Evaluation, admitted
+from nas.searchers.catalog import make_problem
+from nas.searchers.exact.proof import chain_problem
+from nas.searchers.exact.search import exact_search
+from search_spaces import find_space, space_names
+from search_spaces.stages import StageSpace
+from search_spaces.tinynas import TinyNASSpace
+
+#: Problems on one small space.
+PER = 25
+COLUMNS = ("space", "number", "members", "framed", "score", "problems", "proved", "nothing", "unproved", "wrong", "cases",
+           "seconds", "seed", "commit")  # fmt: skip
+#: What is limited: sums of the whole network, of its parts, and the milliseconds of a second table.
+WHOLE = ("latency_ms", "params_m", "flops_g", "activations_m", "layers")
+PARTS = ("params_m.stride16", "flops_g.stride8", "latency_ms.stem", "activations_m.stride32", "layers.stride16",
+         "latency_ms@cpu_onnxruntime_fp32_1thread")  # fmt: skip
+BEHIND = ("params_m.neck", "flops_g.head", "latency_ms.neck")
+
+
+def chain_names() -> tuple[str, ...]:
+    """The spaces that exact search serves: chains of blocks."""
+    return tuple(name for name in space_names() if isinstance(find_space(name), TinyNASSpace | StageSpace))
+
+
+def draw_limits(every: Evaluation, names: tuple[str, ...], limited: tuple[str, ...], rng: Random) -> dict[str, Any]:
+    """One to three limits whose ends are at, or a hair beside, what members cost.
+
+    every: all members; names: of its columns; limited: what may be limited.
+    """
+    limits: dict[str, Any] = {}
+    for name in rng.sample(limited, rng.choice((1, 1, 2, 3))):
+        column = every.metrics[:, names.index(name)]
+        shares = sorted(rng.choice((0.0, 0.001, 0.02, 0.1, 0.3, 0.6, 0.9, 1.0)) for _ in range(2))
+        hairs = [rng.choice((1.0, 1.0, 1 - 1e-15, 1 + 1e-15, 0.999, 1.001)) for _ in range(2)]
+        low, high = (float(np.quantile(column, s, method="lower")) * h for s, h in zip(shares, hairs, strict=True))
+        if not 0 < low <= high:
+            low = high = max(high, low, 1e-9)
+        limits[name] = rng.choice((high, high, high, [low, high], [low, None]))
+    return limits
+
+
+def check_space(name: str, number: int, seed: int, problems: int = PER) -> dict[str, Any]:
+    """The row of one small space: how its problems came out, and those in which exact search and brute force disagree."""
+    rng, start = Random(f"{seed} {name} {number}"), time.process_time()
+    space, table = small_space(name, rng), LatencyTable.load(DEFAULT_TABLE)
+    side = rng.choice((320, 416, 640))
+    frame = Frame(image_size=side) if rng.random() < 0.5 else None
+    score = rng.choice(("mae", "mae", "mae", "params", "macs", "layers"))
+    weights = tuple(rng.choice((0.0, 0.5, 1.0, 4.0, 16.0)) for _ in range(4))
+    options: dict[str, object] = {"level_weights": (*weights, 1.0)} if score == "mae" else {}
+    limited = WHOLE + PARTS + (BEHIND if frame is not None else ())
+    free = make_problem(space, Budget.of(dict.fromkeys(limited, 1e9)), score, options, table, frame, side)
+    every = free.evaluate(members(space, free))
+    counts: Counter[str] = Counter()
+    cases: list[object] = []
+    for _ in range(problems):
+        limits = draw_limits(every, free.metrics, limited, rng)
+        budget = Budget.of(limits)
+        problem = make_problem(space, budget, score, options, table, frame, side)
+        chain = chain_problem(problem)
+        assert chain is not None
+        found = exact_search(chain, levels=1, near=0, bins=rng.choice((3, 8, 64, 256)))
+        inside = admitted(budget, free.metrics, every)
+        best = float(every.score[inside].max()) if inside.any() else None
+        outcome = "unproved" if found.unproven else "nothing" if found.impossible else "proved"
+        counts[outcome] += 1
+        value = found.best.score if found.best is not None else None
+        slack = 1e-8 * max(abs(best or 0.0), 1.0)
+        right = (
+            value is None
+            if best is None
+            else outcome == "unproved" or (value is not None and abs(value - best) <= slack)
+        )
+        right = right and (best is None or found.upper >= best - slack)
+        right = right and (found.best is None or budget.admits(found.best.metrics))
+        if not right:
+            cases.append({"limits": limits, "exact": value, "upper": found.upper, "brute": best, "outcome": outcome})
+    seconds = round(time.process_time() - start, 2)
+    told = {"space": name, "number": number, "members": len(every), "framed": "yes" if frame else "no", "score": score}
+    states = {state: counts[state] for state in ("proved", "nothing", "unproved")}
+    known = {"cases": json.dumps(cases) if cases else "", "seconds": seconds, "seed": seed, "commit": commit()[:12]}
+    return told | {"problems": problems} | states | {"wrong": len(cases)} | known
+
+
+def read_rows(path: Path) -> list[dict[str, str]]:
+    """The finished rows of a file; none where there is no file."""
+    return list(csv.DictReader(read_text(path).splitlines())) if path.exists() else []
+
+
+def report(rows: list[dict[str, str]]) -> str:
+    """The part of the page: by space how many problems, and how they came out."""
+    names = ("problems", "proved", "nothing", "unproved", "wrong")
+
+    def sums(some: list[dict[str, str]]) -> list[str]:
+        return [f"{sum(int(row[name]) for row in some):,}" for name in names]
+
+    lines = [
+        "| space | small spaces | members | problems | proved | nothing fits | unproved | disagree | CPU s |",
+        "|---" * 9 + "|",
+    ]
+    groups = [(name, [row for row in rows if row["space"] == name]) for name in space_names()]
+    for name, some in [*groups, ("all", rows)]:
+        if some:
+            sizes, seconds = [int(row["members"]) for row in some], sum(float(row["seconds"]) for row in some)
+            span = f"{min(sizes):,} to {max(sizes):,}"
+            lines.append(f"| {name} | {len(some)} | {span} | {' | '.join(sums(some))} | {seconds:.0f} |")
+    return "\n".join(lines)
+
+
+def main(words: list[str]) -> None:
+    """Add the missing rows; UserError for an unknown space."""
+    given = options_of(words, {"problems": 10_000, "most": 10**9, "spaces": "", "seed": 0, "folder": str(HERE)})
+    names = [name for name in chain_names() if name in chosen(given["spaces"], chain_names(), "spaces")]
+    folder, seed = Path(given["folder"]), given["seed"]
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "brute_force.csv"
+    rows = read_rows(path)
+    done = {(row["space"], int(row["number"])) for row in rows if int(row["seed"]) == seed}
+    each = math.ceil(given["problems"] / (PER * len(chain_names())))
+    missing = [(name, number) for number in range(each) for name in names if (name, number) not in done]
+    for name, number in missing[: given["most"]]:
+        row = check_space(name, number, seed)
+        rows.append({key: str(value) for key, value in row.items()})
+        write_atomic(path, csv_text([COLUMNS, *([row[key] for key in COLUMNS] for row in rows)]))
+        print(f"{name} {number}: {row['problems']} problems, {row['wrong']} disagree ({row['seconds']} s)", flush=True)
+    write_part(folder / "README.md", "brute force", report(rows))
+    wrong = sum(int(row["wrong"]) for row in rows)
+    print(f"{path}: {sum(int(row['problems']) for row in rows):,} problems, {wrong} disagree")
+
+
+if __name__ == "__main__":
+    run(main)
