@@ -16,6 +16,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from functools import cache
 from pathlib import Path
 from random import Random
 
@@ -90,9 +91,15 @@ def row_of(cell: Cell, finding: Finding, seed: int, seconds: str = "", memory_mb
     texts = {name: "" if number is None else f"{number:.6f}" for name, number in numbers.items()}
     texts["gap"] = "" if numbers["gap"] is None else f"{numbers['gap']:.1e}"
     names = dict(zip(("space", "score", "budget"), cell, strict=True))
-    where = {"seed": str(seed), "commit": commit()[:12], "machine": cpu_name()}
+    where = {"seed": str(seed)} | _here()
     told = {"state": finding.state, "reason": finding.reason, "seconds": seconds, "memory_mb": memory_mb}
     return names | told | texts | where
+
+
+@cache
+def _here() -> dict[str, str]:
+    """Commit and machine, asked for once."""
+    return {"commit": commit()[:12], "machine": cpu_name()}
 
 
 def measured(cell: Cell, seed: int) -> Row:
