@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 #: Predicted costs that the table shows.
 SHOWN = ("latency_ms", "flops_g", "params_m", "layers")
+#: Validation AP below which an order of networks is chance: they are still learning where objects are at all.
+LEARNED = 0.05
 
 
 @dataclass(frozen=True)
@@ -221,6 +223,11 @@ def verdict(result: SelectionResult) -> list[str]:
         f"{trained_epochs(result)} epochs were trained; training all {len(result.finalists)} networks to the end takes "
         f"{result.plan.exhaustive}.",
     ]
+    if result.val_ap(winner) < LEARNED:
+        lines.append(
+            f"No network has learned these data yet (AP below {100 * LEARNED:g}), so their order says nothing: give more "
+            "minutes or epochs, a larger image_size, or weights=FILE."
+        )
     if result.plan.seeds == 1:
         lines.append("One seed: differences of one or two points may be chance; seeds=3 tells.")
     for item in result.deployed:
