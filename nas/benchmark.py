@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from rich import box
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from nas.commands.benchmark import BenchmarkCommand, benchmark_in
 from nas.commands.benchmark_files import STAGES, verdict_lines
@@ -27,15 +28,16 @@ def run(command: BenchmarkCommand, job: Job) -> None:
 
 
 def _show(console: Console, result: Benchmark) -> None:
-    table = Table("row", "AP", "lost", *(f"{name}\nms" for name in ("pre", "net", "post", "frame")), "found\nagain", "file\nMB",
-                  "memory\nMB")  # fmt: skip
+    times = (f"{name}\nms" for name in ("pre", "net", "post", "frame"))
+    head = ("AP", "lost", *times, "found\nagain", "file\nMB", "memory\nMB")
+    table = Table(Column("row", no_wrap=True), *head, box=box.SIMPLE, collapse_padding=True, pad_edge=False)
     for row in result.done:
-        times = [f"{row.ms(stage):.2f}" for stage in STAGES]
+        stages = [f"{row.ms(stage):.2f}" for stage in STAGES]
         matched = f"{100 * row.parity.matched:.1f}%" if row.parity else ""
         memory = "" if row.memory_mb is None else f"{row.memory_mb:.0f}"
         lost = f"{result.lost(row):.2f}"
         style = None if result.recommended(row) else "yellow"
-        table.add_row(row.name, f"{100 * (row.ap or 0):.1f}", lost, *times, matched, f"{row.megabytes or 0:.2f}", memory,
+        table.add_row(row.name, f"{100 * (row.ap or 0):.1f}", lost, *stages, matched, f"{row.megabytes or 0:.2f}", memory,
                       style=style)  # fmt: skip
     console.print(table, markup=False)
     if result.done:

@@ -164,7 +164,7 @@ class Detector(Shown):
         image_size=..., seed=...; a group's file by name: trainer="cpu_small", or both: **{"trainer": "cpu_small",
         "trainer.epochs": 30}. hooks: what watches the training (nas.training.hooks). Raises UserError for anything unusable.
         """
-        from nas.commands.train import TrainCommand, leave_report, task_of
+        from nas.commands.train import TrainCommand, leave_report, task_of, with_batch
         from nas.config import compose_config
         from nas.models.checkpoint import load_checkpoint
         from nas.training.run import run_training
@@ -174,6 +174,7 @@ class Detector(Shown):
         config = compose_config("train", TrainCommand, {"data": data, "test": False, **options})
         task, _, _ = task_of(config)
         task.model = adapt_classes(copy.deepcopy(self.model), task.train.classes)
+        with_batch(config, task)
         result = run_training(task, folder, progress=progress, hooks=hooks)
         self.network, self.source, self._fused = load_checkpoint(result.best), str(result.best), {}
         if config.report and task.val is not None:

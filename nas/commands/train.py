@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,8 +14,8 @@ from nas.config import compose_config, continued, store_settings
 from nas.data.sources import DataConfig, load_splits
 from nas.errors import UserError
 from nas.files import write_json
-from nas.options import ImageSize, Name, OneOf, Seed
-from nas.training.options import FREE_OPTIONS, DistillOptions, TrainerOptions
+from nas.options import ImageSize, Name, Seed
+from nas.training.options import DEVICE, FREE_OPTIONS, DistillOptions, TrainerOptions
 
 if TYPE_CHECKING:
     from nas.data.dataset import DetectionData
@@ -56,7 +56,7 @@ class TrainCommand:
     weights: Name | None = None
     image_size: ImageSize | None = None
     seed: Seed = 0
-    device: Annotated[str, OneOf("auto", "cpu", "cuda")] = "auto"
+    device: Annotated[str, DEVICE] = "auto"
     test: bool = True
     report: bool = True
     loggers: list[Name] = field(default_factory=lambda: ["tensorboard"])
@@ -93,6 +93,16 @@ def task_of(config: TrainCommand) -> tuple[TrainingTask, DetectionData | None, D
     return task, splits.get("test"), report
 
 
+def with_batch(config: TrainCommand, task: TrainingTask) -> TrainCommand:
+    """The configuration with the number that trainer.batch_size=auto comes to, which the task then has too."""
+    if config.trainer.batch_size != "auto":
+        return config
+    from nas.training.batch_size import fitting_batch
+
+    task.options = replace(config.trainer, batch_size=fitting_batch(task))
+    return replace(config, trainer=task.options)
+
+
 def train(
     model: str | Path, data: str, folder: str | Path | None = None, hooks: Sequence[Hook] = (), **options: object
 ) -> TrainingResult:
@@ -121,13 +131,14 @@ def train_from_config(config: TrainCommand, folder: Path, hooks: Sequence[Hook] 
     from nas.inference.evaluator import evaluate
     from nas.models.checkpoint import load_checkpoint
     from nas.training.run import run_training
-    from nas.training.setup import device_kind
+    from nas.training.setup import device_place
 
     first = int(os.environ.get("RANK", 0)) == 0
     task, test, report = task_of(config)
     if first and config.progress:
         for line in report.summary():
             print(line)
+    config = with_batch(config, task)
     if first and config.resume is None:
         store_settings(config, folder, FREE)
     result = run_training(task, folder, config.resume is not None, config.progress, hooks)
@@ -138,7 +149,7 @@ def train_from_config(config: TrainCommand, folder: Path, hooks: Sequence[Hook] 
     )
     reporting = config.report and task.val is not None
     if test is not None or reporting:
-        model = load_checkpoint(result.best).to(device_kind(config.device)).fuse()
+        model = load_checkpoint(result.best).to(device_place(config.device)).fuse()
         scores = None
         if test is not None:
             tested = evaluate(model, test, model.image_size)

@@ -181,6 +181,7 @@ def _loaded(job: ArtefactJob) -> tuple[Network, float | None]:
     import torch
 
     from nas.deploy import load_runtime
+    from nas.inference.execution import peak_memory, start_peak
 
     gpu = job.format.startswith("torch") and (job.device or "cpu").startswith("cuda")
     peak = (lambda: torch.cuda.max_memory_allocated(job.device) / 1e6) if gpu else peak_memory
@@ -218,27 +219,6 @@ def _compared_with_torch(job: ArtefactJob, network: Network) -> Parity:
     if found.problem:
         raise UserError(f"it differs from torch in float32: on {found.images} pictures {found.problem}")
     return Parity(found.images, found.detections, found.matched, found.score_difference, found.box_difference)
-
-
-def start_peak() -> float | None:
-    """Megabytes that this process holds, its peak being counted anew from here; None where the system does not tell."""
-    try:
-        Path("/proc/self/clear_refs").write_text("5")
-    except OSError:
-        return None
-    return _memory("VmRSS")
-
-
-def peak_memory() -> float | None:
-    """Megabytes that this process held at most since `start_peak`."""
-    return _memory("VmHWM")
-
-
-def _memory(name: str) -> float | None:
-    with suppress(OSError, StopIteration):
-        lines = Path("/proc/self/status").read_text().splitlines()
-        return int(next(line for line in lines if line.startswith(name)).split()[1]) * 1024 / 1e6
-    return None
 
 
 def main() -> None:

@@ -67,10 +67,10 @@ def epoch_seconds(task: TrainingTask, finalists: Sequence[Finalist]) -> float:
     from nas.models.checkpoint import load_checkpoint
 
     options = task.options
-    count = min(len(task.train), TIMED_BATCHES * options.batch_size)
+    count = min(len(task.train), TIMED_BATCHES * options.step_images)
     val = task.val
     assert val is not None
-    looked = val.subset(range(min(len(val), 2 * options.batch_size)))
+    looked = val.subset(range(min(len(val), 2 * options.step_images)))
     total = 0.0
     chosen = finalists[:: max(1, len(finalists) // TIMED_NETWORKS)][:TIMED_NETWORKS]
     for finalist in chosen:
@@ -80,7 +80,7 @@ def epoch_seconds(task: TrainingTask, finalists: Sequence[Finalist]) -> float:
             result = run_training(timed, folder, progress=False)
             model = load_checkpoint(result.last)
         began = time.perf_counter()
-        evaluate(model.fuse(), looked, model.image_size, batch_size=options.batch_size)
+        evaluate(model.fuse(), looked, model.image_size, batch_size=options.step_images)
         validation = (time.perf_counter() - began) * len(val) / len(looked)
         total += result.seconds * len(task.train) / count + validation / options.evaluate_every
     return total / len(chosen)

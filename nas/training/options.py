@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict, dataclass, field
-from typing import Annotated
+from typing import Annotated, Literal
 
 from annotated_types import Ge, Le, Lt
 
 from nas.augment.pipeline import Augmentation
 from nas.errors import UserError
 from nas.loss import DISTILLATIONS, LossOptions
-from nas.options import Count, CountOrNone, Name, NotNegative, OneOf, Positive, Share, Workers, check_object
+from nas.options import Count, CountOrNone, Name, NotNegative, OneOf, Positive, Rule, Share, Workers, check_object
 
 PRECISIONS = ("auto", "fp32", "bf16", "fp16", "fp64")
 
@@ -107,13 +108,20 @@ class DistillOptions:
     stop_in_tail: bool = False
 
 
+#: Where a training runs; a number is that of a GPU.
+DEVICE = Rule(
+    "auto, cpu, cuda or cuda:0, cuda:1 ...", lambda text: bool(re.fullmatch(r"auto|cpu|cuda(:\d{1,4})?", text))
+)
+
+
 @dataclass
 class TrainerOptions:
     """How to train.
 
     epochs is also the scale of warm-up and tail; minutes: stop after that much wall time, validation included, with the
     schedules run to their end (such a run repeats only approximately, as it depends on the machine's speed).
-    batch_size: images of one optimiser step over all processes; accumulate: micro-batches that it is split into (the
+    batch_size: images of one optimiser step over all processes, or auto: the most that memory holds (nas.training.batch_size;
+    `nas.train` writes the number into config.yaml); accumulate: micro-batches that it is split into (the
     losses' normalisers, like BatchNorm, then see the micro-batch).
     workers: processes that prepare pictures, of one thread each; threads: torch's, None takes the usable cores, shared by
     the processes of a machine (another number rounds otherwise).
@@ -130,7 +138,7 @@ class TrainerOptions:
 
     epochs: Count = 300
     minutes: Positive | None = None
-    batch_size: Count = 256
+    batch_size: Count | Literal["auto"] = 256
     accumulate: Count = 1
     workers: Workers = 8
     threads: Annotated[int, Ge(1), Le(1024)] | None = None
@@ -160,12 +168,19 @@ class TrainerOptions:
         check_object(self, "trainer")
         return self
 
+    @property
+    def step_images(self) -> int:
+        """Images of one optimiser step; UserError where it is still to be found out."""
+        if isinstance(self.batch_size, str):
+            raise UserError("trainer.batch_size=auto is for nas.train and Detector.train: give the number here")
+        return self.batch_size
+
     def local_batch(self, processes: int) -> int:
         """Images of one micro-batch in one process."""
         parts = processes * self.accumulate
-        if self.batch_size % parts:
+        if self.step_images % parts:
             raise UserError(
                 f"trainer.batch_size={self.batch_size} must be a multiple of {parts} ({processes} processes x "
                 f"accumulate={self.accumulate})"
             )
-        return self.batch_size // parts
+        return self.step_images // parts

@@ -254,7 +254,7 @@ def _network(task: TrainingTask, detector: DetectorModule, teacher: DetectorModu
 def _schedule(task: TrainingTask, phases: Phases, steps_per_epoch: int) -> Schedule:
     options = task.options
     return Schedule(
-        options.optimizer.peak_rate(options.batch_size),
+        options.optimizer.peak_rate(options.step_images),
         options.epochs * steps_per_epoch,
         phases.warmup * steps_per_epoch,
         phases.tail * steps_per_epoch,

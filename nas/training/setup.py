@@ -28,6 +28,7 @@ from nas.models.checkpoint import load_checkpoint
 from nas.models.detector import DetectionModel, build_detector
 from nas.models.head import OneToOneHead
 from nas.spec import Spec, require_side
+from nas.training.options import DEVICE
 
 #: What a training starts from: a module, a name, a spec, a spec file, or a checkpoint.
 Source = nn.Module | Spec | str | Path
@@ -41,26 +42,33 @@ class WholeDouble(DoublePrecision):
         return data
 
 
-def device_kind(device: str) -> str:
-    """cpu or cuda, for device=auto, cpu or cuda; UserError for another name or a GPU that is not there."""
-    if device not in ("auto", "cpu", "cuda"):
-        raise UserError(f"device must be auto, cpu or cuda, got {device!r}")
-    if device == "cuda" and not torch.cuda.is_available():
-        raise UserError("device=cuda: no usable GPU is found; check the driver and the torch build, or use device=cpu")
-    return "cuda" if device != "cpu" and torch.cuda.is_available() else "cpu"
+def device_place(device: str) -> str:
+    """cpu, cuda or cuda:1, for device=auto, cpu, cuda or cuda:N; UserError for another name or a GPU that is not there."""
+    kind, _, number = device.partition(":")
+    if not DEVICE.test(device):
+        raise UserError(f"device must be {DEVICE.text}, got {device!r}")
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise UserError(
+            f"device={device}: no usable GPU is found; check the driver and the torch build, or use device=cpu"
+        )
+    if number and int(number) >= torch.cuda.device_count():
+        raise UserError(f"device={device}: this machine has {torch.cuda.device_count()} GPUs, numbered from 0")
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return device
 
 
 def make_fabric(device: str = "auto", precision: str = "auto", shared_norms: bool = True) -> Fabric:
     """Fabric for one process, or for all that torchrun started (its environment tells).
 
-    device: auto, cpu or cuda; precision: see `TrainerOptions`. Several processes use nccl on GPUs and gloo on the CPU.
+    device: auto, cpu, cuda or cuda:N; precision: see `TrainerOptions`. Several processes use nccl on GPUs and gloo on the CPU.
     """
-    kind = device_kind(device)
+    kind, _, number = device_place(device).partition(":")
     if precision == "fp16" and kind == "cpu":
         raise UserError("trainer.precision=fp16 needs a GPU; use bf16 or fp32 on the CPU")
     if precision == "auto":
         # Older cards only emulate bf16, slowly, and torch.cuda.is_bf16_supported() counts that as well.
-        native = kind == "cuda" and torch.cuda.get_device_capability() >= (8, 0)
+        native = kind == "cuda" and torch.cuda.get_device_capability(int(number or 0)) >= (8, 0)
         precision = "fp32" if kind == "cpu" else "bf16" if native else "fp16"
     arithmetic: dict[str, dict[str, Any]] = {
         "fp32": {"precision": "32-true"},
@@ -70,12 +78,14 @@ def make_fabric(device: str = "auto", precision: str = "auto", shared_norms: boo
     }
     world, local = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("LOCAL_WORLD_SIZE", 1))
     strategy: str | Strategy = "auto"
+    if world > 1 and number:
+        raise UserError(f"device={device} is one GPU, torchrun gives each process its own: leave device out")
     if world > 1:
         nccl = kind == "cuda" and torch.distributed.is_nccl_available()
         strategy = DDPStrategy(process_group_backend="nccl" if nccl else "gloo", **_buffers(sync=not shared_norms))
     fabric = Fabric(
         accelerator=kind,
-        devices=local if world > 1 else 1,
+        devices=local if world > 1 else [int(number)] if number else 1,
         num_nodes=max(world // max(local, 1), 1),
         strategy=strategy,
         **arithmetic[precision],

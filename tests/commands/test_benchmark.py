@@ -21,6 +21,7 @@ from nas.deploy import load_runtime
 from nas.detector import Detector
 from nas.errors import UserError
 from nas.inference.evaluator import evaluate
+from nas.inference.execution import peak_memory, start_peak
 from nas.measure.artefact import ArtefactJob, Interval, Parity, Stages
 from nas.models.detector import build_detector
 from nas.spec import Backbone, DetectorSpec, HeadSpec, NeckSpec, Residual, Stem
@@ -151,11 +152,11 @@ def test_an_interval_is_the_median_between_the_quartiles() -> None:
 
 
 def test_memory_that_was_given_back_still_counts_at_the_peak() -> None:
-    before = artefact.start_peak()
+    before = start_peak()
     if before is None:
         pytest.skip("this system does not let a process count its peak anew")
     taken = bytearray(64_000_000)
     taken[::4096] = b"x" * len(taken[::4096])
     del taken
-    peak = artefact.peak_memory()
+    peak = peak_memory()
     assert peak is not None and 60 < peak - before < 200

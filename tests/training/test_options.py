@@ -60,7 +60,7 @@ SENSELESS: dict[str, tuple[Any, ...]] = {
     "data.num_classes": (0,),
     "image_size": ("a", -64, 33, 0),
     "seed": (-1, 2**32, 1.5),
-    "device": ("tpu",),
+    "device": ("tpu", "cuda:x", "cuda:-1", "cpu:1"),
     "resume": ("",),
     "model": ("",),
 }

@@ -127,6 +127,23 @@ def test_half_precision_is_chosen_by_the_card(monkeypatch):
     assert chosen == ["16-mixed", "16-mixed", "bf16-mixed", "bf16-mixed", "bf16-mixed"]
 
 
+def test_a_training_runs_on_the_gpu_that_is_named(monkeypatch):
+    chosen = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: (8, 0))
+    monkeypatch.setattr(training_setup, "Fabric", lambda **settings: chosen.append(settings["devices"]) or Mock())
+    for device in ("auto", "cuda", "cuda:0", "cuda:1"):
+        training_setup.make_fabric(device)
+    assert chosen == [1, 1, [0], [1]]
+    assert training_setup.device_place("auto") == "cuda" and training_setup.device_place("cuda:1") == "cuda:1"
+    with pytest.raises(UserError, match=r"^device=cuda:2: this machine has 2 GPUs, numbered from 0$"):
+        training_setup.make_fabric("cuda:2")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UserError, match="torchrun gives each process its own"):
+        training_setup.make_fabric("cuda:1")
+
+
 @pytest.mark.parametrize("classes", [1, 701])
 def test_any_number_of_classes_and_images_without_boxes(tiny, root, tmp_path, classes):
     train, _ = tiny.shapes(root)
