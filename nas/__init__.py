@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from nas.api import build, count, find, find_trained, latency, load, profiled, read_data, score
     from nas.commands.compare import compared
     from nas.commands.rank import ranked
+    from nas.commands.verify import verified
     from nas.detector import Detector
     from nas.errors import UserError
 
@@ -16,7 +17,7 @@ __version__ = "0.1.0"
 #: Every command has its twin among these or in Detector; none has a module's name, which an import would put in its place.
 __all__ = [
     "Detector", "UserError", "build", "compared", "count", "find", "find_trained", "latency", "load", "profiled", "ranked",
-    "read_data", "score",
+    "read_data", "score", "verified",
 ]  # fmt: skip
 
 
@@ -26,6 +27,7 @@ _PLACES = {
     "UserError": "nas.errors",
     "compared": "nas.commands.compare",
     "ranked": "nas.commands.rank",
+    "verified": "nas.commands.verify",
 }
 
 

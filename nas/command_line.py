@@ -24,6 +24,7 @@ COMMANDS = (
     "evaluate",
     "predict",
     "export",
+    "verify",
     "benchmark",
     "profile",
     "rank",
@@ -33,7 +34,7 @@ COMMANDS = (
 )
 #: Settings whose value is a file or a folder.
 PATHS = {"model", "source", "images", "hardware", "resume", "folder", "output", "table", "tables", "networks", "inputs",
-         "annotations", "published", "data", "data.root", "weights", "distill.teacher"}  # fmt: skip
+         "annotations", "published", "data", "data.root", "weights", "distill.teacher", "key", "sign", "dataset"}  # fmt: skip
 #: Flags of Hydra after which no value follows.
 _ALONE = {"-m", "--multirun", "-r", "--run", "--resolve", "--hydra-help", "--version"}
 
@@ -145,17 +146,17 @@ def _wrapped(name: str, words: Sequence[str], width: int = 112) -> Iterator[str]
 
 
 def understood(command: str, words: Sequence[str]) -> list[str]:
-    """The words as Hydra takes them: `budget=...` is added where a command has no budget until it is told one, the pictures
-    of `data=...` are taken where a command has pictures and no data, and paths that exist are expanded and quoted.
+    """The words as Hydra takes them: `budget=...` is added where a command has no budget until it is told one, `data=...` goes
+    to the setting that takes its pictures or its digest where it is no group, and paths that exist are expanded and quoted.
 
     Raises UserError with the line to type for a word that is no setting, such as `latency_3ms` alone.
     """
     known = groups(command)
     added = tuple(f"{name}{mark}" for name, default in known.items() if default is None for mark in "=.")
+    takes = next((key for key in ("images", "source", "dataset") if key in settings(command)), None)
+    if takes and "data" not in known:
+        words = [f"{takes}={word[5:]}" if word.startswith("data=") else word for word in words]
     read = [f"+{word}" if added and word.startswith(added) else _quoted(word) for word in words]
-    pictures = next((key for key in ("images", "source") if key in settings(command)), None)
-    if pictures and "data" not in known:
-        read = [f"{pictures}={word[5:]}" if word.startswith("data=") else word for word in read]
     bare = [
         word
         for before, word in zip(["", *read], read, strict=False)
@@ -191,7 +192,7 @@ def _setting(command: str, word: str) -> str:
         return f"{word}=..."
     if "model" in own and _is_model(word):
         return f"model={word}"
-    place = next((key for key in ("source", "data") if key in own or key in groups(command)), None)
+    place = next((key for key in ("source", "data", "dataset") if key in own or key in groups(command)), None)
     return f"{place}={word}" if place and os.path.exists(os.path.expanduser(word)) else ""
 
 

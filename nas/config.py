@@ -37,6 +37,7 @@ def compose_config(name: str, schema: type[Settings], options: Mapping[str, obje
     for a key or a type that the command would refuse.
     """
     import hydra
+    from hydra.core.global_hydra import GlobalHydra
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
@@ -46,8 +47,10 @@ def compose_config(name: str, schema: type[Settings], options: Mapping[str, obje
         (chosen,) = offer_data([f"data={values['data']}"], print_lines=False)
         values["data"] = chosen.partition("=")[2]
     overrides = [f"{key}={json.dumps(value, default=str)}" for key, value in values.items()]
+    inside = GlobalHydra.instance().is_initialized()  # a command that composes for another
+    begun = nullcontext() if inside else hydra.initialize_config_dir(config_folder(), version_base="1.3")
     try:
-        with hydra.initialize_config_dir(config_folder(), version_base="1.3"):
+        with begun:
             try:
                 config = hydra.compose(name, overrides=overrides)
             except (ValueError, TypeError) as error:  # a group that is set to a number

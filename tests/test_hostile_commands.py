@@ -158,6 +158,10 @@ HOSTILE: dict[str, list[str]] = {
         f"model={DETECTOR} threads=0", f"model={DETECTOR} +nonsense=3", f"model={DETECTOR} split=dev", "resume={files}/folder",
         f"model={DETECTOR} data=none", f"model={DETECTOR} image_size=33", "resume={files}/folder seed=1",
     ],
+    "verify": [
+        "", "nobody.safetensors", "model=nobody", "model={files}/binary.safetensors", "model={files}/binary", "model=5",
+        "model={files}/binary.safetensors +nonsense=3", "model={files}/folder", "model={files}/binary.safetensors key=5",
+    ],
     "data": [
         "data=none", "action=dance", "data=5", "action=convert", "+nonsense=3", "data.format=xml", "data.mode=x",
         "data.nonsense=1", f"data={'x' * 5000}", "data=~nobody-at-all/x", "data={files}/binary", "data={files}/folder",

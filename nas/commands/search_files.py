@@ -18,7 +18,7 @@ from nas.cost.latency import LatencyTable
 from nas.errors import UserError
 from nas.files import csv_text, dump_yaml, save_spec, spec_document, write_atomic, write_json
 from nas.lowering import Operation, operations
-from nas.measure import commit
+from nas.provenance import commit
 from nas.report.search import Mark, Near, SearchRecord, network_parts, write_search_page
 from nas.report.search_plots import draw_search
 from nas.scorers import score_spec

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import nas
 from nas.errors import UserError
 from nas.files import csv_text, save_spec, write_atomic, write_json
-from nas.measure import commit, cpu_facts
+from nas.measure import cpu_facts
+from nas.provenance import commit
 from nas.report.canvas import ACCENT, PALE, WARM, Shown, canvas, label
 from nas.selection.halving import RungResult
 from nas.selection.portfolio import Finalist, Proposal

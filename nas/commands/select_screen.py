@@ -135,7 +135,7 @@ class Selection:
         return TrainingTask(
             "", self.splits["train"], self.splits["val"], options, command.augmentation,
             image_size=command.image_size, seed=command.seed, device=command.device, weights=command.weights,
-            loggers=command.loggers,
+            loggers=command.loggers, table=self.table.digest,
         )  # fmt: skip
 
     def _identity(self, finalists: Sequence[Finalist], plan: Plan) -> str:

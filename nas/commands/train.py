@@ -7,13 +7,13 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from nas.augment.pipeline import Augmentation
 from nas.config import compose_config, continued, store_settings
 from nas.data.sources import DataConfig, load_splits
 from nas.errors import UserError
-from nas.files import write_json
+from nas.files import is_spec_file, read_spec_document, write_json
 from nas.options import ImageSize, Name, Seed
 from nas.training.options import DEVICE, FREE_OPTIONS, DistillOptions, TrainerOptions
 
@@ -89,6 +89,7 @@ def task_of(config: TrainCommand) -> tuple[TrainingTask, DetectionData | None, D
         config.weights,
         config.head.one_to_one,
         config.loggers,
+        None if config.resume else _table_digest(config.model),
     )
     return task, splits.get("test"), report
 
@@ -101,6 +102,15 @@ def with_batch(config: TrainCommand, task: TrainingTask) -> TrainCommand:
 
     task.options = replace(config.trainer, batch_size=fitting_batch(task))
     return replace(config, trainer=task.options)
+
+
+def _table_digest(model: str) -> str | None:
+    """The latency table by which a search found the network of a spec file, as that file tells."""
+    if not (is_spec_file(model) and Path(model.partition(".jsonl:")[0]).is_file()):
+        return None
+    known: Any = read_spec_document(model)[1].get("provenance")
+    found = known.get("table_digest") if isinstance(known, dict) else None
+    return None if found is None else str(found)
 
 
 def train(

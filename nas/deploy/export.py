@@ -19,12 +19,14 @@ from torch import Tensor, nn
 from nas.deploy import FORMATS, HALF_SCALES_OPSET, ExportSettings, load_runtime
 from nas.deploy.onnx_graph import export_onnx, set_metadata, write
 from nas.deploy.parity import TOLERANCES, Agreement, Tolerance, rounding, verify
+from nas.deploy.passport import give_passport
 from nas.deploy.runtime import Metadata, Runtime
 from nas.errors import UserError
 from nas.inference.execution import milliseconds
 from nas.inference.pictures import Source, open_pictures
 from nas.inference.predictor import fit_into
 from nas.models.base import DetectorModule
+from nas.models.passport import generated_pictures
 
 #: Inputs of a batch when an export is checked.
 CHECK_BATCH = 4
@@ -87,6 +89,7 @@ def export_model(
         agreement = _agreement(fused, runtime, pictures[: settings.check_images], settings, end_to_end)
         if agreement.problem:
             raise UserError(f"the export is refused: on {agreement.images} pictures {agreement.problem}")
+        give_passport(made, runtime, detector, agreement)
         report = ExportReport(
             path,
             settings.format,
@@ -195,19 +198,3 @@ def read_inputs(settings: ExportSettings, side: int, source: Source | None = Non
     if not inputs:
         raise UserError(f"{settings.images}: none of the files is a readable picture")
     return inputs
-
-
-def generated_pictures(count: int, side: int, seed: int = 0) -> list[np.ndarray]:
-    """Made-up inputs (1, 3, S, S): coloured rectangles over a soft background, with a little noise."""
-    generator = np.random.default_rng(seed)
-    pictures = []
-    for _ in range(count):
-        coarse = generator.uniform(0, 255, (3, 4, 4))
-        image = np.kron(coarse, np.ones((1, -(-side // 4), -(-side // 4))))[:, :side, :side]
-        for _ in range(12):
-            x1, y1 = generator.integers(0, side - 8, 2)
-            width, height = generator.integers(8, max(9, side // 2), 2)
-            image[:, y1 : y1 + height, x1 : x1 + width] = generator.uniform(0, 255, (3, 1, 1))
-        noisy = image + generator.normal(0, 8, image.shape)
-        pictures.append(np.clip(np.rint(noisy), 0, 255).astype(np.float32)[None])
-    return pictures

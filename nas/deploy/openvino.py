@@ -64,6 +64,8 @@ def convert(graph: ModelProto) -> Model:
 class OpenVinoRuntime(Runtime):
     """An OpenVINO IR (.xml with its .bin) on the CPU."""
 
+    packages = ("openvino",)
+
     def __init__(self, path: str | Path, threads: int | None = None) -> None:
         openvino = import_openvino()
         try:

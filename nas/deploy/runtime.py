@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from nas.errors import UserError
+from nas.models.passport import Passport
 from nas.options import read_object
 
 FORMAT = "maenas-export/1"
@@ -22,7 +23,7 @@ KEY = "maenas"
 
 @dataclass(frozen=True)
 class Metadata:
-    """classes; side of the square input; whether rows are final (no NMS to follow); whether NMS is in the file.
+    """classes; side of the square input; whether rows are final (no NMS to follow); whether NMS is in the file; its passport.
 
     Inputs are RGB, 0..255, (B, 3, S, S). With NMS inside the outputs are `scores` (B, K), `boxes` (B, K, 4) and
     `labels` (B, K), best first, padded with score 0 and label -1; otherwise `scores` (B, N, C) and `boxes` (B, N, 4).
@@ -33,9 +34,15 @@ class Metadata:
     end_to_end: bool = False
     nms: bool = False
     precision: str = "fp32"
+    passport: Passport | None = None
 
     def to_json(self) -> str:
-        return json.dumps({"format": FORMAT, **asdict(self)})
+        return json.dumps(self.to_dict())
+
+    def to_dict(self) -> dict[str, object]:
+        """As files hold it."""
+        told = {"format": FORMAT, **asdict(self)}
+        return {name: value for name, value in told.items() if value is not None}
 
 
 def read_metadata(text: str | None, path: object) -> Metadata:
@@ -60,6 +67,7 @@ class Runtime:
 
     num_classes: int
     device = "cpu"  # where the file runs; images are taken, and results given, on the CPU
+    packages: tuple[str, ...] = ()  # what runs it
 
     def __init__(self, metadata: Metadata, batch: int | None = None) -> None:
         self.metadata = metadata
@@ -98,6 +106,8 @@ class Runtime:
 
 class OnnxRuntime(Runtime):
     """An .onnx file in ONNX Runtime on the CPU, or on a GPU (cuda, cuda:1) where its provider is installed and asked for."""
+
+    packages = ("onnxruntime",)
 
     def __init__(self, path: str | Path, device: str = "cpu", threads: int | None = None) -> None:
         import onnxruntime

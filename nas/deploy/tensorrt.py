@@ -110,6 +110,7 @@ class TensorRtRuntime(Runtime):
     """An .engine file on the GPU it was built for."""
 
     device = "cuda"
+    packages = ("tensorrt",)
 
     def __init__(self, path: str | Path) -> None:
         metadata, plan = read_engine(path)

@@ -79,6 +79,18 @@ def now(device: torch.device) -> float:
     return time.perf_counter()
 
 
+def peak_memory_mb(device: torch.device) -> float:
+    """MiB that this process had at most: on a GPU of its memory, else of the machine's; NaN where the system does not tell."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    try:
+        import resource
+    except ImportError:  # Windows
+        return math.nan
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**20 if sys.platform == "darwin" else 2**10)  # bytes there, KiB elsewhere
+
+
 def milliseconds(
     network: Callable[[Tensor], object], images: Tensor, runs: int, warm_up: int, seconds: float = math.inf
 ) -> list[float]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from nas.cost.table_file import cpu_name
 from nas.errors import UserError
+from nas.provenance import commit as commit
 
 if TYPE_CHECKING:
     from nas.measure.measurement import Runtime
@@ -64,16 +65,6 @@ def gpu_facts() -> dict[str, object]:
     except (OSError, subprocess.SubprocessError, IndexError):
         found = ["not told by the driver"] * len(fields)
     return dict(zip((name.replace(".", "_") for name in fields), found, strict=False)) | stamp()
-
-
-def commit() -> str:
-    """The commit of the checkout that runs, empty outside one."""
-    try:
-        root = Path(__file__).resolve().parents[2]
-        command = ["git", "rev-parse", "HEAD"]
-        return subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        return ""
 
 
 def stamp() -> dict[str, object]:

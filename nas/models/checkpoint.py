@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from nas.errors import UserError
 from nas.files import write_atomic
 from nas.models.base import DetectorModule, Origin
-from nas.options import Pixels, check_value
+from nas.models.passport import Passport, checkpoint_passport
+from nas.options import Pixels, check_value, read_object
 from nas.spec import DetectorSpec, from_dict, to_dict
 
 FORMAT = "maenas-checkpoint/1"
@@ -27,15 +28,20 @@ Classes = Annotated[list[str], MinLen(1), MaxLen(65_536)]
 NORMALISATION = {"colour": "RGB", "range": [0, 255], "mean": [0, 0, 0], "std": [1, 1, 1]}
 
 
-def save_checkpoint(path: str | Path, model: nn.Module, extra: Mapping[str, object] | None = None) -> Path:
+def save_checkpoint(
+    path: str | Path,
+    model: nn.Module,
+    extra: Mapping[str, object] | None = None,
+    training: Mapping[str, str] | None = None,
+) -> Path:
     """Write a detector (ours or a baseline, trained or fused) so that `load_checkpoint` needs nothing else.
 
-    `extra` is any JSON data (metrics, provenance). The file replaces an older one only when it is complete; raises
-    UserError if the disk refuses it.
+    `extra` is any JSON data (metrics, provenance); `training` what made the weights, for the passport (nas.models.passport).
+    The file replaces an older one only when it is complete; raises UserError if the disk refuses it.
     """
     detector: Any = model
     spec = getattr(model, "spec", None)
-    header = {
+    header: dict[str, object] = {
         "format": FORMAT,
         "architecture": {"spec": to_dict(spec)} if spec is not None else {"baseline": detector.name},
         "classes": list(detector.classes),
@@ -44,12 +50,13 @@ def save_checkpoint(path: str | Path, model: nn.Module, extra: Mapping[str, obje
         "extra": dict(extra or {}),
     }
     tensors = {name: value.detach().cpu().clone().contiguous() for name, value in model.state_dict().items()}
+    header["passport"] = asdict(checkpoint_passport(model, tensors, header, training))
     # One key: safetensors writes several in an order of chance, and equal checkpoints must be equal files.
     return write_atomic(path, save(tensors, {"maenas": json.dumps(header)}))
 
 
 def read_header(path: str | Path) -> dict[str, object]:
-    """What a checkpoint says of itself: architecture, classes, image_size, normalisation, extra.
+    """What a checkpoint says of itself: architecture, classes, image_size, normalisation, extra, passport.
 
     Raises UserError naming the file if it is missing, damaged, or not a checkpoint of this library.
     """
@@ -64,7 +71,19 @@ def load_checkpoint(path: str | Path) -> DetectorModule:
     header, state = _open(path, weights=True)
     model = _build(header, path)
     load_weights(model, state, str(path))
+    model.passport = passport_of(header, path)
     return model.eval()
+
+
+def passport_of(header: Mapping[str, object], path: str | Path) -> Passport | None:
+    """The passport in a header, None in that of an older file; raises UserError naming the file for what is none."""
+    found = header.get("passport")
+    return None if found is None else read_object(Passport, found, f"{path}: its passport:")
+
+
+def read_checkpoint(path: str | Path) -> tuple[dict[str, object], dict[str, Tensor]]:
+    """Header and tensors of a checkpoint as they lie in the file; raises UserError as `read_header` does."""
+    return _open(path, weights=True)
 
 
 def load_weights(

@@ -25,6 +25,7 @@ from nas.loss.detection import DetectionLoss
 from nas.loss.distill import Distiller
 from nas.loss.distributed import share_batch_norm
 from nas.models.base import DetectorModule
+from nas.models.passport import Passport
 from nas.options import check_object
 from nas.report.canvas import ACCENT, PALE, Shown, canvas, label
 from nas.spec import DetectorSpec, digest
@@ -89,6 +90,7 @@ class TrainingTask:
 
     weights: a checkpoint of another network, whose entries that fit are the start. one_to_one: whether ZeroHead is
     deployed without NMS, None: as the model says. loggers: names of nas.training.loggers; they change no result.
+    table: digest of the latency table that the network was found by, for the passport.
     """
 
     model: Source
@@ -103,6 +105,7 @@ class TrainingTask:
     weights: str | None = None
     one_to_one: bool | None = None
     loggers: Sequence[str] = ("tensorboard",)
+    table: str | None = None
 
 
 @told_when_full(
@@ -229,6 +232,7 @@ def _train(
         folder,
         fingerprint,
         until,
+        _passport(fingerprint, task.table, detector.passport, resume),
     )
     if phases.shortened and progress and fabric.is_global_zero:
         print(f"{options.epochs} epochs are too few for the recipe's phases: {phases}", flush=True)
@@ -280,6 +284,15 @@ def _fingerprint(task: TrainingTask, detector: DetectorModule) -> dict[str, Any]
         "teacher": task.distill.teacher,
         "recipe": _recipe(task),
     }
+
+
+def _passport(fingerprint: dict[str, Any], table: str | None, known: Passport | None, resume: bool) -> dict[str, str]:
+    """What the passport of the checkpoints says of the training; known: that of the file that it goes on or starts from."""
+    told = {name: fingerprint[name] for name in ("training data", "validation data", "recipe", "seed")}
+    began = {"latency table": table, "start weights": known and known.digests.get("weights")}
+    if resume and known is not None:
+        began = {name: known.training.get(name) for name in began}
+    return {name: str(value) for name, value in (told | began).items() if value is not None}
 
 
 def _recipe(task: TrainingTask) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from lightning_fabric import Fabric
 from torch import Tensor
 
 from nas.data.loader import Batch
+from nas.inference.execution import peak_memory_mb
 from nas.loss.assignment import pad_targets
 from nas.loss.detection import DetectionLoss
 from nas.loss.distill import check_not_zero, distill_weight
@@ -33,6 +34,7 @@ class Training:
     parts: what is trained and saved; forward: the network as Fabric wraps it; validate: scores the averaged
     weights, in the first process; fingerprint: what a resumed run must share; teacher: its `features` are distilled.
     until: epochs after which the training pauses, validated and saved, to be resumed later; None: it runs to its end.
+    passport: what the passport of its checkpoints says of it.
     """
 
     fabric: Fabric
@@ -47,6 +49,7 @@ class Training:
     folder: Path
     fingerprint: Mapping[str, Any]
     until: int | None = None
+    passport: Mapping[str, str] = field(default_factory=dict)
 
 
 class Trainer:
@@ -141,7 +144,7 @@ class Trainer:
             if self.options.save_steps and self.position.step % self.options.save_steps == 0:
                 self._save()
         self.guard.flush()
-        speed = Speed(images / (time.perf_counter() - started), self._memory_mb())
+        speed = Speed(images / (time.perf_counter() - started), peak_memory_mb(self.fabric.device))
         for hook in self.hooks:
             hook.on_epoch_end(self.view, speed)
         return False
@@ -273,7 +276,7 @@ class Trainer:
         if self.fabric.is_global_zero:
             extra = {"epoch": epoch, "step": self.position.step, "validation": dict(numbers)}
             path = self.training.folder / f"{name}.safetensors"
-            save_checkpoint(path, detector or self.parts.ema.model, extra)
+            save_checkpoint(path, detector or self.parts.ema.model, extra, self.training.passport)
             if name == "last":
                 write_state(self.training.folder, self.parts.state(self.training.fingerprint))
             for hook in self.hooks:
@@ -291,10 +294,3 @@ class Trainer:
         self._write_model("last", {}, self.loader.sampler.epoch)
         self.fabric.barrier()
         self._saved = time.perf_counter()
-
-    def _memory_mb(self) -> float:
-        if self.fabric.device.type == "cuda":
-            return torch.cuda.max_memory_allocated(self.fabric.device) / 2**20
-        import resource
-
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from nas.deploy.export import generated_pictures
 from nas.models.detector import DetectionModel, build_detector
+from nas.models.passport import generated_pictures
 from nas.spec import Backbone, DetectorSpec, HeadSpec, NeckSpec, Residual, Stem
 
 SIDE = 64

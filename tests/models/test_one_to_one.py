@@ -12,7 +12,7 @@ import torch
 
 import nas
 from nas.cost.count import count_spec
-from nas.deploy.export import ExportSettings, export_model, generated_pictures
+from nas.deploy.export import ExportSettings, export_model
 from nas.errors import UserError
 from nas.inference.postprocess import postprocess
 from nas.loss.assignment import ATSS, OTA, TAL, pad_targets
@@ -22,6 +22,7 @@ from nas.models.base import best_pairs
 from nas.models.baselines import build_baseline
 from nas.models.checkpoint import load_checkpoint, save_checkpoint
 from nas.models.detector import build_detector
+from nas.models.passport import generated_pictures
 from nas.spec import digest, from_dict, to_dict
 from nas.training.setup import prepare_detector
 from search_spaces.published import load_published

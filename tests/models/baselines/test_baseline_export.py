@@ -12,10 +12,10 @@ import torch
 from PIL import Image
 
 from nas.deploy import load_runtime
-from nas.deploy.export import generated_pictures
 from nas.deploy.onnx_graph import export_onnx, set_metadata, write
 from nas.deploy.parity import TOLERANCES, verify
 from nas.deploy.runtime import Metadata
+from nas.models.passport import generated_pictures
 from nas.models.weights import from_official
 
 FAMILIES = {"yolov5n": 64, "yolov7": 64, "yolov8n": 64, "yolov9t-pgi": 64, "yolo11n": 64, "yolo26n": 128}
