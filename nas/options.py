@@ -93,6 +93,8 @@ Share = Annotated[float, Ge(0), Le(1)]
 Pixels = Annotated[int, Ge(1), Le(8192)]
 ImageSize = Annotated[int, Ge(32), Le(8192), MultipleOf(32)]
 """Side of a detector's square input in pixels, which its strides must divide."""
+Resize = Literal["stretch", "letterbox"]
+"""How a picture becomes a detector's square input: stretched to it, or whole with grey beside it (nas.data.resize)."""
 Name = Annotated[str, MinLen(1)]
 Threads = Annotated[int, Ge(1), Le(1024)]
 Workers = Annotated[int, Ge(0), Le(1024)]

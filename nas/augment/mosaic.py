@@ -1,4 +1,5 @@
-"""Mosaic: four stretched images around a random centre, drawn straight into the output through one affine map each.
+"""Mosaic: four images, each resized to a square as for evaluation, around a random centre, drawn straight into the output
+through one affine map each.
 
 The canvas of two image sizes a side is never built: each tile's own scale and place are composed with the affine map,
 which is the same picture within interpolation at a fraction of the pixels.
@@ -23,6 +24,8 @@ from nas.augment.affine import (
     translation,
 )
 from nas.data.dataset import Record
+from nas.data.resize import Fit
+from nas.options import Resize
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,23 +38,32 @@ class Tile:
 
 
 def mosaic_tiles(
-    rng: np.random.Generator, indices: tuple[int, int, int, int], records: tuple[Record, ...], size: int
+    rng: np.random.Generator,
+    indices: tuple[int, int, int, int],
+    records: tuple[Record, ...],
+    size: int,
+    resize: Resize = "stretch",
 ) -> list[Tile]:
     """Top left, top right, bottom left, bottom right of a centre uniform in [0.5, 1.5] sizes, cut by the canvas."""
     x, y = rng.uniform(0.5 * size, 1.5 * size, 2)
     tiles = []
     for index, dx, dy in zip(indices, (-size, 0, -size, 0), (-size, -size, 0, 0), strict=True):
-        left, top = x + dx, y + dy
-        record = records[index]
-        to_canvas = translation(left, top) @ scaling(size / record.width, size / record.height)
-        visible = (max(left, 0.0), max(top, 0.0), min(left + size, 2.0 * size), min(top + size, 2.0 * size))
-        tiles.append(Tile(index, to_canvas, visible))
+        tiles.append(_tile(index, records[index], x + dx, y + dy, size, resize, 2.0 * size))
     return tiles
 
 
-def whole_tile(index: int, record: Record, size: int) -> Tile:
-    """The record alone, stretched over a canvas of one size."""
-    return Tile(index, scaling(size / record.width, size / record.height), (0.0, 0.0, float(size), float(size)))
+def whole_tile(index: int, record: Record, size: int, resize: Resize = "stretch") -> Tile:
+    """The record alone, on a canvas of one size."""
+    return _tile(index, record, 0.0, 0.0, size, resize, float(size))
+
+
+def _tile(index: int, record: Record, x: float, y: float, size: int, resize: Resize, canvas: float) -> Tile:
+    """A record resized to a square whose corner is (x, y)."""
+    fit = Fit.of(record.width, record.height, size, resize)
+    left, top = x + fit.left, y + fit.top
+    right, bottom = left + fit.inner_width, top + fit.inner_height
+    visible = (max(left, 0.0), max(top, 0.0), min(right, canvas), min(bottom, canvas))
+    return Tile(index, translation(left, top) @ scaling(*fit.scale), visible)
 
 
 def moved_boxes(record: Record, tile: Tile, affine: Matrix, factor: float, size: int) -> tuple[NDArray, NDArray]:

@@ -24,7 +24,8 @@ from nas.augment.affine import (
 from nas.augment.mosaic import Tile, mosaic_tiles, moved_boxes, whole_tile
 from nas.augment.sada import apply_sada
 from nas.data.dataset import DetectionData
-from nas.data.images import BACKGROUND, ImageSource
+from nas.data.images import ImageSource
+from nas.data.resize import BACKGROUND, Fit
 from nas.data.sampler import Draw, companions
 from nas.options import CountOrNone, Rule, Share, check_object
 
@@ -84,7 +85,7 @@ class Augmentation:
 
     @classmethod
     def plain(cls, flip: float = 0.0, flip_vertical: float = 0.0) -> Augmentation:
-        """Stretch and flip only."""
+        """Resize and flip only."""
         still = cls(mosaic=0, mixup=0, sada=False, closing_epochs=0, rotation=0, scale=(1, 1), shear=0, translation=0)
         return replace(still, flip=flip, flip_vertical=flip_vertical)
 
@@ -127,7 +128,7 @@ class Augmenter:
             recipe.closing_affine and recipe.moves if draw.closing else recipe.mosaic or recipe.moves or recipe.mixup
         )
         if not moved:
-            sample = self._stretched(draw)
+            sample = self._whole(draw)
         else:
             sample = self._composed(draw, rng)
         image, boxes, labels = sample
@@ -143,19 +144,19 @@ class Augmenter:
             image, boxes, labels = apply_sada(image, boxes, labels, rng, strength)
         return Sample(image, boxes, labels)
 
-    def _stretched(self, draw: Draw) -> Sample:
+    def _whole(self, draw: Draw) -> Sample:
         record, size = self._records[draw.record], draw.size
-        scale = np.array([size / record.width, size / record.height] * 2, np.float32)
-        return Sample(self._source.stretched(draw.record, size), record.boxes * scale, record.labels)
+        fit = Fit.of(record.width, record.height, size, self._source.resize)
+        return Sample(self._source.whole(draw.record, size), fit.to_input(record.boxes), record.labels)
 
     def _composed(self, draw: Draw, rng: np.random.Generator) -> Sample:
-        recipe, size = self.recipe, draw.size
+        recipe, size, resize = self.recipe, draw.size, self._source.resize
         if not draw.closing and rng.random() < recipe.mosaic:
             pool = companions(len(self._records), self.seed, draw, recipe.mosaic_pool)
             a, b, c = (int(i) for i in rng.choice(pool, 3))
-            tiles, side = mosaic_tiles(rng, (draw.record, a, b, c), self._records, size), 2 * size
+            tiles, side = mosaic_tiles(rng, (draw.record, a, b, c), self._records, size, resize), 2 * size
         else:
-            tiles, side = [whole_tile(draw.record, self._records[draw.record], size)], size
+            tiles, side = [whole_tile(draw.record, self._records[draw.record], size, resize)], size
         affine, factor = random_affine(rng, side, size, recipe.rotation, recipe.scale, recipe.shear, recipe.translation)
         image = np.full((size, size, 4), BACKGROUND, np.uint8)  # OpenCV warps four channels twice as fast as three
         parts = [self._draw_tile(image, tile, affine, factor) for tile in tiles]

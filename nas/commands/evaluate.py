@@ -64,7 +64,8 @@ def evaluate_into(config: EvaluateCommand, folder: Path) -> Evaluation:
     splits, _ = load_splits(config.data, (config.split,))
     data = splits[config.split]
     class_lookup(network, data)
-    loader = build_loader(data, config.batch_size, size, workers=config.workers, train=False)
+    resize = config.data.resize or network.resize
+    loader = build_loader(data, config.batch_size, size, workers=config.workers, train=False, resize=resize)
     with _progress(config.progress) as advance:
         found, times = detect(
             network,

@@ -135,14 +135,15 @@ class Selection:
         return TrainingTask(
             "", self.splits["train"], self.splits["val"], options, command.augmentation,
             image_size=command.image_size, seed=command.seed, device=command.device, weights=command.weights,
-            loggers=command.loggers, table=self.table.digest,
+            loggers=command.loggers, table=self.table.digest, resize=command.data.resize,
         )  # fmt: skip
 
     def _identity(self, finalists: Sequence[Finalist], plan: Plan) -> str:
         """What the studies of this selection are called."""
         facts = [[finalist.digest for finalist in finalists], asdict(plan), self.splits["train"].digest(),
                  self.splits["val"].digest(), self.command.trainer.decisive(), self.command.augmentation.decisive(),
-                 self.command.image_size, self.command.seed, self.command.weights]  # fmt: skip
+                 self.command.image_size, self.command.seed, self.command.weights,
+                 *filter(None, [self.command.data.resize])]  # fmt: skip
         return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:12]
 
     def _alone(self) -> bool:

@@ -90,6 +90,7 @@ def task_of(config: TrainCommand) -> tuple[TrainingTask, DetectionData | None, D
         config.head.one_to_one,
         config.loggers,
         None if config.resume else _table_digest(config.model),
+        config.data.resize,
     )
     return task, splits.get("test"), report
 
@@ -199,7 +200,8 @@ def _report(
     from nas.training.averaging import side_by_side
     from nas.training.hooks import read_epochs
 
-    found, times = detect(model, build_loader(data, min(8, len(data)), model.image_size, train=False))
+    loader = build_loader(data, min(8, len(data)), model.image_size, train=False, resize=model.resize)
+    found, times = detect(model, loader)
     scored = score_detections(data, [found[i] for i in range(len(data))], milliseconds=times)
     shown = {}
     for index in sorted({place * (len(data) - 1) // (SHOWN - 1) for place in range(SHOWN)}):

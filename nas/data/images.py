@@ -16,14 +16,12 @@ from numpy.typing import ArrayLike, NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from nas.data.dataset import Record
+from nas.data.resize import BACKGROUND, Fit, Pixels, fitted, shrunk
 from nas.errors import UserError
+from nas.options import Resize
 
 #: Endings that folders and globs are searched for.
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".jfif", ".ppm", ".mpo"})
-#: What shows through transparent pixels: the grey that letterboxing pads with.
-BACKGROUND = 114
-
-Pixels = NDArray[np.uint8]
 #: OpenCV's decoders by the reduction of the size.
 _REDUCED = {
     1: cv2.IMREAD_COLOR_RGB,
@@ -179,12 +177,19 @@ def _wrong_size(record: Record, width: int, height: int) -> UserError:
 class ImageSource:
     """NDArray of the records by index; their size may be smaller (or stretched) against the record: scale by the shape.
 
-    cache "none": decoded at each use, the last `capacity` images kept; "ram": all images stretched to size x size at
-    the start (3 size^2 bytes each), which mosaic and evaluation do with them anyway; forked workers share them;
-    "auto": "ram" if that takes at most a quarter of the free memory, else "none".
+    cache "none": decoded at each use, the last `capacity` images kept; "ram": all images resized to what they have in an
+    input of this size at the start (at most 3 size^2 bytes each), which mosaic and evaluation do with them anyway; forked
+    workers share them; "auto": "ram" if that takes at most a quarter of the free memory, else "none".
     """
 
-    def __init__(self, records: Sequence[Record], size: int, cache: str = "none", capacity: int = 0) -> None:
+    def __init__(
+        self,
+        records: Sequence[Record],
+        size: int,
+        cache: str = "none",
+        capacity: int = 0,
+        resize: Resize = "stretch",
+    ) -> None:
         if cache not in ("none", "ram", "auto"):
             raise UserError(f"image cache {cache!r}: none, ram or auto")
         needed, free = 3 * len(records) * size * size, _free_memory()
@@ -194,14 +199,14 @@ class ImageSource:
                 "use cache=none"
             )
         cached = cache == "ram" or cache == "auto" and needed <= free / 4
-        self.records, self._capacity = records, capacity
+        self.records, self.resize, self._capacity = records, resize, capacity
         self._recent: OrderedDict[tuple[int, int], NDArray] = OrderedDict()
-        self._stretched = _decode_all(records, size) if cached else None
+        self._resized = _decode_all(records, size, resize) if cached else None
 
     def read(self, index: int, size: int) -> NDArray:
         """RGBA (h, w, 4), or RGB from the cache, at least `size` high and wide if the file is: enough for a stretch."""
-        if self._stretched is not None:
-            return self._stretched[index]
+        if self._resized is not None:
+            return self._resized[index]
         record = self.records[index]
         shorter = min(record.height, record.width)
         key = index, next((r for r in (8, 4, 2) if size * r <= shorter), 1)
@@ -215,12 +220,12 @@ class ImageSource:
                 self._recent.popitem(last=False)
         return image
 
-    def stretched(self, index: int, size: int) -> NDArray:
-        """RGB (size, size, 3), bilinear, aspect not kept: what evaluation sees."""
-        image = decode(self.records[index]) if self._stretched is None else self._stretched[index]
-        if image.shape[:2] == (size, size):
-            return image.copy()
-        return cv2.resize(image, (size, size), interpolation=cv2.INTER_LINEAR)
+    def whole(self, index: int, size: int) -> NDArray:
+        """RGB (size, size, 3), bilinear, resized as `nas.data.resize` says: what evaluation sees."""
+        image = decode(self.records[index]) if self._resized is None else self._resized[index]
+        fit = Fit.of(self.records[index].width, self.records[index].height, size, self.resize)
+        resized = fitted(image, fit, size)
+        return resized.copy() if resized is image else resized
 
 
 def _free_memory() -> int:
@@ -236,12 +241,9 @@ def _free_memory() -> int:
     return 4 * 2**30
 
 
-def _decode_all(records: Sequence[Record], size: int) -> NDArray:
-    images = np.empty((len(records), size, size, 3), np.uint8)
-
-    def fill(index: int) -> None:
-        cv2.resize(decode(records[index]), (size, size), dst=images[index], interpolation=cv2.INTER_LINEAR)
+def _decode_all(records: Sequence[Record], size: int, resize: Resize) -> list[NDArray]:
+    def resized(record: Record) -> NDArray:
+        return shrunk(decode(record), Fit.of(record.width, record.height, size, resize))
 
     with ThreadPoolExecutor(min(os.cpu_count() or 1, 8)) as pool:
-        list(pool.map(fill, range(len(records))))
-    return images
+        return list(pool.map(resized, records))

@@ -17,6 +17,7 @@ from nas.data.dataset import DetectionData
 from nas.data.images import ImageSource
 from nas.data.sampler import Draw, EpochSampler
 from nas.errors import UserError
+from nas.options import Resize
 
 
 class Batch(NamedTuple):
@@ -40,8 +41,10 @@ class Loader:
     away if the sampler's plan has changed meanwhile.
     """
 
-    def __init__(self, data: DetectionData, sampler: EpochSampler, batches: DataLoader) -> None:
-        self.data, self.sampler, self._batches = data, sampler, batches
+    def __init__(
+        self, data: DetectionData, sampler: EpochSampler, batches: DataLoader, resize: Resize = "stretch"
+    ) -> None:
+        self.data, self.sampler, self.resize, self._batches = data, sampler, resize, batches
         self._stream: Iterator[dict[str, Any]] | None = None
         self._expected: dict[str, float | None] = {}
 
@@ -116,11 +119,12 @@ def build_loader(
     pin_memory: bool = False,
     endless: bool = False,
     closing_epochs: float | None = None,
+    resize: Resize = "stretch",
 ) -> Loader:
-    """A loader of `data`: `batch_size` images a process, stretched to image_size x image_size.
+    """A loader of `data`: `batch_size` images a process, resized to image_size x image_size.
 
-    train: shuffled, augmented by `augmentation` (None: plain stretch and flip); otherwise in order, plain stretch.
-    cache: "none", "ram" (images decoded once and kept stretched to image_size), or "auto". endless: workers prepare the
+    train: shuffled, augmented by `augmentation` (None: resize and flip); otherwise in order, resized alone.
+    cache: "none", "ram" (images decoded once and kept resized), or "auto". endless: workers prepare the
     next epoch before this one ends, for plans that do not change between epochs. closing_epochs: instead of the recipe's.
     UserError for empty data.
     """
@@ -141,7 +145,7 @@ def build_loader(
         recipe.closing_epochs if closing_epochs is None else closing_epochs,
         endless and workers > 0,
     )
-    source = ImageSource(data.records, image_size, cache, capacity=4 * recipe.mosaic_pool)
+    source = ImageSource(data.records, image_size, cache, 4 * recipe.mosaic_pool, resize)
     batches: DataLoader = DataLoader(
         _Images(data, Augmenter(data, source, recipe, seed)),
         batch_sampler=sampler,
@@ -152,7 +156,7 @@ def build_loader(
         pin_memory=pin_memory,
         generator=torch.Generator(),  # the loader's own seed must not be drawn from the training's random state
     )
-    return Loader(data, sampler, batches)
+    return Loader(data, sampler, batches, resize)
 
 
 class _Images(Dataset):

@@ -18,7 +18,7 @@ from nas.data.voc import read_voc, voc_classes
 from nas.data.yolo_text import read_yolo, yolo_classes
 from nas.errors import UserError
 from nas.files import read_text
-from nas.options import Count, Name, OneOf, Seed, Share, check_object
+from nas.options import Count, Name, OneOf, Resize, Seed, Share, check_object
 
 SPLITS = ("train", "val", "test")
 
@@ -57,6 +57,9 @@ class DataConfig:
     train: Split = field(default_factory=Split)
     val: Split = field(default_factory=Split)
     test: Split = field(default_factory=Split)
+    resize: Resize | None = (
+        None  # to the square input: stretch, or letterbox (with grey beside it); None: the model's own
+    )
     classes: Annotated[list[Name], MinLen(1)] | None = (
         None  # a subset or another order; default: all of the training annotations
     )

@@ -27,6 +27,7 @@ from nas.inference.pictures import Source, open_pictures
 from nas.inference.predictor import fit_into
 from nas.models.base import DetectorModule
 from nas.models.passport import generated_pictures
+from nas.options import Resize
 
 #: Inputs of a batch when an export is checked.
 CHECK_BATCH = 4
@@ -74,11 +75,12 @@ def export_model(
 
         import_tensorrt()
     side = settings.image_size or detector.image_size
-    pictures = read_inputs(settings, side, source)
+    pictures = read_inputs(settings, side, source, detector.resize)
     say("fusing and tracing")
     fused = copy.deepcopy(detector).cpu().float().fuse().eval()
     graph = deployed_graph(fused, side, settings, pictures, say)
-    metadata = Metadata(tuple(detector.classes), side, end_to_end, settings.format == "onnx_nms", settings.precision)
+    nms = settings.format == "onnx_nms"
+    metadata = Metadata(tuple(detector.classes), side, end_to_end, nms, settings.precision, detector.resize)
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".export-") as folder:
         made = Path(folder) / path.name
@@ -184,7 +186,9 @@ def _median_milliseconds(network: Callable[[Tensor], object], image: np.ndarray)
     return statistics.median(milliseconds(network, torch.from_numpy(image), 15, 3))
 
 
-def read_inputs(settings: ExportSettings, side: int, source: Source | None = None) -> list[np.ndarray]:
+def read_inputs(
+    settings: ExportSettings, side: int, source: Source | None = None, resize: Resize = "stretch"
+) -> list[np.ndarray]:
     """Inputs (1, 3, S, S) of the pictures given (a sample of them by the seed), or of made-up ones."""
     count = max(settings.check_images, settings.calibration_images if settings.precision == "int8" else 0)
     if settings.images is None:
@@ -193,7 +197,7 @@ def read_inputs(settings: ExportSettings, side: int, source: Source | None = Non
     for picture in islice(open_pictures(source or settings.images, settings.seed), 4 * count):
         if picture.pixels is not None and len(inputs) < count:
             image = np.empty((1, 3, side, side), np.float32)
-            fit_into(picture.pixels, image[0], "stretch")
+            fit_into(picture.pixels, image[0], resize)
             inputs.append(image)
     if not inputs:
         raise UserError(f"{settings.images}: none of the files is a readable picture")

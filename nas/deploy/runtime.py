@@ -14,7 +14,7 @@ from torch import Tensor
 
 from nas.errors import UserError
 from nas.models.passport import Passport
-from nas.options import read_object
+from nas.options import Resize, read_object
 
 FORMAT = "maenas-export/1"
 #: The key under which files carry it.
@@ -23,7 +23,8 @@ KEY = "maenas"
 
 @dataclass(frozen=True)
 class Metadata:
-    """classes; side of the square input; whether rows are final (no NMS to follow); whether NMS is in the file; its passport.
+    """classes; side of the square input; whether rows are final (no NMS to follow); whether NMS is in the file; how pictures
+    become inputs; its passport.
 
     Inputs are RGB, 0..255, (B, 3, S, S). With NMS inside the outputs are `scores` (B, K), `boxes` (B, K, 4) and
     `labels` (B, K), best first, padded with score 0 and label -1; otherwise `scores` (B, N, C) and `boxes` (B, N, 4).
@@ -34,6 +35,7 @@ class Metadata:
     end_to_end: bool = False
     nms: bool = False
     precision: str = "fp32"
+    resize: Resize = "stretch"
     passport: Passport | None = None
 
     def to_json(self) -> str:
@@ -75,6 +77,7 @@ class Runtime:
         self.classes = metadata.classes
         self.num_classes = len(metadata.classes)
         self.image_size = metadata.image_size
+        self.resize = metadata.resize
         self.end_to_end = metadata.end_to_end or metadata.nms
 
     def run(self, images: np.ndarray) -> tuple[np.ndarray, ...]:

@@ -10,6 +10,7 @@ from torch import nn
 
 from nas.deploy.runtime import device_parts
 from nas.errors import UserError
+from nas.options import Resize
 
 #: Types that torch computes in, by precision.
 _TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -58,6 +59,7 @@ class TorchVariant(nn.Module):
         self.classes: tuple[str, ...] = tuple(getattr(network, "classes", ()))
         self.image_size = int(getattr(network, "image_size", 0))
         self.end_to_end = bool(getattr(network, "end_to_end", False))
+        self.resize: Resize = getattr(network, "resize", "stretch")
         mode = "reduce-overhead" if self.kind == "cuda" else "default"
         self._run = torch.compile(self.network.forward, mode=mode) if compiled else self.network.forward
 

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
-from nas.options import Count, CountOrNone, ImageSize, Name, Share, check_object
-
-Resize = Literal["stretch", "letterbox"]
+from nas.options import Count, CountOrNone, ImageSize, Name, Resize, Share, check_object
 
 
 @dataclass(frozen=True)
 class PredictOptions:
     """How a picture becomes detections.
 
-    resize: `stretch` to the square input (as the official models are trained and scored) or `letterbox` (keep the
-    aspect, pad with grey 114). `max_detections` a picture; `agnostic` lets boxes of different classes compete.
+    resize: `stretch` to the square input (as the official models are trained and scored), `letterbox` (keep the aspect, pad
+    with grey 114), or None: as the model was trained. `max_detections` a picture; `agnostic` lets boxes of different
+    classes compete.
     """
 
     score_threshold: Share = 0.3
@@ -23,7 +21,7 @@ class PredictOptions:
     max_detections: Count = 300
     max_candidates: Count = 30_000
     agnostic: bool = False
-    resize: Resize = "stretch"
+    resize: Resize | None = None
     batch: Count = 1
 
     def __post_init__(self) -> None:

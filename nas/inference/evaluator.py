@@ -11,12 +11,13 @@ from torch import Tensor
 
 from nas.data.dataset import DetectionData
 from nas.data.loader import Loader, build_loader
+from nas.data.resize import Fit
 from nas.errors import UserError
 from nas.inference.execution import Outputs, inference, kept_memory, milliseconds, now, told_when_full
 from nas.inference.postprocess import Detections, postprocess
 from nas.inference.scoring import Evaluation, Found, score_detections
 from nas.models.base import numbered
-from nas.options import Count, Share, Workers, check_keywords
+from nas.options import Count, Resize, Share, Workers, check_keywords
 
 Model = Callable[[Tensor], Outputs]
 
@@ -33,15 +34,19 @@ def evaluate(
     max_candidates: Count = 3000,
     classes: Sequence[str] | None = None,
     progress: Callable[[int, int], None] | None = None,
+    resize: Resize | None = None,
 ) -> Evaluation:
     """AP and the rest of a model over a split (or a loader of it with train=False).
 
     `model` maps images (B, 3, S, S), float RGB 0..255, to scores (B, N, C) and boxes (B, N, 4). The official models
     were scored with score_threshold 0.05 and max_candidates 30000. `classes`: names of the model's outputs (default:
-    its own, else the data's), matched to the data by name. `progress(done, total)` counts batches. UserError if the
-    classes do not fit.
+    its own, else the data's), matched to the data by name. `progress(done, total)` counts batches. `resize`: how pictures
+    become inputs, None: as the model says. UserError if the classes do not fit.
     """
-    loader = data if isinstance(data, Loader) else build_loader(data, batch_size, image_size, 0, workers, train=False)
+    own: Resize = getattr(model, "resize", "stretch")
+    loader = data
+    if not isinstance(loader, Loader):
+        loader = build_loader(loader, batch_size, image_size, 0, workers, train=False, resize=resize or own)
     found, times = detect(
         model, loader, score_threshold, iou_threshold, max_detections, max_candidates, classes, progress
     )
@@ -83,7 +88,7 @@ def detect(
             seconds["model"] += ran - started
             seconds["postprocess"] += now(device) - ran
             for index, (height, width), result in zip(batch.indices, batch.sizes, detections, strict=True):
-                found[index] = _in_original(result, width, height, images.shape[-1], images.shape[-2], lookup)
+                found[index] = _in_original(result, Fit.of(width, height, images.shape[-1], loader.resize), lookup)
             if progress is not None:
                 progress(step + 1, len(loader))
     return found, {name: 1000 * value / max(len(found), 1) for name, value in seconds.items()}
@@ -116,11 +121,8 @@ def time_model(model: Model, image_size: int, runs: int = 50, seconds: float = 1
     return {"median": float(middle), "p10": float(low), "p90": float(high)}
 
 
-def _in_original(
-    result: Detections, width: int, height: int, seen_width: int, seen_height: int, lookup: NDArray
-) -> Found:
-    scale = np.array([width / seen_width, height / seen_height] * 2)
+def _in_original(result: Detections, fit: Fit, lookup: NDArray) -> Found:
     labels = lookup[result.labels.numpy()]
     known = labels >= 0
-    corners = np.clip(result.boxes.numpy() * scale, 0, [width, height, width, height])
+    corners = fit.to_picture(result.boxes.numpy())
     return Found(corners[known], result.scores.numpy()[known], labels[known])

@@ -7,21 +7,23 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import cv2
 import numpy as np
 import torch
 from torch import Tensor
 
-from nas.data.images import BACKGROUND, Pixels
+from nas.data.images import Pixels
+from nas.data.resize import Fit, fitted
 from nas.errors import UserError
 from nas.files import write_atomic
-from nas.inference import PredictOptions, Resize
+from nas.inference import PredictOptions
 from nas.inference.drawing import draw
 from nas.inference.execution import Outputs, inference, now, told_when_full
 from nas.inference.pictures import Picture, prefetch
 from nas.inference.postprocess import Detections, postprocess
+from nas.options import Resize
 from nas.report.canvas import Shown, canvas, picture_html
 
 if TYPE_CHECKING:
@@ -32,12 +34,14 @@ if TYPE_CHECKING:
 class Network(Protocol):
     """What predicts: images (B, 3, S, S), float RGB 0..255, to scores (B, N, C) and corners (B, N, 4) in input pixels.
 
-    `end_to_end` networks return their final rows, which need no NMS.
+    `end_to_end` networks return their final rows, which need no NMS; `resize` is how pictures become their inputs (where
+    they have none: stretched).
     """
 
     classes: tuple[str, ...]
     image_size: int
     end_to_end: bool
+    resize: Resize
 
     def __call__(self, images: Tensor) -> Outputs: ...
 
@@ -140,15 +144,6 @@ class Prediction(Shown):
         )
 
 
-class Fit(NamedTuple):
-    """Where a picture lies in the input: input = picture * (x_scale, y_scale) + (left, top)."""
-
-    x_scale: float
-    y_scale: float
-    left: int = 0
-    top: int = 0
-
-
 class Predictor:
     """A network and its options; call it with pictures."""
 
@@ -156,6 +151,8 @@ class Predictor:
         self.network, self.options = network, options or PredictOptions()
         self.classes = tuple(network.classes)
         self.side = image_size or network.image_size
+        own: Resize = getattr(network, "resize", "stretch")
+        self.resize = self.options.resize or own
         self.device = "cpu"
         if isinstance(network, torch.nn.Module):
             self.device = next((str(p.device) for p in network.parameters()), "cpu")
@@ -179,7 +176,7 @@ class Predictor:
     def inputs(self, pictures: Sequence[Pixels]) -> tuple[Tensor, list[Fit]]:
         """What the network is given for pictures, on its device, and where each lies in it."""
         images = np.empty((len(pictures), 3, self.side, self.side), np.float32)
-        fits = [fit_into(picture, out, self.options.resize) for picture, out in zip(pictures, images, strict=True)]
+        fits = [fit_into(picture, out, self.resize) for picture, out in zip(pictures, images, strict=True)]
         return torch.from_numpy(images).to(self.device), fits
 
     def detections(self, outputs: Outputs) -> list[Detections]:
@@ -225,9 +222,7 @@ class Predictor:
     def _prediction(self, picture: Picture, found: Detections, fit: Fit) -> Prediction:
         assert picture.pixels is not None
         height, width = picture.pixels.shape[:2]
-        boxes = found.boxes.numpy().astype(np.float32)
-        boxes[:, 0::2] = ((boxes[:, 0::2] - fit.left) / fit.x_scale).clip(0, width)
-        boxes[:, 1::2] = ((boxes[:, 1::2] - fit.top) / fit.y_scale).clip(0, height)
+        boxes = fit.to_picture(found.boxes.numpy()).astype(np.float32)
         labels = found.labels.numpy()
         return Prediction(
             picture.name, boxes, found.scores.numpy(), labels, self.classes, width, height, picture=picture
@@ -248,17 +243,7 @@ class Predictor:
 
 def fit_into(picture: Pixels, out: np.ndarray, resize: Resize) -> Fit:
     """Resize a picture (H, W, 3) bilinearly into an input (3, S, S) of floats 0..255, in place."""
-    height, width = picture.shape[:2]
-    side = out.shape[1]
-    if resize == "stretch":
-        x_scale, y_scale, size, left, top = side / width, side / height, (side, side), 0, 0
-    else:
-        scale = min(side / width, side / height)
-        size = (max(1, round(width * scale)), max(1, round(height * scale)))
-        x_scale, y_scale = size[0] / width, size[1] / height
-        left, top = (side - size[0]) // 2, (side - size[1]) // 2
-        out[:] = BACKGROUND
-    resized = picture if size == (width, height) else cv2.resize(picture, size, interpolation=cv2.INTER_LINEAR)
-    for channel, plane in enumerate(cv2.split(resized)):
-        out[channel, top : top + size[1], left : left + size[0]] = plane
-    return Fit(x_scale, y_scale, left, top)
+    fit = Fit.of(picture.shape[1], picture.shape[0], out.shape[1], resize)
+    for plane, channel in zip(cv2.split(fitted(picture, fit, out.shape[1])), out, strict=True):
+        channel[:] = plane
+    return fit

@@ -161,13 +161,14 @@ def measure(job: ArtefactJob) -> Measured:
     if job.scored_images is not None:
         scored = scored.subset(range(min(job.scored_images, len(scored))))
     network, memory_mb = _loaded(job)
-    predictor = Predictor(network, job.options)
+    resize = job.options.resize or data.resize or network.resize
+    predictor = Predictor(network, replace(job.options, resize=resize))
     paths = [record.path for record in scored.records[: job.timed_images + WARM_UP]]
     times = predictor.time_frames(open_pictures(paths), WARM_UP if len(paths) > WARM_UP else 0)
     times["network"] = time_in_turns([network])[0]
     batch = 1 if job.format == "torch_compile" else job.batch_size  # another batch would be compiled anew
     chosen = {name: getattr(job.options, name) for name in _LIMITS}
-    found = evaluate(network, scored, network.image_size, batch, **chosen)
+    found = evaluate(network, scored, network.image_size, batch, resize=resize, **chosen)
     stages = Stages(**{name: Interval.of(values) for name, values in times.items()})
     parity = _compared_with_torch(job, network) if job.checked else None
     return Measured(round(found.ap, 6), round(found.ap50, 6), found.images, stages, memory_mb, parity)
@@ -213,7 +214,7 @@ def _compared_with_torch(job: ArtefactJob, network: Network) -> Parity:
     from nas.deploy.parity import TOLERANCES, verify
 
     settings = ExportSettings(check_images=len(job.checked), images="the check", seed=job.seed)
-    inputs = read_inputs(settings, network.image_size, list(job.checked))[: len(job.checked)]
+    inputs = read_inputs(settings, network.image_size, list(job.checked), network.resize)[: len(job.checked)]
     plain: Callable[..., Any] = _torch(job, "fp32", False)
     found = verify(plain, network, inputs, TOLERANCES[job.precision], end_to_end=network.end_to_end)
     if found.problem:

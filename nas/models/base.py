@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from nas.errors import UserError
 from nas.models.passport import Passport
+from nas.options import Resize
 from nas.spec import ONE_TO_ONE_ROWS, STRIDES
 
 #: Rows of a network without NMS.
@@ -76,7 +77,7 @@ class DetectorModule(nn.Module):
     Images are RGB, float, 0..255, (B, 3, H, W) with H and W multiples of 32. In eval mode `model(images)` returns
     scores (B, N, C) after the sigmoid and boxes (B, N, 4), corners in pixels, not clipped; in training mode a
     RawPrediction. With `end_to_end` the N rows are final and need no NMS. `name` is a hand-drawn detector's; `origin`
-    says where loaded entries came from, `passport` what the file told of them.
+    says where loaded entries came from, `passport` what the file told of them; `resize` how pictures become its inputs.
     """
 
     end_to_end: bool = False
@@ -84,6 +85,7 @@ class DetectorModule(nn.Module):
     name: str
     origin: Origin
     passport: Passport | None = None
+    resize: Resize = "stretch"
 
     def __init__(self, classes: Sequence[str], image_size: int) -> None:
         super().__init__()

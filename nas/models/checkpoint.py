@@ -19,7 +19,7 @@ from nas.errors import UserError
 from nas.files import write_atomic
 from nas.models.base import DetectorModule, Origin
 from nas.models.passport import Passport, checkpoint_passport
-from nas.options import Pixels, check_value, read_object
+from nas.options import Pixels, Resize, check_value, read_object
 from nas.spec import DetectorSpec, from_dict, to_dict
 
 FORMAT = "maenas-checkpoint/1"
@@ -47,6 +47,7 @@ def save_checkpoint(
         "classes": list(detector.classes),
         "image_size": detector.image_size,
         "normalisation": NORMALISATION,
+        "resize": getattr(model, "resize", "stretch"),
         "extra": dict(extra or {}),
     }
     tensors = {name: value.detach().cpu().clone().contiguous() for name, value in model.state_dict().items()}
@@ -56,7 +57,7 @@ def save_checkpoint(
 
 
 def read_header(path: str | Path) -> dict[str, object]:
-    """What a checkpoint says of itself: architecture, classes, image_size, normalisation, extra, passport.
+    """What a checkpoint says of itself: architecture, classes, image_size, normalisation, resize, extra, passport.
 
     Raises UserError naming the file if it is missing, damaged, or not a checkpoint of this library.
     """
@@ -71,6 +72,7 @@ def load_checkpoint(path: str | Path) -> DetectorModule:
     header, state = _open(path, weights=True)
     model = _build(header, path)
     load_weights(model, state, str(path))
+    model.resize = check_value(f"{path}: resize", header.get("resize", "stretch"), Resize)  # type: ignore[arg-type]
     model.passport = passport_of(header, path)
     return model.eval()
 

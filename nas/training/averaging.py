@@ -22,6 +22,7 @@ from nas.inference.drawing import draw_boxes
 from nas.inference.evaluator import detect
 from nas.inference.scoring import Found, score_detections
 from nas.models.base import DetectorModule
+from nas.options import Resize
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -70,16 +71,23 @@ class Ema(Generic[Model]):
 class NormStatistics:
     """Calling it with a detector gives a copy whose BatchNorms hold the statistics of `images` training pictures.
 
-    The pictures are spread evenly over the data, stretched without augmentation; `context` is the precision to run in.
+    The pictures are spread evenly over the data, resized without augmentation; `context` is the precision to run in.
     Short trainings with large steps move the layers faster than running averages follow (most of all the first one,
     whose inputs of 0..255 have a large mean): scores then collapse although the losses fall. Precise statistics: arXiv
     2105.07576, section 3.
     """
 
-    def __init__(self, data: DetectionData, image_size: int, batch_size: int, images: int) -> None:
+    def __init__(
+        self, data: DetectionData, image_size: int, batch_size: int, images: int, resize: Resize = "stretch"
+    ) -> None:
         chosen = np.linspace(0, len(data) - 1, min(images, len(data))).round().astype(int)
         self._loader = build_loader(
-            data.subset(int(i) for i in chosen), min(batch_size, len(chosen)), image_size, train=False, cache="auto"
+            data.subset(int(i) for i in chosen),
+            min(batch_size, len(chosen)),
+            image_size,
+            train=False,
+            cache="auto",
+            resize=resize,
         )
 
     @torch.no_grad()
@@ -118,7 +126,7 @@ class Validation:
 
 
 class Validator:
-    """Calling it with a detector gives its COCO scores on `data`, stretched to `image_size` as in the evaluation.
+    """Calling it with a detector gives its COCO scores on `data`, resized to `image_size` as in the evaluation.
 
     BatchNorm statistics are measured first where `statistics` is given. A fused copy predicts, in the training's
     precision. The first pictures come along with boxes scored above `shown`.
@@ -132,11 +140,13 @@ class Validator:
         fabric: Fabric,
         statistics: NormStatistics | None = None,
         shown: float = 0.3,
+        resize: Resize = "stretch",
     ) -> None:
         self.data, self.fabric, self.statistics, self.shown = data, fabric, statistics, shown
         self.loader: Loader | None = None
         if fabric.is_global_zero:  # the others never score: their copies of the pictures would only fill the memory
-            self.loader = build_loader(data, min(batch_size, len(data)), image_size, train=False, cache="auto")
+            batch = min(batch_size, len(data))
+            self.loader = build_loader(data, batch, image_size, train=False, cache="auto", resize=resize)
 
     def __call__(self, detector: DetectorModule) -> Validation:
         assert self.loader is not None, "only the first process validates"

@@ -26,7 +26,7 @@ from nas.loss.distill import Distiller
 from nas.loss.distributed import share_batch_norm
 from nas.models.base import DetectorModule
 from nas.models.passport import Passport
-from nas.options import check_object
+from nas.options import Resize, check_object
 from nas.report.canvas import ACCENT, PALE, Shown, canvas, label
 from nas.spec import DetectorSpec, digest
 from nas.training.averaging import Ema, NormStatistics, Validator
@@ -90,7 +90,7 @@ class TrainingTask:
 
     weights: a checkpoint of another network, whose entries that fit are the start. one_to_one: whether ZeroHead is
     deployed without NMS, None: as the model says. loggers: names of nas.training.loggers; they change no result.
-    table: digest of the latency table that the network was found by, for the passport.
+    table: digest of the latency table that the network was found by, for the passport. resize: None, as the model says.
     """
 
     model: Source
@@ -106,6 +106,7 @@ class TrainingTask:
     one_to_one: bool | None = None
     loggers: Sequence[str] = ("tensorboard",)
     table: str | None = None
+    resize: Resize | None = None
 
 
 @told_when_full(
@@ -170,7 +171,8 @@ def _train(
     phases = Phases.of(options, task.augmentation)
     torch.manual_seed(task.seed)
     source = folder / "last.safetensors" if resume else task.model
-    detector = prepare_detector(source, task.train.classes, task.image_size, None if resume else task.one_to_one)
+    head = None if resume else task.one_to_one
+    detector = prepare_detector(source, task.train.classes, task.image_size, head, task.resize)
     if task.weights is not None and not resume:
         start_from(detector, task.weights)
     val = relabel(task.val, task.train.classes) if task.val is not None else None
@@ -204,6 +206,7 @@ def _train(
         pin_memory=fabric.device.type == "cuda",
         closing_epochs=phases.closing,
         endless=options.minutes is None,  # the clock changes the plan of every epoch
+        resize=detector.resize,
     )
     schedule = _schedule(task, phases, -(-len(loader) // options.accumulate))
     parts = TrainingParts(network, ema, optimizer, loader, fabric.strategy.precision, Position())
@@ -217,8 +220,9 @@ def _train(
     if val is not None:
         size, batch = detector.image_size, options.local_batch(fabric.world_size)
         count = options.ema.norm_images
-        statistics = NormStatistics(task.train, size, batch, count) if count and fabric.is_global_zero else None
-        validator = Validator(val, size, batch, fabric, statistics)
+        wanted = count and fabric.is_global_zero
+        statistics = NormStatistics(task.train, size, batch, count, detector.resize) if wanted else None
+        validator = Validator(val, size, batch, fabric, statistics, resize=detector.resize)
     training = Training(
         fabric,
         parts,
@@ -281,6 +285,7 @@ def _fingerprint(task: TrainingTask, detector: DetectorModule) -> dict[str, Any]
         "minutes": options.minutes,
         "weights": task.weights,
         "head": task.one_to_one,
+        "resize": None if detector.resize == "stretch" else detector.resize,  # states of old know of none
         "teacher": task.distill.teacher,
         "recipe": _recipe(task),
     }

@@ -27,6 +27,7 @@ from nas.models.build import build_model
 from nas.models.checkpoint import load_checkpoint
 from nas.models.detector import DetectionModel, build_detector
 from nas.models.head import OneToOneHead
+from nas.options import Resize
 from nas.spec import Spec, require_side
 from nas.training.options import DEVICE
 
@@ -103,9 +104,13 @@ def _buffers(sync: bool) -> dict[str, Any]:
 
 
 def prepare_detector(
-    source: Source, classes: Sequence[str], image_size: int | None, one_to_one: bool | None = None
+    source: Source,
+    classes: Sequence[str],
+    image_size: int | None,
+    one_to_one: bool | None = None,
+    resize: Resize | None = None,
 ) -> DetectorModule:
-    """The detector to train, with the data's classes, the image size to train at and the head that is wanted.
+    """The detector to train, with the data's classes, and the image size, head and resizing that are wanted.
 
     source: a module, a name, a spec, a spec file, or a checkpoint. A checkpoint of other classes keeps all weights
     except the layers whose size depends on the classes. Raises UserError if a module has another number of classes, and
@@ -128,6 +133,7 @@ def prepare_detector(
             raise UserError(f"{source} is a backbone: to train it as a detector give it a neck and a head")
     if one_to_one is not None:
         detector = _with_head(detector, one_to_one)
+    detector.resize = resize or detector.resize
     if image_size is not None:
         detector.image_size = require_side(image_size)
         if isinstance(detector, DetectionModel):
@@ -177,6 +183,7 @@ def _with_head(detector: DetectorModule, one_to_one: bool) -> DetectorModule:
         return detector
     head = replace(detector.spec.head, one_to_one=one_to_one)
     fresh = build_detector(replace(detector.spec, head=head), classes=detector.classes)
+    fresh.resize = detector.resize
     _take(fresh, detector.state_dict(), _source(detector), same_classes=True)
     if isinstance(fresh.head, OneToOneHead):
         fresh.head.single.load_state_dict(detector.head.state_dict())
@@ -223,8 +230,11 @@ def _source(detector: DetectorModule) -> str:
 
 def _rebuild(detector: DetectorModule, classes: Sequence[str]) -> DetectorModule:
     if isinstance(detector, DetectionModel):
-        return build_detector(detector.spec, classes=classes)
-    return build_baseline(detector.name, len(classes), detector.image_size, list(classes))
+        fresh: DetectorModule = build_detector(detector.spec, classes=classes)
+    else:
+        fresh = build_baseline(detector.name, len(classes), detector.image_size, list(classes))
+    fresh.resize = detector.resize
+    return fresh
 
 
 class TrainingNetwork(nn.Module):

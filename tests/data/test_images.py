@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nas.data.images import BACKGROUND, read_image, to_rgb
+from nas.data.images import read_image, to_rgb
+from nas.data.resize import BACKGROUND
 from nas.errors import UserError
 from nas.inference.pictures import open_pictures
 

@@ -52,7 +52,7 @@ def test_boxes_come_back_in_the_pictures_pixels(width, height, resize):
 def test_letterbox_pads_with_grey_and_keeps_the_aspect():
     out = np.empty((3, 64, 64), np.float32)
     fit = fit_into(picture(200, 100, (0, 0, 200, 100)), out, "letterbox")
-    assert (fit.left, fit.top) == (0, 16) and fit.x_scale == fit.y_scale == 0.32
+    assert (fit.left, fit.top) == (0, 16) and fit.scale == (0.32, 0.32)
     assert (out[:, :16] == 114).all() and (out[:, 48:] == 114).all() and (out[0, 16:48] == 255).all()
 
 
