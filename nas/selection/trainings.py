@@ -25,7 +25,7 @@ from nas.models.checkpoint import load_checkpoint
 from nas.selection.portfolio import Finalist
 from nas.training.hooks import read_epochs
 from nas.training.run import TrainingTask, run_training
-from nas.training.state import resumable
+from nas.training.state import read_state, resumable
 
 #: Batches whose training tells how long an epoch takes, and networks that are timed.
 TIMED_BATCHES, TIMED_NETWORKS = 6, 3
@@ -44,7 +44,7 @@ class Trainings:
         with FileLock(place / ".lock"):  # a worker that lost its lease may still be writing its last state
             resume = resumable(place)
             task = replace(self.task, model=finalist.spec, seed=seed)
-            if not resume or self.curve(finalist, seed).get(epochs) is None:
+            if not resume or not _validated(place, epochs):
                 run_training(task, place, resume=resume, progress=False, until=epochs)
             curve = self.curve(finalist, seed)
         if epochs not in curve:
@@ -59,6 +59,13 @@ class Trainings:
         """Validation AP by epoch, as far as the training has come."""
         rows = read_epochs(self.place(finalist, seed))
         return {int(row["epoch"]): float(row["ap"]) for row in rows}
+
+
+def _validated(place: Path, epochs: int) -> bool:
+    """Whether a training was validated after so many epochs and saved with it: a row of its log may be older than a fault
+    that came before the checkpoints were written."""
+    steps = [row["step"] for row in read_epochs(place) if row["epoch"] == epochs]
+    return bool(steps) and steps[-1] <= read_state(place)["position"]["validated"]
 
 
 def epoch_seconds(task: TrainingTask, finalists: Sequence[Finalist]) -> float:

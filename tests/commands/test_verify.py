@@ -67,7 +67,8 @@ def first(header: dict[str, Any]) -> Any:
 def test_an_untouched_checkpoint_is_the_same_in_all(saved: Path) -> None:
     found = outcomes(verified(str(saved)))
     assert {name for name, outcome in found.items() if outcome == "same"} == {
-        "weights", "format", "architecture", "spec", "classes", "image_size", "normalisation", "extra", "detections",
+        "weights", "format", "architecture", "spec", "classes", "image_size", "normalisation", "resize", "extra",
+        "detections",
     }  # fmt: skip
     assert found["training data"] == "not checked" and found["recipe"] == found["torch"] == "told"
     assert nas.verified is verified

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -12,6 +13,7 @@ from nas.errors import UserError
 from nas.selection.portfolio import Finalist
 from nas.selection.trainings import Trainings, epoch_seconds
 from nas.spec import digest
+from nas.training import trainer
 from nas.training.run import TrainingTask, run_training
 
 
@@ -41,6 +43,30 @@ def test_a_rung_that_is_done_is_read_back(task: TrainingTask, tmp_path: Path, mo
     first = trainings(finalist(task), 0, 2)
     monkeypatch.setattr("nas.selection.trainings.run_training", lambda *_, **__: pytest.fail("trained again"))
     assert trainings(finalist(task), 0, 2) == first
+
+
+@pytest.mark.parametrize("broken", ["best.safetensors", "last.safetensors"])
+def test_a_fault_behind_the_validation_is_made_good(
+    task: TrainingTask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: str
+) -> None:
+    whole, hurt = Trainings(task, tmp_path / "whole"), Trainings(task, tmp_path / "hurt")
+    expected = whole(finalist(task), 0, 2)
+    written = trainer.save_checkpoint
+
+    def full(path: Path, model: Any, extra: dict[str, Any], *rest: Any) -> Path:
+        if path.name == broken and extra["epoch"] == 2:
+            raise UserError("No space left on device")
+        return written(path, model, extra, *rest)
+
+    monkeypatch.setattr(trainer, "save_checkpoint", full)
+    with pytest.raises(UserError, match="No space left"):
+        hurt(finalist(task), 0, 2)
+    assert 2 in hurt.curve(finalist(task), 0)  # the log knows of it already
+    monkeypatch.setattr(trainer, "save_checkpoint", written)
+    assert hurt(finalist(task), 0, 2) == expected
+    places = [trainings.place(finalist(task), 0) for trainings in (whole, hurt)]
+    for name in ("last.safetensors", "best.safetensors", "steps.csv", "epochs.jsonl"):
+        assert (places[0] / name).read_bytes() == (places[1] / name).read_bytes(), name
 
 
 def test_a_rung_is_validated_off_the_beat_too(task: TrainingTask, tmp_path: Path) -> None:
