@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import resource
 import shutil
 import time
 from collections.abc import Sequence
@@ -168,8 +167,7 @@ def curve_of(folder: Path) -> tuple[tuple[int, float, float], ...]:
 
 def cpu_seconds() -> float:
     """Processor time of this process so far."""
-    usage = resource.getrusage(resource.RUSAGE_SELF)
-    return usage.ru_utime + usage.ru_stime
+    return time.process_time()
 
 
 def _sittings(folder: Path) -> int:

@@ -102,6 +102,7 @@ def export_model(
             agreement,
             settings.images or "generated",
         )
+        del runtime  # Windows moves no file that is open
         for file in sorted(Path(folder).iterdir()):
             file.replace(path.parent / file.name)
     return report

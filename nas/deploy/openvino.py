@@ -52,7 +52,7 @@ def convert(graph: ModelProto) -> Model:
     """OpenVINO's model of an ONNX graph, not yet compiled; raises UserError where OpenVINO is missing or refuses it."""
     openvino = import_openvino()
     try:
-        with tempfile.TemporaryDirectory() as folder:
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:  # Windows keeps what the model maps
             source = Path(folder) / "model.onnx"
             source.write_bytes(graph.SerializeToString())
             model: Model = openvino.convert_model(str(source))

@@ -149,7 +149,9 @@ def read_tensors(path: str | Path, weights: bool = True) -> tuple[str, dict[str,
     try:
         with safe_open(path, framework="pt") as file:
             text = (file.metadata() or {}).get("maenas") or ""
-            return text, {name: file.get_tensor(name) for name in file.keys()} if weights else {}  # noqa: SIM118
+            names = file.keys() if weights else []
+            # Copies: what is read maps the file, which Windows lets nobody replace as long as a tensor lives.
+            return text, {name: file.get_tensor(name).clone() for name in names}
     except (SafetensorError, OSError, ValueError) as error:
         raise UserError(f"{path} is damaged or not a safetensors file ({error})") from None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from nas.detector import Detector
 from nas.errors import UserError
 from nas.models.build import build_model
-from nas.models.checkpoint import load_checkpoint, read_header, save_checkpoint
+from nas.models.checkpoint import load_checkpoint, read_header, read_tensors, save_checkpoint
 from nas.models.detector import build_detector
 
 
@@ -127,6 +128,16 @@ def test_a_failed_write_keeps_the_old_file(model, tmp_path, monkeypatch):
     with pytest.raises(UserError, match="No space left"):
         save_checkpoint(path, model)
     assert path.read_bytes() == before and [item.name for item in tmp_path.iterdir()] == ["model.safetensors"]
+
+
+def test_a_loaded_file_is_let_go(model, tmp_path):
+    """Windows replaces no file that is mapped into memory, as a training does with its last one."""
+    maps = Path("/proc/self/maps")
+    if not maps.is_file():
+        pytest.skip("this system does not tell what a process maps")
+    path = save_checkpoint(tmp_path / "model.safetensors", model)
+    loaded, (_, tensors) = load_checkpoint(path), read_tensors(path)
+    assert len(tensors) == len(loaded.state_dict()) and str(path) not in maps.read_text()
 
 
 def test_build_dispatches_on_what_it_is_given(model, spec_of, tmp_path):
