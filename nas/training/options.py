@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import re
 from dataclasses import asdict, dataclass, field
-from typing import Annotated, Literal
+from typing import Annotated
 
 from annotated_types import Ge, Le, Lt
 
 from nas.augment.pipeline import Augmentation
 from nas.errors import UserError
 from nas.loss import DISTILLATIONS, LossOptions
-from nas.options import Count, CountOrNone, Name, NotNegative, OneOf, Positive, Rule, Share, Workers, check_object
+from nas.options import MOST, Count, CountOrNone, Name, NotNegative, OneOf, Positive, Rule, Share, Workers, check_object
 
 PRECISIONS = ("auto", "fp32", "bf16", "fp16", "fp64")
 
@@ -113,6 +113,11 @@ DEVICE = Rule(
     "auto, cpu, cuda or cuda:0, cuda:1 ...", lambda text: bool(re.fullmatch(r"auto|cpu|cuda(:\d{1,4})?", text))
 )
 
+#: A number, or to be found out. (No `Count | Literal`: the experiments' scales are read by OmegaConf, which has no such union.)
+BATCH = Rule(
+    "a whole number of at least 1, or auto", lambda value: value == "auto" or type(value) is int and 1 <= value <= MOST
+)
+
 
 @dataclass
 class TrainerOptions:
@@ -138,7 +143,7 @@ class TrainerOptions:
 
     epochs: Count = 300
     minutes: Positive | None = None
-    batch_size: Count | Literal["auto"] = 256
+    batch_size: Annotated[int | str, BATCH] = 256
     accumulate: Count = 1
     workers: Workers = 8
     threads: Annotated[int, Ge(1), Le(1024)] | None = None
