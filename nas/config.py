@@ -175,10 +175,12 @@ def one_line(error: BaseException) -> str:
 
 @dataclass(frozen=True)
 class Job:
-    """Where a command runs: its run folder, and the settings of the command line as they were given."""
+    """Where a command runs: its run folder, the settings of the command line as they were given, and the folder of the sweep
+    that it is a part of."""
 
     folder: Path
     given: tuple[str, ...]
+    sweep: Path | None = None
 
 
 def launch(
@@ -233,7 +235,8 @@ def launch(
             use(modules)
             settings = settings_of(schema, config, command_line.example(name) if own else "")
             with _own_folder(settings, Path(job.runtime.output_dir)):
-                run(settings, Job(Path(job.runtime.output_dir), tuple(job.overrides.task)))
+                sweep = Path(job.sweep.dir).absolute() if job.mode == RunMode.MULTIRUN else None
+                run(settings, Job(Path(job.runtime.output_dir), tuple(job.overrides.task), sweep))
         except (UserError, OmegaConfBaseException, OSError) as error:
             if job.mode == RunMode.RUN:
                 failures.append(error)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import shutil
 import subprocess
@@ -233,6 +234,10 @@ def test_a_sweep_makes_one_run_per_combination(tmp_path: Path) -> None:
     assert result.returncode == 0, result.stderr
     best = [load_spec(tmp_path / str(job) / "best.yaml") for job in range(4)]
     assert len(set(best)) == 4
+    rows = list(csv.DictReader((tmp_path / "sweep.csv").open()))
+    assert [row["job"] for row in rows] == ["0", "1", "2", "3"] and {row["status"] for row in rows} == {"unproven"}
+    assert [row["seed"] for row in rows] == ["0", "1", "0", "1"] and rows[0]["limits"] == "latency_ms: 2.0"
+    assert (tmp_path / "sweep.png").stat().st_size > 10_000
 
 
 def test_two_limits_hold_together(tmp_path: Path) -> None:

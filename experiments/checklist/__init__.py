@@ -1,0 +1,1 @@
+"""The best practices of NAS research, answered from the files of this repository."""

@@ -1,0 +1,1 @@
+"""Searchers side by side on problems whose optimum is proved."""

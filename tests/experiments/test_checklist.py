@@ -1,0 +1,85 @@
+"""The checklist of best practices: what is open is told as open, and a missing or emptied file opens an item."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from experiments.checklist import items
+from experiments.checklist.__main__ import ROOT, lines, main
+from experiments.checklist.items import ABLATIONS, BENCH, ITEMS, SEARCHERS, states
+from nas.errors import UserError
+
+RESULTS = "experiments/results/report_fusion.csv"
+HEAD = "table,row,scale,seed,data,recipe,ap,ap50,steps,train_seconds,seconds,device,torch,commit,date"
+
+
+def small_root(folder: Path) -> Path:
+    """The files that the checks read, with one table of results of our own making."""
+    for name in ("CITATION.cff", "conf/search.yaml", "docs/reproducing.md", SEARCHERS, BENCH,
+                 *(f"experiments/{name}/table.yaml" for name in ABLATIONS)):  # fmt: skip
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, folder / name)
+    (folder / RESULTS).parent.mkdir(parents=True, exist_ok=True)
+    rows = [f"report_fusion,conv,cpu10,{seed},bccd,abc,0.1,0.2,9,1,2,CPU,2.13,c0ffee,2026-11-01" for seed in range(3)]
+    (folder / RESULTS).write_text("\n".join([HEAD, *rows]) + "\n")
+    return folder
+
+
+def test_every_practice_is_there_and_names_files_that_exist() -> None:
+    assert [item.number for item in ITEMS] == list(range(1, 15))
+    for item in ITEMS:
+        assert item.asks.endswith("?") and not [name for name in item.files if not (ROOT / name).exists()]
+
+
+def test_the_command_tells_what_is_open_and_fails_for_it(capsys: pytest.CaptureFixture[str]) -> None:
+    still = [number for number, reasons in states(ROOT).items() if reasons]
+    if still:
+        with pytest.raises(UserError, match=f"{len(still)} of 14 items are open: {', '.join(map(str, still))}"):
+            main([])
+    else:
+        main([])
+    told = capsys.readouterr().out.splitlines()
+    for item in ITEMS:
+        state = "OPEN" if item.number in still else "kept"
+        assert f"{item.number:2}  {state}  {item.asks}" in told
+
+
+def test_a_file_that_is_gone_opens_its_items(tmp_path: Path) -> None:
+    found = states(tmp_path)
+    assert all(found.values())
+    assert found[1][0] == "nas/training/trainer.py is not there"
+
+
+def test_checks_read_what_the_files_hold(tmp_path: Path) -> None:
+    root = small_root(tmp_path)
+    assert items.training_code(root) == items.same_protocol(root) == []
+    assert [line for line in items.confounders(root) if "report_fusion" in line] == []
+    assert items.ablations(root)[0] == "report_fusion: 1 of 4 rows have 3 seeds"
+    with (root / RESULTS).open("a") as file:
+        file.write("report_fusion,conv,cpu10,3,coco,,0.1,0.2,9,1,,GPU,2.13,c0ffee,2026-11-01\n")
+    assert items.training_code(root) == ["report_fusion: conv does not say its recipe"]
+    assert items.same_protocol(root) == ["report_fusion at scale cpu10 mixes bccd, coco"]
+    assert items.confounders(root)[0] == "report_fusion at scale cpu10 mixes 2 devices or versions of torch"
+    assert items.end_to_end(root) == ["report_fusion: conv has no seconds"]
+    assert "report_fusion: conv does not say its recipe, seconds" in items.all_details(root)
+
+
+def test_searchers_without_random_or_with_few_seeds_are_told(tmp_path: Path) -> None:
+    root = small_root(tmp_path)
+    path = root / SEARCHERS
+    rows = path.read_text().splitlines()
+    path.write_text("\n".join([rows[0], *(row for row in rows[1:] if ",random," not in row)]) + "\n")
+    assert len(items.against_random(root)) == 5 and "no run of random" in items.against_random(root)[0]
+    path.write_text(rows[0] + "\n")
+    assert f"{SEARCHERS}: 0 of 20 seeds of every searcher" in items.several_runs(root)
+
+
+def test_an_address_answers_the_third(tmp_path: Path) -> None:
+    root = small_root(tmp_path)
+    text = (root / "CITATION.cff").read_text()
+    (root / "CITATION.cff").write_text(text.replace("license:", "repository-code: https://example.org/x\nlicense:"))
+    assert items.public(root) == []
+    assert len(lines(tmp_path)[1]) > 0
