@@ -93,6 +93,8 @@ class Optimum:
         count = len(self.parts.limits)
         for weights in self._weightings(count):
             relaxation = Relaxation(self.parts, weights, self._bins, self.effort, self._cells)
+            if (top := relaxation.upper()) < self.upper:  # what is known should the work end before the labels do
+                self.tightest, self.upper = relaxation, top
             reach = self.reach(relaxation, floor=self.score)
             if self.tightest is None or reach.upper < self.upper:
                 self.tightest, self.upper = relaxation, reach.upper

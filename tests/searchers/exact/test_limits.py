@@ -193,6 +193,17 @@ def test_a_limit_of_steps_ends_with_what_is_known() -> None:
     assert bounded.unproven and (bounded.upper, bounded.best) == (again.upper, again.best)
 
 
+def test_the_first_bound_is_told_where_labels_are_never_reached() -> None:
+    problem = problem_of(0, {"latency_ms": 2.0})
+    scores, _ = brute_force(problem, 0)
+    pricing = Effort()
+    parts = exact.chain_of(problem, pricing)
+    exact_optimum.Relaxation(parts, np.ones(1), 256, pricing)
+    found = exact_search(problem, levels=1, near=0, steps=pricing.steps)
+    assert "ended it while proving the optimum" in found.unproven and found.certificate is None
+    assert scores.max() <= found.upper < np.inf
+
+
 @pytest.mark.parametrize("searcher", ["auto", "exact"])
 def test_seconds_end_with_what_is_known(searcher: str) -> None:
     problem = problem_of(0, {"latency_ms": 2.0}, Frame())
