@@ -7,25 +7,59 @@ that of the most that enter, as under the low threshold by which AP is measured.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from math import exp, log
+from typing import Annotated
+
+from annotated_types import MinLen
 
 from nas.errors import UserError
-from nas.options import Count, NotNegative, read_object
+from nas.options import Count, NotNegative, Positive, Rule, check_object, read_object
 from nas.spec import ONE_TO_ONE_ROWS, STRIDES
 
+ASCENDING = Rule("ascending", lambda numbers: list(numbers) == sorted(set(numbers)))
 #: Candidates that enter NMS where AP is measured (nas.inference.evaluator).
 MOST_CANDIDATES = 3000
 
 
 @dataclass(frozen=True)
 class Suppression:
-    """Milliseconds: fixed, of a million pairs of box and class, of a thousand candidates, of a million comparisons."""
+    """Milliseconds of NMS: `ms` has a row for each number of candidates and a column for each number of classes, the smallest
+    first; pairs: of looking through a million pairs of box and class, which comes beside. Between is interpolated on
+    logarithms, outside the ends hold. Raises UserError for a table of another shape."""
 
-    fixed: NotNegative
+    candidates: Annotated[tuple[Count, ...], MinLen(1), ASCENDING]
+    classes: Annotated[tuple[Count, ...], MinLen(1), ASCENDING]
+    ms: tuple[tuple[Positive, ...], ...]
     pairs: NotNegative
-    candidates: NotNegative
-    comparisons: NotNegative
+
+    def __post_init__(self) -> None:
+        check_object(self)
+        if len(self.ms) != len(self.candidates) or {len(row) for row in self.ms} != {len(self.classes)}:
+            raise UserError(
+                f"postprocess: suppression.ms must have {len(self.candidates)} rows of {len(self.classes)} milliseconds, one "
+                "for each number of candidates and of classes"
+            )
+
+    def of(self, boxes: int, num_classes: int, candidates: int) -> float:
+        """Of so many candidates among the pairs of boxes and classes."""
+        row, down = _place(self.candidates, candidates)
+        column, across = _place(self.classes, num_classes)
+        corners = ((row, column, (1 - down) * (1 - across)), (row, column + 1, (1 - down) * across),
+                   (row + 1, column, down * (1 - across)), (row + 1, column + 1, down * across))  # fmt: skip
+        power = sum(share * log(self.ms[r][c]) for r, c, share in corners if share)
+        return exp(power) + self.pairs * boxes * num_classes / 1e6
+
+
+def _place(numbers: Sequence[int], value: int) -> tuple[int, float]:
+    """The place before a value in ascending numbers, and the share of the way to the next on a logarithmic scale."""
+    value = min(max(value, numbers[0]), numbers[-1])
+    before = max(bisect_right(numbers, value) - 1, 0)
+    if before == len(numbers) - 1:
+        return before, 0.0
+    return before, log(value / numbers[before]) / log(numbers[before + 1] / numbers[before])
 
 
 @dataclass(frozen=True)
@@ -38,8 +72,8 @@ class FinalRows:
 
 @dataclass(frozen=True)
 class PostProcess:
-    """A device's post-processing, fitted to `points` measurements with a mean error of `error_percent`; `how`: measured, or
-    calibrated on what others published."""
+    """A device's post-processing. points: measurements that it was not made of, on which `error_percent` is its mean error;
+    how: measured, or calibrated on what others published."""
 
     suppression: Suppression
     final_rows: FinalRows
@@ -52,15 +86,7 @@ class PostProcess:
         if one_to_one:
             return self.of_rows(min(ONE_TO_ONE_ROWS, predictions(image_size)), num_classes)
         boxes = predictions(image_size)
-        return self.of_candidates(boxes, num_classes, min(MOST_CANDIDATES, boxes * num_classes))
-
-    def of_candidates(self, boxes: int, num_classes: int, candidates: int) -> float:
-        """With NMS."""
-        fixed, pairs, sorting, comparing = suppression_work(boxes, num_classes, candidates)
-        prices = self.suppression
-        return (
-            prices.fixed * fixed + prices.pairs * pairs + prices.candidates * sorting + prices.comparisons * comparing
-        )
+        return self.suppression.of(boxes, num_classes, min(MOST_CANDIDATES, boxes * num_classes))
 
     def of_rows(self, rows: int, num_classes: int) -> float:
         """Without NMS."""
@@ -74,11 +100,6 @@ class PostProcess:
 def predictions(image_size: int) -> int:
     """Boxes that a detector with NMS gives for an image of this side."""
     return sum((image_size // stride) ** 2 for stride in STRIDES)
-
-
-def suppression_work(boxes: int, num_classes: int, candidates: int) -> tuple[float, float, float, float]:
-    """What the four parts of `Suppression` are the prices of: candidates of a class compare with each other."""
-    return 1.0, boxes * num_classes / 1e6, candidates / 1e3, candidates**2 / num_classes / 1e6
 
 
 def read_postprocess(body: Mapping[str, object], where: str) -> PostProcess | None:

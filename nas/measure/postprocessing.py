@@ -1,36 +1,30 @@
-"""What follows the network, timed on this device over a small grid of predictions, classes and candidates, and fitted."""
+"""What follows the network, timed on this device over a small grid of candidates and classes, and between for its error."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from itertools import product
+from collections.abc import Callable
 
 import numpy as np
 import torch
-from scipy.optimize import nnls
 from torch import Tensor
 
-from nas.cost.postprocess import (
-    MOST_CANDIDATES,
-    FinalRows,
-    PostProcess,
-    Suppression,
-    predictions,
-    suppression_work,
-)
+from nas.cost.postprocess import MOST_CANDIDATES, FinalRows, PostProcess, Suppression, predictions
 from nas.inference.postprocess import postprocess
 from nas.measure.measurement import time_repeated
 from nas.spec import ONE_TO_ONE_ROWS
 
-#: Sides of images, numbers of classes and of candidates that are timed.
-SIDES, CLASSES, CANDIDATES = (320, 640), (1, 20, 80), (100, 1000, MOST_CANDIDATES)
+#: Numbers of candidates and of classes that are timed, with the predictions of an image of SIDE.
+CANDIDATES, CLASSES, SIDE = (30, 100, 300, 1000, MOST_CANDIDATES), (1, 2, 4, 10, 30, 80), 640
+#: Sides, classes and candidates between those, on which the error is told.
+BETWEEN = ((320, 5, 550), (640, 50, 550), (640, 3, 1700), (320, 20, 1700), (320, 1, 2100), (640, 3, 2500), (320, 50, 3000),
+           (640, 10, 200))  # fmt: skip
 #: Objects of a made-up picture, around which its candidates lie, and the threshold that only candidates pass.
 OBJECTS, THRESHOLD = 30, 0.001
 
 
 def measure_postprocess(repetitions: int = 9, threads: int = 1, device: str = "cpu") -> PostProcess:
-    """Time post-processing on the grid and fit it; device: where the network's outputs lie (cpu, cuda)."""
+    """Time post-processing on a small grid of candidates and classes; device: where the network's outputs lie (cpu, cuda)."""
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     clock = time.thread_time if threads == 1 and device == "cpu" else time.perf_counter
@@ -42,25 +36,29 @@ def measure_postprocess(repetitions: int = 9, threads: int = 1, device: str = "c
 
 
 def fitted(timed: Callable[[int, int, int], float]) -> PostProcess:
-    """The prices through `timed(boxes, classes, candidates)`, milliseconds; no candidates: final rows of a detector without
-    NMS. Every price is positive, and the errors are weighed in percent."""
-    points = list(grid())
-    rows = [(ONE_TO_ONE_ROWS, classes, 0) for classes in CLASSES]
-    times, row_times = (np.array([timed(*point) for point in some]) for some in (points, rows))
-    work = np.array([suppression_work(*point) for point in points])
-    row_work = np.array([(1.0, boxes * classes / 1e6) for boxes, classes, _ in rows])
-    prices, row_prices = (nnls(w / t[:, None], np.ones(len(t)))[0] for w, t in ((work, times), (row_work, row_times)))
-    shares = np.concatenate([work @ prices / times, row_work @ row_prices / row_times]) - 1
-    suppression, final = (tuple(float(f"{price:.5g}") for price in found) for found in (prices, row_prices))
-    error = round(float(100 * np.abs(shares).mean()), 2)
-    return PostProcess(Suppression(*suppression), FinalRows(*final), len(points) + len(rows), error)
+    """The prices by `timed(boxes, classes, candidates)`, milliseconds; no candidates: the final rows of a detector without
+    NMS. What looking through pairs costs is told by two sizes of images with few candidates."""
+    boxes, most, few = predictions(SIDE), CLASSES[-1], CANDIDATES[0]
+    small = predictions(SIDE // 2)
+    pairs = max(0.0, (timed(boxes, most, few) - timed(small, most, few)) / ((boxes - small) * most / 1e6))
+    rows = []
+    for candidates in CANDIDATES:
+        times = (timed(boxes, classes, candidates) - pairs * boxes * classes / 1e6 for classes in CLASSES)
+        rows.append(tuple(_shown(max(ms, 1e-3)) for ms in times))
+    suppression = Suppression(CANDIDATES, CLASSES, tuple(rows), _shown(pairs))
+    shown = [timed(ONE_TO_ONE_ROWS, classes, 0) for classes in (1, most)]
+    step = max(0.0, (shown[1] - shown[0]) / (ONE_TO_ONE_ROWS * (most - 1) / 1e6))
+    final = FinalRows(_shown(max(0.0, shown[0] - step * ONE_TO_ONE_ROWS / 1e6)), _shown(step))
+    shares = [
+        suppression.of(predictions(side), classes, candidates) / timed(predictions(side), classes, candidates) - 1
+        for side, classes, candidates in BETWEEN
+    ]
+    return PostProcess(suppression, final, len(BETWEEN), round(float(100 * np.abs(shares).mean()), 2))
 
 
-def grid() -> Iterator[tuple[int, int, int]]:
-    """Predictions, classes and candidates of every point with NMS."""
-    for side, classes, candidates in product(SIDES, CLASSES, CANDIDATES):
-        boxes = predictions(side)
-        yield boxes, classes, min(candidates, boxes * classes)
+def _shown(value: float) -> float:
+    """To five digits."""
+    return float(f"{value:.5g}")
 
 
 def _timed(point: tuple[int, int, int], repetitions: int, clock: Callable[[], float], device: str) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from math import log
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from nas.cost.table_file import TABLES
 from nas.errors import UserError
 from search_spaces.published import load_published
 
-KNOWN = PostProcess(Suppression(0.5, 2.0, 1.0, 0.25), FinalRows(0.1, 4.0), 21, 3.0)
+KNOWN = PostProcess(Suppression((10, 1000), (1, 100), ((1.0, 2.0), (3.0, 8.0)), 2.0), FinalRows(0.1, 4.0), 8, 3.0)
 
 
 def table_with(tmp_path: Path, postprocess: dict[str, object]) -> Path:
@@ -27,13 +28,20 @@ def table_with(tmp_path: Path, postprocess: dict[str, object]) -> Path:
     return path
 
 
-def test_the_price_is_of_pairs_candidates_and_comparisons_within_a_class() -> None:
+def test_the_price_is_interpolated_between_what_was_timed_and_pairs_come_beside() -> None:
     assert predictions(640) == 80 * 80 + 40 * 40 + 20 * 20 and predictions(32) == 21
-    assert KNOWN.ms(80, False, 640) == pytest.approx(0.5 + 2 * 8400 * 80 / 1e6 + 3.0 + 0.25 * 9 / 80)
-    assert KNOWN.ms(1, False, 640) == pytest.approx(0.5 + 2 * 8400 / 1e6 + 3.0 + 0.25 * 9)
-    assert KNOWN.ms(1, False, 32) == pytest.approx(0.5 + 2 * 21e-6 + 0.021 + 0.25 * 21**2 / 1e6)
+    nms = KNOWN.suppression
+    assert [nms.of(0, 1, 10), nms.of(0, 100, 10), nms.of(0, 1, 1000), nms.of(0, 100, 1000)] == pytest.approx(
+        [1, 2, 3, 8]
+    )
+    assert nms.of(0, 10, 100) == pytest.approx((1 * 2 * 3 * 8) ** 0.25)  # the middle of all four
+    assert nms.of(0, 1, 3) == 1.0 and nms.of(0, 500, 3000) == pytest.approx(8.0)  # outside the ends hold
+    assert KNOWN.ms(1, False, 640) == pytest.approx(3 + 2 * 8400 / 1e6)
+    assert KNOWN.ms(80, False, 640) == pytest.approx(3 * (8 / 3) ** (log(80) / log(100)) + 2 * 8400 * 80 / 1e6)
+    assert KNOWN.ms(1, False, 32) == pytest.approx(3 ** (log(2.1) / log(100)) + 2 * 21 / 1e6)
     assert KNOWN.ms(80, True, 640) == pytest.approx(0.1 + 4 * 300 * 80 / 1e6)
     assert KNOWN.ms(80, True, 32) == pytest.approx(0.1 + 4 * 21 * 80 / 1e6)
+    assert Suppression((100,), (80,), ((5.0,),), 0.0).of(9, 3, 7) == pytest.approx(5.0)
 
 
 def test_a_latency_knows_its_milliseconds_until_boxes(tmp_path: Path) -> None:
@@ -68,6 +76,8 @@ def test_a_table_that_does_not_tell_says_what_to_do() -> None:
         ({"points": 0}, "postprocess.points must be"),
         ({"final_rows": {"fixed": -1.0, "pairs": 0.0}}, "postprocess.*fixed must be"),
         ({"suppression": None}, "postprocess.*suppression must be"),
+        ({"suppression": KNOWN.body()["suppression"] | {"ms": [[1.0, 2.0]]}}, "must have 2 rows of 2 milliseconds"),
+        ({"suppression": KNOWN.body()["suppression"] | {"classes": [100, 1]}}, "classes must be .*ascending"),
         ({"colour": 1}, "postprocess has no colour|colour"),
     ],
 )

@@ -14,7 +14,7 @@ from nas.errors import UserError
 from nas.searchers.limits import least_cost
 from search_spaces import find_space
 
-KNOWN = PostProcess(Suppression(0.5, 2.0, 1.0, 0.25), FinalRows(0.1, 4.0), 21, 3.0)
+KNOWN = PostProcess(Suppression((10, 1000), (1, 100), ((1.0, 2.0), (3.0, 8.0)), 2.0), FinalRows(0.1, 4.0), 8, 3.0)
 SPACE = "official_tiny"
 
 
