@@ -6,6 +6,7 @@ import copy
 import json
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,10 @@ from torch import Tensor
 
 import nas
 from nas.__main__ import main
+from nas.augment.pipeline import Augmentation
+from nas.commands.train import TrainCommand, task_of
 from nas.commands.verify import Check, require_same, verified
+from nas.config import compose_config
 from nas.data.coco import read_coco
 from nas.data.shapes import CLASSES, draw_shapes
 from nas.deploy.onnx_graph import write
@@ -26,10 +30,12 @@ from nas.deploy.parity import Agreement
 from nas.deploy.passport import content_digest, give_passport, metadata_of
 from nas.deploy.runtime import KEY, Metadata, OnnxRuntime
 from nas.errors import UserError
+from nas.files import save_spec
 from nas.models.checkpoint import load_checkpoint, read_header, save_checkpoint
 from nas.models.detector import build_detector
 from nas.models.passport import Passport, differing, generated_pictures, pictures_digest, seen
-from tests.training.tiny_training import tiny_spec
+from nas.training.run import run_training
+from tests.training.tiny_training import options, tiny_spec
 
 
 @pytest.fixture(scope="module")
@@ -124,6 +130,25 @@ def test_the_training_is_told_as_long_as_the_weights_are_the_same(saved: Path, t
     with torch.no_grad():
         next(model.parameters()).mul_(2)
     assert known(save_checkpoint(path, model)).training == {}
+
+
+def test_a_training_tells_what_made_its_checkpoints(
+    shapes: Path, saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = save_spec(tmp_path / "best.yaml", tiny_spec(), provenance={"table_digest": "9f3a"})
+    monkeypatch.setenv("MAENAS_SHAPES", str(shapes))
+    task = task_of(compose_config("train", TrainCommand, {"data": "shapes", "model": str(model), "test": False}))[0]
+    assert task.table == "9f3a"
+    task = replace(task, options=options(epochs=2), augmentation=Augmentation.plain(), device="cpu", seed=5, loggers=())
+    run_training(task, tmp_path / "run", progress=False, until=1)
+    result = run_training(replace(task, table=None), tmp_path / "run", resume=True, progress=False)
+    told = known(result.last).training
+    assert told["latency table"] == "9f3a" and told["seed"] == "5" and len(told["recipe"]) == 16
+    assert {name: told[name] for name in ("training data", "validation data")} == {
+        name: known(saved).training[name] for name in ("training data", "validation data")
+    }
+    tuned = run_training(replace(task, model=str(result.best), table=None), tmp_path / "tuned", progress=False)
+    assert known(tuned.last).training["start weights"] == known(result.best).digests["weights"]
 
 
 def known(path: Path) -> Passport:
