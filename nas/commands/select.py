@@ -28,7 +28,7 @@ class SelectCommand:
     candidates: how many networks are trained in the first rung; epochs: of a whole training, or minutes: as many as fit
     into them, which is reckoned once from the time of a few batches; seeds: trainings of every network of the last rung;
     factor: of the networks of a rung one in `factor` goes on. tolerance: share of the budget that a network may leave
-    unused; evaluations: of each search for candidates that proves nothing. weights: a checkpoint whose entries that fit are
+    unused; evaluations: of each search for candidates (see Proposal). weights: a checkpoint whose entries that fit are
     the start of every training. workers: processes of this machine; storage: of
     Optuna, for several machines that share the folder (None: a file in it); lease: seconds after which a worker without a
     sign of life loses its training. loggers: of every training, beside steps.csv and epochs.jsonl: any of tensorboard,

@@ -19,7 +19,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+
+import numpy as np
 
 from nas.blocks.operation import main_convolutions
 from nas.cost.count import count_spec
@@ -33,8 +34,6 @@ from nas.spec import Spec, digest
 @dataclass(frozen=True)
 class Count(Formula):
     """A metric of the network, times a factor."""
-
-    sums_units: ClassVar[bool] = True
 
     metric: str
     factor: float = 1.0
@@ -82,8 +81,11 @@ def chance(spec: Spec, seed: Seed = 0) -> float:
 class LevelBalance(LevelSum):
     """sum over levels of w_s (ln C_s + sum of ln MACs, in millions, of stem and blocks up to the end of s)."""
 
-    def gain(self, operations: Sequence[Operation], side: int) -> float:
-        return math.log(math.fsum(op.macs for op in main_convolutions(operations)) / 1e6)
+    def amount(self, operations: Sequence[Operation], side: int) -> float:
+        return math.fsum(op.macs for op in main_convolutions(operations)) / 1e6
+
+    def gains(self, amounts: Array) -> Array:
+        return np.log(amounts)
 
 
 def level_balance(spec: Spec, level_weights: Weights = DETECTOR_LEVELS, image_size: Pixels | None = None) -> float:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 import numpy as np
 from annotated_types import Ge, Le
@@ -28,14 +28,12 @@ LEVEL_WEIGHTS = (1.0, 1.0, 1.0, 1.0, 8.0)
 class DeepMad(Formula):
     """sum over levels of w_s (ln C_s + 2 ln F_s) (gains up to the end of s), less `depth_penalty` exp(std of depths)."""
 
-    sums_units: ClassVar[bool] = True
-
     level_weights: Weights = LEVEL_WEIGHTS
     alpha1: float = 1.0
     alpha2: float = 1.0
     depth_penalty: float = 0.0
 
-    def gain(self, operations: Sequence[Operation], side: int) -> float:
+    def amount(self, operations: Sequence[Operation], side: int) -> float:
         main = main_convolutions(operations)
         widths = np.log([op.in_channels // op.groups for op in main])
         return float(0.5 * (self.alpha1 * widths + 2 * self.alpha2 * np.log([op.kernel for op in main])).sum())

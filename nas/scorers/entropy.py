@@ -19,16 +19,13 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import ClassVar
-
-import numpy as np
 
 from nas.blocks.operation import main_convolutions
 from nas.errors import UserError
 from nas.lowering import Operation, backbone_operations
 from nas.lowering.repgfpn import FusionNode, branch_widths, hidden_width, neck_graph
 from nas.scorers.base import Weights
-from nas.scorers.formula import LevelSum, Linear
+from nas.scorers.formula import LevelSum
 from nas.spec import Backbone, DetectorSpec, NeckSpec, Spec, image_side
 
 #: DAMO-YOLO's level weights, from the stem (level 0) to stride 32 (level 4).
@@ -47,16 +44,10 @@ def log_gain(operations: Sequence[Operation]) -> float:
 class Entropy(LevelSum):
     """sum over levels of w_s (ln C_s + gains up to the end of s)."""
 
-    sums_units: ClassVar[bool] = True
-
     level_weights: Weights = LEVEL_WEIGHTS
 
-    def gain(self, operations: Sequence[Operation], side: int) -> float:
+    def amount(self, operations: Sequence[Operation], side: int) -> float:
         return log_gain(operations)
-
-    def linear(self) -> Linear:
-        weights = np.asarray(self.level_weights, dtype=np.float64)
-        return Linear(tuple(weights[::-1].cumsum()[::-1].tolist()), tuple(weights.tolist()))
 
 
 def mae(spec: Spec, level_weights: Weights = LEVEL_WEIGHTS) -> float:

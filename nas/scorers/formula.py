@@ -1,7 +1,8 @@
 """What an analytic score is: one formula over levels, which `nas.score` evaluates on one row and a search on thousands.
 
 A formula gives every part of a backbone (the stem, and each block) a gain, and makes scores of the gains summed up to
-each level's end, of the widths and map sides there, of the depths and of the costs.
+each level's end, of the widths and map sides there, of the depths and of the costs. The gain of a part is a function of
+its amount, and that of a block grows with its units as `repeats` says, so that tables over pairs of widths hold it.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,16 +42,20 @@ class Linear:
 
 
 class Formula(ABC):
-    """One analytic score with its options; a frozen dataclass derives from it.
+    """One analytic score with its options; a frozen dataclass derives from it."""
 
-    sums_units: whether the gain of a block is a sum over its units, so that tables over pairs of widths hold it.
-    """
-
-    sums_units: ClassVar[bool] = False
-
-    def gain(self, operations: Sequence[Operation], side: int) -> float:
-        """Gain of one part, whose operations are those on an image of `side` pixels."""
+    def amount(self, operations: Sequence[Operation], side: int) -> float:
+        """What the operations of one part, on an image of `side` pixels, come to."""
         return 0.0
+
+    def repeats(self, depth: int, shortcut: bool) -> float:
+        """How often the amount of a block's second unit stands behind that of the first in a block of `depth` units;
+        shortcut: whether the first unit adds its input."""
+        return depth - 1.0
+
+    def gains(self, amounts: Array) -> Array:
+        """Gains of parts from their amounts, one by one."""
+        return amounts
 
     @abstractmethod
     def combine(
@@ -94,6 +98,10 @@ class LevelSum(Formula):
     ) -> Array:
         return weighted(gains + np.log(channels), self.level_weights)
 
+    def linear(self) -> Linear:
+        weights = np.asarray(self.level_weights, dtype=np.float64)
+        return Linear(tuple(weights[::-1].cumsum()[::-1].tolist()), tuple(weights.tolist()))
+
 
 def formula_of(scorer: Scorer, options: Mapping[str, object]) -> Formula | None:
     """The formula of a scorer with these options; None without one, or where an option is none of the formula's."""
@@ -111,10 +119,10 @@ def level_ends(backbone: Backbone, formula: Formula, side: int) -> tuple[Array, 
     """Gains up to the end of each level, widths and map sides there, of a backbone on an image of `side` pixels."""
     size, width = halved((side, side), backbone.stem.stride), backbone.stem.out
     groups = backbone_operations(backbone, side)
-    gain = formula.gain(groups[0], side)
-    ends = {0: (gain, width, min(size))}
-    for block, level, group in zip(backbone.blocks, backbone.levels, groups[1:], strict=True):
-        gain, size = gain + formula.gain(group, side), halved(size, block.stride)
+    first, *others = formula.gains(np.array([formula.amount(group, side) for group in groups])).tolist()
+    gain, ends = first, {0: (first, width, min(size))}
+    for block, level, more in zip(backbone.blocks, backbone.levels, others, strict=True):
+        gain, size = gain + more, halved(size, block.stride)
         ends[level] = (gain, block.out, min(size))
     gains, channels, sides = np.array(list(ends.values()), dtype=np.float64).T
     return gains, channels, sides

@@ -24,7 +24,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import ClassVar
 
 import numpy as np
 
@@ -82,8 +81,6 @@ class Learned(Formula):
     backbones; versions: of what fitted it.
     """
 
-    sums_units: ClassVar[bool] = True
-
     features: tuple[Name, ...]
     coefficients: tuple[float, ...]
     means: tuple[float, ...]
@@ -99,7 +96,7 @@ class Learned(Formula):
     data: list[DataTerm]
     versions: dict[str, str]
 
-    def gain(self, operations: Sequence[Operation], side: int) -> float:
+    def amount(self, operations: Sequence[Operation], side: int) -> float:
         stride, sums = _sums(operations, side)
         known = self._known
         whole = math.fsum(known.get(f"{kind}@{stride}", 0.0) * value for kind, value in zip(_SUMS, sums, strict=True))

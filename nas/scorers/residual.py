@@ -57,13 +57,22 @@ def variance_shares(operations: Sequence[Operation]) -> list[tuple[float, list[O
     return shares
 
 
+def shares_behind(depth: int, shortcut: bool) -> float:
+    """The shares of the later units of a block together, in those of its second unit."""
+    terms = 1 + shortcut  # of the sum behind the first unit
+    return math.fsum((terms + 1) / (terms + number) for number in range(1, depth))
+
+
 @dataclass(frozen=True)
 class ResidualEntropy(LevelSum):
     """sum over levels of w_s (ln C_s + attenuated gains up to the end of s)."""
 
-    def gain(self, operations: Sequence[Operation], side: int) -> float:
+    def amount(self, operations: Sequence[Operation], side: int) -> float:
         shares = variance_shares(operations)
         return 0.5 * math.fsum(share * math.log(op.fan_in) for share, unit in shares for op in unit)
+
+    def repeats(self, depth: int, shortcut: bool) -> float:
+        return shares_behind(depth, shortcut)
 
 
 @dataclass(frozen=True)
@@ -72,9 +81,12 @@ class EffectiveRank(Formula):
 
     level_weights: Weights = DETECTOR_LEVELS
 
-    def gain(self, operations: Sequence[Operation], side: int) -> float:
+    def amount(self, operations: Sequence[Operation], side: int) -> float:
         shares = variance_shares(operations)
         return math.fsum(share / op.out_channels for share, unit in shares for op in unit)
+
+    def repeats(self, depth: int, shortcut: bool) -> float:
+        return shares_behind(depth, shortcut)
 
     def combine(
         self, gains: Array, channels: Array, sides: Array, depths: Array, metrics: Mapping[str, Array]

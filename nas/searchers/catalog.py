@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from nas.searchers.exact.search import exact_search
 from nas.searchers.loop import Progress, SearchOutcome, interruptible, run_loop
 from nas.searchers.problem import Objective
 from nas.searchers.problem.specs import MEMORY, ScorerScore, SpecProblem, require_sendable
-from nas.searchers.problem.vectorized import GeneProblem
+from nas.searchers.problem.vectorized import GeneProblem, Inseparable
 from nas.spec import Backbone, DetectorSpec, Spec, backbone_of
 from search_spaces.base import SearchSpace
 from search_spaces.published import load_published
@@ -148,8 +149,9 @@ def make_problem(
     chosen.check_options(dict(options))
     fast = isinstance(space, TinyNASSpace) and MEMORY not in budget.metrics and chosen.source != OWN
     formula = formula_of(chosen, options) if fast else None
-    if isinstance(space, TinyNASSpace) and formula is not None and formula.sums_units:
-        return GeneProblem(space, Objective(formula, table, frame, image_size, budget.metrics), budget)
+    if isinstance(space, TinyNASSpace) and formula is not None:
+        with suppress(Inseparable):
+            return GeneProblem(space, Objective(formula, table, frame, image_size, budget.metrics), budget)
     objective = Objective(None, table, frame, image_size, budget.metrics)
     score = ScorerScore(chosen, tuple(sorted(options.items())), objective.image_size)
     if workers > 1:

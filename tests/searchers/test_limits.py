@@ -51,8 +51,10 @@ def test_without_a_proof_no_limit_is_blamed() -> None:
     ]
 
 
-def test_a_score_without_an_array_form_is_named() -> None:
-    found = nas.find({"latency_ms": 3.0}, scorer="level_balance", evaluations=100)
-    assert any("unproven: scorer level_balance is none of the sums" in note for note in found.notes)
+def test_why_there_is_no_proof_is_told() -> None:
+    found = nas.find({"latency_ms": 3.0}, scorer="effective_rank", evaluations=100)
+    assert any("unproven: exact search needs a score that is a sum over blocks" in note for note in found.notes)
+    found = nas.find({"latency_ms": 3.0}, "c3k2", scorer="effective_rank", evaluations=100)
+    assert any("unproven: scorer effective_rank is none of the sums" in note for note in found.notes)
     found = nas.find({"latency_ms": 3.0, "peak_memory_mb": 1e6}, evaluations=100)
     assert any("unproven: peak_memory_mb is a maximum over the run" in note for note in found.notes)

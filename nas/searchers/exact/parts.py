@@ -17,11 +17,13 @@ from nas.errors import UserError
 from nas.scorers.formula import Formula, Linear, weighted
 from nas.searchers.base import Evaluation
 from nas.searchers.exact.effort import CELLS, Effort, Halt
-from nas.searchers.problem import GAIN, Array, Objective
+from nas.searchers.problem import AMOUNT, Array, Objective
 from nas.spec import Backbone, Spec
 
 Integers = npt.NDArray[np.int64]
 
+#: The scores that are such a sum.
+SUMS = "mae, mae_residual, level_balance, learned, params, macs or layers"
 #: The most blocks of one position that are priced.
 MOST_OPTIONS = 6_000_000
 #: The most bins that bounds are refined to.
@@ -197,7 +199,7 @@ def linear_score(formula: Formula | None, levels: int) -> Linear:
     """The score as a sum over parts; raises UserError for a score that is none, or weights that do not fit the levels."""
     linear = formula.linear() if formula is not None else None
     if linear is None:
-        raise UserError("exact search needs a score that is a sum over blocks: mae, learned, params, macs or layers")
+        raise UserError(f"exact search needs a score that is a sum over blocks: {SUMS}")
     if not linear.metric:
         weighted(np.zeros((0, levels)), linear.widths)
     return linear
@@ -238,7 +240,8 @@ class _Pricing:
         if self.linear.metric:
             return self.behind(vectors)
         level = self.problem.levels[part]
-        result = vectors[:, GAIN] * self.linear.gains[level]
+        assert self.problem.objective.formula is not None
+        result = self.problem.objective.formula.gains(vectors[:, AMOUNT]) * self.linear.gains[level]
         return result + self.linear.widths[level] * np.log(widths) if self.ends[part] else result
 
     def behind(self, vectors: Array) -> Array:

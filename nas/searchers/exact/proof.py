@@ -14,7 +14,7 @@ from nas.scorers.formula import formula_of
 from nas.searchers.base import Candidate, Problem
 from nas.searchers.evolution import Evolution, RandomSearch
 from nas.searchers.exact.effort import STEPS
-from nas.searchers.exact.parts import ChainProblem
+from nas.searchers.exact.parts import SUMS, ChainProblem
 from nas.searchers.exact.search import ExactResult, exact_search
 from nas.searchers.history import History
 from nas.searchers.loop import Progress, SearchOutcome, interruptible, run_loop
@@ -132,7 +132,7 @@ def _no_sum(problem: Problem) -> str:
     if not isinstance(problem.space, TinyNASSpace | StageSpace):
         return f"space {problem.space.name} is no chain of blocks with tables of their costs"
     name = problem.score.scorer.name if isinstance(problem.score, ScorerScore) else "of this search"
-    return f"scorer {name} is none of the sums over operations that exact search serves: mae, learned, params, macs, layers"
+    return f"scorer {name} is none of the sums over blocks that exact search serves: {SUMS}"
 
 
 def search_exactly(

@@ -35,9 +35,9 @@ from nas.spec import Block, DetectorSpec, HeadSpec, NeckSpec, Spec, Stem, backbo
 Array = npt.NDArray[np.float64]
 Size = tuple[int, int]
 
-#: Columns of a part's vector: additive costs, the sum of ln fan-in that rho needs, and the scorer's gain; behind them what
+#: Columns of a part's vector: additive costs, the sum of ln fan-in that rho needs, and the scorer's amount; behind them what
 #: else is limited, such as the parameters of the neck or the milliseconds of another device.
-LATENCY, PARAMS, MACS, ACTIVATIONS, LAYERS, LOG_FAN, GAIN = range(7)
+LATENCY, PARAMS, MACS, ACTIVATIONS, LAYERS, LOG_FAN, AMOUNT = range(7)
 _WIDTH = 7
 #: Steps (nas.searchers.exact.effort) that it costs to lower and price one node of a neck.
 _LOWERING = 3_000
@@ -200,7 +200,7 @@ class Objective:
         """
         total = parts.sum(axis=1) + closing
         ends = [i for i in range(len(levels)) if i + 1 == len(levels) or levels[i + 1] > levels[i]]
-        running = parts[:, :, [LAYERS, LOG_FAN, GAIN]].cumsum(axis=1)[:, ends]
+        running = parts[:, :, [LAYERS, LOG_FAN]].cumsum(axis=1)[:, ends]
         rho = (running[:, :, 0] * np.exp(-running[:, :, 1] / running[:, :, 0])).max(axis=1)
         sums = [total[:, column] / unit for column, unit in self._sums.values()]
         metrics = np.stack([*sums[: len(_ADDITIVE)], rho, *sums[len(_ADDITIVE) :]], axis=1)
@@ -209,7 +209,8 @@ class Objective:
         side = np.array([sides[i] for i in ends], dtype=np.float64)
         channels = widths[:, ends].astype(np.float64)
         named = dict(zip(self.metrics, metrics.T, strict=True))
-        return self.formula.combine(running[:, :, 2], channels, side, depths.astype(np.float64), named), metrics
+        gains = self.formula.gains(parts[:, :, AMOUNT]).cumsum(axis=1)[:, ends]
+        return self.formula.combine(gains, channels, side, depths.astype(np.float64), named), metrics
 
     # ------------------------------------------------------------------ inside
 
@@ -268,7 +269,7 @@ class Objective:
             result[LAYERS] = len(main)
             result[LOG_FAN] = sum(log(op.fan_in) for op in main)
             if self.formula is not None:
-                result[GAIN] = self.formula.gain(operations, self.image_size)
+                result[AMOUNT] = self.formula.amount(operations, self.image_size)
         for column, limited in enumerate(self._more, _WIDTH):
             chosen = [op for op in operations if limited.part in ("", part or op.role)]
             if limited.metric == "layers":

@@ -8,6 +8,7 @@ a block split into tables over pairs (a functional ANOVA with a fixed base point
                 F(o, b, o) = E(b, o)                                                    (no projection: its own table)
     block       V(i, b, o, L) = F(i, b, o) + (L - 1) R(b, o)
 
+The amount that a score counts grows with the depth as the score's formula says (`Formula.repeats`), in the place of L - 1.
 A few thousand blocks priced one by one then stand for millions, and a generation is priced by a few array look-ups.
 """
 
@@ -19,12 +20,12 @@ from functools import partial
 import numpy as np
 import numpy.typing as npt
 
-from nas.blocks.operation import halved
+from nas.blocks.operation import halved, main_convolutions
 from nas.cost.budget import Budget
 from nas.errors import UserError
 from nas.scorers.formula import uncounted
 from nas.searchers.base import Evaluation
-from nas.searchers.problem import Array, Objective
+from nas.searchers.problem import AMOUNT, Array, Objective
 from nas.spec import Spec
 from search_spaces.chain import ResidualChains
 from search_spaces.genes import DEPTH, FIELDS, KERNEL, MID, OUT, GeneCodec, Genes
@@ -34,6 +35,10 @@ from search_spaces.streams import Integers, Words, row_hashes
 Point = tuple[int, int, int, int]
 #: Cost vectors (n, columns) of n blocks.
 Cost = Callable[[Sequence[Point]], Array]
+
+
+class Inseparable(UserError):
+    """The costs of a block family do not split into pairs of widths."""
 
 
 class _Pairs:
@@ -64,11 +69,22 @@ class BlockTable:
     """Cost vectors of the residual blocks of one position and one kernel.
 
     inputs, mids, outs: the widths that can occur, increasing; cost: prices (input, bottleneck, out, depth) points
-    one by one. `probe` compares the tables with direct prices at random blocks.
+    one by one; repeats: how often the second unit's amount stands behind the first, by the depth. `probe` compares the
+    tables with direct prices at random blocks.
     """
 
-    def __init__(self, cost: Cost, inputs: Sequence[int], mids: Sequence[int], outs: Sequence[int], width: int) -> None:
+    def __init__(
+        self,
+        cost: Cost,
+        inputs: Sequence[int],
+        mids: Sequence[int],
+        outs: Sequence[int],
+        width: int,
+        repeats: Sequence[float],
+    ) -> None:
         self.cost = cost
+        self._repeats = np.array(repeats)
+        self._linear = bool((self._repeats[1:] == np.arange(len(repeats) - 1)).all())
         self.inputs, self.mids, self.outs = (np.asarray(values, dtype=np.int64) for values in (inputs, mids, outs))
         # A base point off the channel grid: an input and an output that differ from each other and from every width.
         base_in, base_mid, base_out = int(inputs[0]) + 1, int(mids[0]), int(outs[-1]) - 1
@@ -122,7 +138,14 @@ class BlockTable:
 
     def __call__(self, i: Integers, b: Integers, o: Integers, depth: Integers) -> Array:
         """(n, width) costs of whole blocks."""
-        return self.first_unit(i, b, o) + (depth - 1)[:, None] * self.later_unit(b, o)
+        return self.whole(self.first_unit(i, b, o), self.later_unit(b, o), depth)
+
+    def whole(self, first: Array, later: Array, depth: Integers) -> Array:
+        """(n, width) costs of blocks of these depths, from those of their first and of a later unit."""
+        result: Array = first + (depth - 1)[:, None] * later
+        if not self._linear:
+            result[:, AMOUNT] = first[:, AMOUNT] + self._repeats[depth] * later[:, AMOUNT]
+        return result
 
     def probe(self, depths: Sequence[int], count: int = 24) -> None:
         """Raise UserError if tables and direct prices differ at random blocks: the family does not split into pairs."""
@@ -134,7 +157,9 @@ class BlockTable:
         )
         direct = self.cost(points)
         if not np.allclose(self(i, b, o, depth), direct, rtol=1e-9, atol=1e-9 * np.abs(direct).max()):
-            raise UserError("the costs of this block family do not split into pairs of widths; use a general searcher")
+            raise Inseparable(
+                "the costs of this block family do not split into pairs of widths; use a general searcher"
+            )
 
 
 def index_of(values: Sequence[int]) -> npt.NDArray[np.int64]:
@@ -147,7 +172,8 @@ def index_of(values: Sequence[int]) -> npt.NDArray[np.int64]:
 class GeneProblem(GeneCodec):
     """Evaluations of gene rows, which are drawn and changed as `GeneCodec` says; equal to `Objective.evaluate` of the specs.
 
-    Raises UserError if the budget limits a metric that the objective does not give.
+    Raises UserError if the budget limits a metric that the objective does not give, Inseparable for a block family or a
+    score whose tables are none over pairs of widths.
     """
 
     generous: bool = True
@@ -293,7 +319,7 @@ class GeneProblem(GeneCodec):
             for depth in self._depths(index):
                 units = np.full_like(mid, depth)
                 choice = np.stack([mid, np.full_like(mid, kernel), units], axis=1)
-                yield before, after, choice, units, first + (depth - 1) * later
+                yield before, after, choice, units, table.whole(first, later, units)
 
     def shapes(self, rows: Genes) -> tuple[Integers, Array]:
         """Depths, and logarithms of widths and bottlenecks, of every block of gene rows."""
@@ -327,7 +353,12 @@ class GeneProblem(GeneCodec):
             self.tables.append(
                 {
                     kernel: BlockTable(
-                        partial(self._cost, index, kernel, size, spp), before, mids, outs, objective.width
+                        partial(self._cost, index, kernel, size, spp),
+                        before,
+                        mids,
+                        outs,
+                        objective.width,
+                        self._repeats(index, kernel, size),
                     )
                     for kernel in space.block_kernels(index)
                 }
@@ -355,6 +386,20 @@ class GeneProblem(GeneCodec):
         self.sides = sides
         self.maps = tuple(maps[index + 1] for index in template.out_blocks)
         self._closings: dict[int, Array] = {}
+
+    def _repeats(self, index: int, kernel: int, size: tuple[int, int]) -> list[float]:
+        """`Formula.repeats` by depth; raises Inseparable where it depends on widths, as a shortcut at equal ones alone does."""
+        depths, formula = range(1, self.space.depths[index] + 1), self.objective.formula
+        if formula is None:
+            return [0.0, *(depth - 1.0 for depth in depths)]
+        out = self.space.widths(index)[-1]
+        block = self.space.block(index, out, self.space.bottlenecks(out)[0], 1, kernel)
+        lowered = [block.operations(width, size, self.template.activation, False) for width in (out, out + 1)]
+        adds = [any(op.fused_add for op in main_convolutions(operations)) for operations in lowered]
+        equal, other = ([formula.repeats(depth, add) for depth in depths] for add in adds)
+        if equal != other:
+            raise Inseparable("the shortcuts of this block family depend on its widths, and so does this score")
+        return [0.0, *equal]
 
     def _stem(self, width: int) -> Array:
         row = self.initial()[0]

@@ -15,9 +15,11 @@ from nas.cost.budget import Budget
 from nas.cost.latency import LatencyTable
 from nas.errors import UserError
 from nas.frame import Frame
-from nas.scorers.counts import PARAMS
+from nas.scorers.counts import PARAMS, LevelBalance
 from nas.scorers.deepmad import DeepMad
 from nas.scorers.entropy import Entropy
+from nas.scorers.formula import Formula
+from nas.scorers.residual import ResidualEntropy
 from nas.searchers.exact.parts import chain_of
 from nas.searchers.exact.search import exact_search
 from nas.searchers.problem import Objective
@@ -132,11 +134,19 @@ def test_layers_alone_are_a_budget() -> None:
     assert [c.metrics["layers"] for c in result.front] == [15.0, 13.0, 11.0]
 
 
-def test_a_count_can_be_the_score() -> None:
-    problem = problem_of(2, {"latency_ms": 2.0}, Frame(), PARAMS)
-    scores, _ = brute_force(problem, 2)
+@pytest.mark.parametrize(
+    ("seed", "formula"),
+    [(2, PARAMS), (0, LevelBalance()), (3, LevelBalance()), (0, ResidualEntropy()), (1, ResidualEntropy())],
+)
+def test_any_sum_over_blocks_can_be_the_score(seed: int, formula: Formula) -> None:
+    every = problem_of(seed, {"latency_ms": 100.0}, Frame()).evaluate(members(seed)).metrics[:, 0]
+    problem = problem_of(seed, {"latency_ms": float(np.quantile(every, 0.4))}, Frame(), formula)
+    scores, _ = brute_force(problem, seed)
     result = exact_search(problem, levels=3)
+    assert 100 < len(scores) < len(members(seed))
     assert result.best is not None and result.best.score == pytest.approx(scores.max(), abs=1e-6)
+    direct = formula.score(Frame().detector(result.best.spec))  # type: ignore[arg-type]
+    assert result.best.score == pytest.approx(direct, rel=1e-11)
 
 
 def test_a_score_that_is_no_sum_is_refused() -> None:

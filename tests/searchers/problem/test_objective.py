@@ -15,7 +15,7 @@ from nas.scorers import find_scorer
 from nas.scorers.entropy import Entropy
 from nas.scorers.formula import formula_of
 from nas.searchers.problem import METRICS, Objective
-from nas.searchers.problem.vectorized import GeneProblem
+from nas.searchers.problem.vectorized import GeneProblem, Inseparable
 from search_spaces import find_space
 from search_spaces.streams import candidate_keys
 from search_spaces.tinynas import SPACES
@@ -83,16 +83,34 @@ def test_gene_tables_equal_the_objective(name: str, table: LatencyTable) -> None
         ("params", {}),
         ("macs", {}),
         ("layers", {}),
+        ("level_balance", {}),
+        ("mae_residual", {"level_weights": [1, 0, 2, 1, 3]}),
+        ("effective_rank", {}),
     ],
 )
 def test_formulas_equal_the_scorers(scorer: str, options: dict, table: LatencyTable) -> None:
-    for name in ("tinynas_k1kx", "tinynas_k1kxk1"):
+    for name in ("tinynas_k1kx", "tinynas_k1kxk1", "tinynas_kxkx"):
         space, frame = SPACES[name], Frame()
         formula = formula_of(find_scorer(scorer), options)
         problem = GeneProblem(space, Objective(formula, table, frame), BUDGET)
         genes = problem.sample(candidate_keys(0, 0, 5))
         for row, score in zip(genes, problem.evaluate(genes).score, strict=True):
             assert score == pytest.approx(nas.score(frame.detector(problem.spec(row)), scorer, **options), rel=1e-11)
+
+
+@pytest.mark.parametrize("scorer", ["level_balance", "mae_residual", "effective_rank"])
+def test_a_shortcut_at_equal_widths_alone_is_counted_or_refused(scorer: str, table: LatencyTable) -> None:
+    """Depthwise units of TinyNAS add their input where the widths are equal: shares of variance then depend on widths."""
+    space = SPACES["official_mbv2"]
+    objective = Objective(formula_of(find_scorer(scorer), {}), table, None, space.image_size)
+    if scorer != "level_balance":
+        with pytest.raises(Inseparable, match="the shortcuts of this block family depend on its widths"):
+            GeneProblem(space, objective, BUDGET)
+        return
+    problem = GeneProblem(space, objective, BUDGET)
+    genes = problem.sample(candidate_keys(5, 0, 20))
+    for row, score in zip(genes, problem.evaluate(genes).score, strict=True):
+        assert score == pytest.approx(nas.score(problem.spec(row), scorer, image_size=space.image_size), rel=1e-11)
 
 
 @pytest.mark.parametrize("name", sorted(SPACES))
