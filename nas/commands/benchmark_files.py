@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 STAGES = ("preprocess", "network", "postprocess", "frame")
+#: Points of AP that the picture spans at least.
+SPAN = 4.0
 #: The times of a row that could not run.
 ENDLESS = Interval(float("inf"), float("inf"), float("inf"))
 #: Points of AP that a deployed file may lose against torch in float32 before it is not recommended.
@@ -105,7 +107,10 @@ class Benchmark(Shown):
             error = [[frame.median - frame.low], [frame.high - frame.median]]
             axes.errorbar(frame.median, 100 * (row.ap or 0.0), xerr=error, fmt=mark, color=colour, label=row.name)
         if self.done:
-            axes.legend(fontsize=8, frameon=False)
+            axes.legend(fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+        low, high = axes.get_ylim()
+        spare = max(0.0, SPAN - (high - low)) / 2  # differences of hundredths are to look like that
+        axes.set_ylim(low - spare, high + spare)
         label(axes, f"{self.model} on {self.data}", "milliseconds of a frame", "AP")
         return figure
 
@@ -158,7 +163,7 @@ def verdict_lines(result: Benchmark) -> list[str]:
         if best != plain and not plain.reason:
             lines.append(
                 f"torch fp32: {plain.ms():.2f} ms a frame, AP {100 * (plain.ap or 0.0):.1f}; {best.name} is "
-                f"{plain.ms() / best.ms():.1f} times as fast and loses {result.lost(best):.2f} AP."
+                f"{plain.ms() / best.ms():.1f} times as fast and {_change(result.lost(best))}."
             )
     else:
         lines.append("No row could be measured and recommended; the reasons stand below.")
@@ -172,6 +177,11 @@ def verdict_lines(result: Benchmark) -> list[str]:
     )
 
 
+def _change(lost: float) -> str:
+    """What a row loses or gains, in words."""
+    return f"loses {lost:.2f} AP" if lost > 0 else f"has {-lost:.2f} AP more" if lost < 0 else "has the same AP"
+
+
 def _busy(rows: Sequence[Row]) -> list[str]:
     """A reservation where the machine had other work than this."""
     loads = [float(row.host.get("load_average", 0.0)) for row in rows]
@@ -179,5 +189,5 @@ def _busy(rows: Sequence[Row]) -> list[str]:
     if not loads or max(loads) <= cores:
         return []
     return [
-        f"The machine was busy (load up to {max(loads):.1f} on {cores} cores): milliseconds may be better elsewhere."
+        f"The machine was busy (load up to {max(loads):.1f} on {cores} cores): its milliseconds are to be taken again in quiet."
     ]

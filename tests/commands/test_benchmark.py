@@ -111,6 +111,11 @@ def test_what_loses_more_than_half_a_point_is_not_recommended() -> None:
         and told[2] == "Not recommended: onnx int8, which loses 0.6 AP."
     )
     assert told[3] == "Could not run: tensorrt fp16: TensorRT needs an NVIDIA GPU." and len(told) == 4
+    gained = verdict_lines(Benchmark(Path(), "m", "d", (rows[0], row("onnx", "int8", 0.402, 3.0))))
+    assert gained[1].endswith("3.0 times as fast and has 0.20 AP more.")
+    (axes,) = found.plot().axes
+    low, high = axes.get_ylim()
+    assert high - low >= 4 and low < 39.4 < 40 < high
     table = table_rows(found)
     assert table[2]["remark"] == "not recommended" and table[2]["matched %"] == 97.0 and table[4]["AP"] is None
     assert verdict_lines(Benchmark(Path(), "m", "d", rows[4:]))[0].startswith("No row could be measured")
