@@ -13,6 +13,7 @@ import json
 import math
 import time
 from collections import Counter
+from copy import copy
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -87,7 +88,8 @@ def check_space(name: str, number: int, seed: int, problems: int = PER) -> dict[
     for _ in range(problems):
         limits = draw_limits(every, free.metrics, limited, rng)
         budget = Budget.of(limits)
-        problem = make_problem(space, budget, score, options, table, frame, side)
+        problem = copy(free)  # with its prices
+        problem.budget = budget
         chain = chain_problem(problem)
         assert chain is not None
         found = exact_search(chain, levels=1, near=0, bins=rng.choice((3, 8, 64, 256)))
