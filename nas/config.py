@@ -235,8 +235,10 @@ def launch(
             use(modules)
             settings = settings_of(schema, config, command_line.example(name) if own else "")
             with _own_folder(settings, Path(job.runtime.output_dir)):
-                sweep = Path(job.sweep.dir).absolute() if job.mode == RunMode.MULTIRUN else None
-                run(settings, Job(Path(job.runtime.output_dir), tuple(job.overrides.task), sweep))
+                place, sweep = Path(job.runtime.output_dir), None
+                if job.mode == RunMode.MULTIRUN:  # sweep.dir may hold the time of this process, not of the sweep
+                    sweep = place.parents[len(Path(job.sweep.subdir).parts) - 1]
+                run(settings, Job(place, tuple(job.overrides.task), sweep))
         except (UserError, OmegaConfBaseException, OSError) as error:
             if job.mode == RunMode.RUN:
                 failures.append(error)
