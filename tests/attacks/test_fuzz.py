@@ -28,6 +28,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from nas.commands.benchmark_files import Row, read_row
 from nas.commands.search import FREE as SEARCH_FREE
 from nas.commands.search import SearchCommand
 from nas.commands.select_files import read_finalists, write_finalists
@@ -44,6 +45,7 @@ from nas.deploy.runtime import Metadata, read_metadata
 from nas.deploy.tensorrt import MAGIC, read_engine
 from nas.errors import UserError
 from nas.files import load_spec, read_json, save_spec
+from nas.measure.artefact import Interval, Parity, Stages
 from nas.models.build import build_model
 from nas.models.checkpoint import load_checkpoint, save_checkpoint
 from nas.models.torch_file import read_torch
@@ -200,6 +202,9 @@ def moved(path: Path, name: str) -> Path:
 
 VOC = b"""<annotation><filename>a.png</filename><object><name>ant</name><difficult>0</difficult>
 <bndbox><xmin>1</xmin><ymin>1</ymin><xmax>9</xmax><ymax>9</ymax></bndbox></object></annotation>"""
+_MS = Interval(2.0, 1.9, 2.1)
+ROW = Row("onnx", "int8", "", "files/onnx-int8.onnx", 1.5, 0.4, 0.6, 72, Stages(_MS, _MS, _MS, _MS), 40.0,
+          Parity(8, 90, 0.99, 0.01, 0.5), host={"processor": "x", "cores": 2})  # fmt: skip
 #: Kind -> ending, a valid file's bytes, and what reads it; a reader may answer or raise UserError.
 TARGETS: dict[str, tuple[str, Callable[[Path], bytes], Callable[[Path], object]]] = {
     "spec": (".yaml", valid_spec, load_spec),
@@ -213,6 +218,7 @@ TARGETS: dict[str, tuple[str, Callable[[Path], bytes], Callable[[Path], object]]
                lambda path: read_metadata(path.read_text(errors="replace"), path)),
     "table": (".json", valid_table, LatencyTable.load),
     "finalists": (".json", valid_finalists, read_finalists),
+    "benchmark": (".json", lambda folder: json.dumps(asdict(ROW)).encode(), read_row),
     "plan": (".json", lambda folder: json.dumps(asdict(make_plan(4, 3))).encode(),
              lambda path: read_object(Plan, read_json(path), f"{path}:")),
     "search": (".yaml", valid_search, lambda path: goes_on(path, True)),
