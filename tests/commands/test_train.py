@@ -86,7 +86,7 @@ def test_the_final_test_runs_where_the_training_ran(model, home, monkeypatch):
         seen.append({parameter.device.type for parameter in network.parameters()})
         raise UserError("seen")
 
-    monkeypatch.setattr("nas.training.setup.device_kind", lambda device: next(kinds))
+    monkeypatch.setattr("nas.training.setup.device_place", lambda device: next(kinds))
     monkeypatch.setattr("nas.inference.evaluator.evaluate", watched)
     with pytest.raises(UserError, match="seen"):
         train(model, "shapes", home / "device", **SHORT)
