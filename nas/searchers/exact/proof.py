@@ -86,7 +86,9 @@ def _proven(problem: Problem, outcome: SearchOutcome, result: ExactResult) -> Se
     outcome.history.extend(_rows(outcome.history.names, _distinct([*result.front, *result.near])))
     best, certificate = front[0], result.certificate
     if certificate is not None:
-        certificate = replace(certificate, optimum=best.score)
+        hair = best.score - certificate.upper  # the same network, summed up in another order
+        upper = best.score if 0 < hair <= certificate.rounding else certificate.upper
+        certificate = replace(certificate, optimum=best.score, upper=upper)
     return replace(
         outcome,
         best=best,

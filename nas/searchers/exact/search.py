@@ -182,7 +182,7 @@ def exact_search(
     if optimum.best is None:
         return ExactResult(None, [], [], None, optimum.upper, "" if optimum.proven else reason, 0, 0.0, interrupted)
     best = _candidates(problem, optimum.best[None])[0]
-    upper = _above(optimum)
+    upper = max(_above(optimum), best.score)  # alone a row may sum up to another last digit than among others
     certificate = None
     if optimum.proven:
         weights = () if optimum.tightest is None else tuple(np.round(optimum.tightest.weights, 6).tolist())

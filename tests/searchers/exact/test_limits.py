@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import signal
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -17,7 +18,7 @@ from nas.cost.budget import Budget
 from nas.errors import InternalError, UserError
 from nas.frame import Frame
 from nas.scorers.entropy import Entropy
-from nas.searchers.base import Certificate
+from nas.searchers.base import Candidate, Certificate
 from nas.searchers.catalog import check_searcher, make_problem, search_with
 from nas.searchers.exact import optimum as exact_optimum
 from nas.searchers.exact import search as exact
@@ -152,6 +153,19 @@ def test_a_bound_below_a_found_score_is_an_error() -> None:
     optimum.upper = 0.0
     with pytest.raises(InternalError, match="seemed possible"):
         exact._above(optimum)
+
+
+def test_the_last_digit_of_a_score_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    alone = exact._candidates
+
+    def a_digit_higher(problem: Any, rows: np.ndarray) -> list[Candidate]:
+        found = alone(problem, rows)
+        return [replace(c, metrics=dict(c.metrics) | {"score": c.score * (1 + 1e-12)}) for c in found]
+
+    monkeypatch.setattr(exact, "_candidates", a_digit_higher)
+    outcome = search_with("exact", {"levels": 1, "near": 0}, problem_of(1, {"params_m": 8.0}), 1)
+    assert outcome.best is not None and outcome.certificate is not None
+    assert outcome.best.score <= outcome.certificate.upper <= outcome.best.score * (1 + 1e-6)
 
 
 def test_bins_change_nothing_on_a_detector() -> None:
