@@ -25,8 +25,9 @@ from nas.searchers.exact.proof import prove, search_exactly
 from nas.searchers.exact.search import exact_search
 from nas.searchers.loop import Progress, SearchOutcome, interruptible, run_loop
 from nas.searchers.problem import Objective
+from nas.searchers.problem.block_table import Inseparable
 from nas.searchers.problem.specs import MEMORY, ScorerScore, SpecProblem, require_sendable
-from nas.searchers.problem.vectorized import GeneProblem, Inseparable
+from nas.searchers.problem.vectorized import GeneProblem
 from nas.spec import Backbone, DetectorSpec, Spec, backbone_of
 from search_spaces.base import SearchSpace
 from search_spaces.published import load_published

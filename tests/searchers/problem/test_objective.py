@@ -15,7 +15,8 @@ from nas.scorers import find_scorer
 from nas.scorers.entropy import Entropy
 from nas.scorers.formula import formula_of
 from nas.searchers.problem import METRICS, Objective
-from nas.searchers.problem.vectorized import GeneProblem, Inseparable
+from nas.searchers.problem.block_table import Inseparable
+from nas.searchers.problem.vectorized import GeneProblem
 from search_spaces import find_space
 from search_spaces.streams import candidate_keys
 from search_spaces.tinynas import SPACES
