@@ -200,7 +200,8 @@ class Optimum:
                 low, high = (weights[0], high) if self._surplus[0] > self._surplus[1] else (low, weights[0])
                 weights = np.array([(low + high) / 2, 1 - (low + high) / 2])
             else:
-                weights = weights * np.exp(8.0 / (1 + turn) * self._surplus)
+                power = 8.0 / (1 + turn) * self._surplus
+                weights = weights * np.exp(power - power.max())  # what is far too much must not overflow
                 weights = weights / weights.sum()
 
     def _close(self) -> None:

@@ -155,6 +155,14 @@ def test_a_bound_below_a_found_score_is_an_error() -> None:
         exact._above(optimum)
 
 
+def test_weights_stay_weights_where_a_limit_is_missed_by_far() -> None:
+    problem = problem_of(1, {"latency_ms": 2.0, "params_m": 8.0, "flops_g": 20.0})
+    optimum = exact_optimum.Optimum(problem, exact.chain_of(problem), 8, Effort(), members(1)[:0])
+    optimum._surplus = np.array([900.0, -0.5, -0.9])
+    weightings = list(optimum._weightings(3))
+    assert len(weightings) > 3 and all(weights.sum() == pytest.approx(1.0) for weights in weightings)
+
+
 def test_the_last_digit_of_a_score_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
     alone = exact._candidates
 
