@@ -27,6 +27,15 @@ def test_exact_search_and_brute_force_agree(name: str) -> None:
     assert row["proved"] + row["nothing"] == row["problems"] == 6 and row["proved"] > 0
 
 
+@pytest.mark.parametrize(("name", "score"), [("tinynas_k1kx", "mae_residual"), ("official_mbv2", "level_balance"),
+                                             ("gelan", "level_balance"), ("c3k2", "mae_residual")])  # fmt: skip
+def test_it_agrees_under_scores_that_joined_later(name: str, score: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(brute_force, "ADDED_SCORES", ("mae_residual",) if name == "official_mbv2" else (score,))
+    monkeypatch.setattr(brute_force, "SCORES", ())
+    row = check_space(name, brute_force.ADDED, seed=1, problems=6)
+    assert row["score"] == score and row["wrong"] == 0 and row["proved"] > 0, row["cases"]
+
+
 def test_small_spaces_are_parts_of_the_shipped_ones() -> None:
     for name in ("tinynas_k1kx", "official_29m_224", "gelan", "c3k2"):
         space = small_space(name, Random(name))
