@@ -3,26 +3,31 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from experiments.tables import FOLDER
+from nas.config import hydra_schema, settings_of
 from nas.errors import UserError
 from nas.files import config_folder, read_yaml
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+    from nas.data.sources import DataConfig
 
 #: Where the lines, cards and pictures of trainings on real data lie.
 RESULTS = FOLDER / "results"
 
 
-def data_config(name: str) -> Any:
+def data_config(name: str) -> DataConfig:
     """conf/data/NAME.yaml as its schema, with the environment variables resolved."""
     from omegaconf import OmegaConf
 
     from nas.data.sources import DataConfig
 
-    merged = OmegaConf.merge(
-        OmegaConf.structured(DataConfig), OmegaConf.create(read_yaml(f"{config_folder()}/data/{name}.yaml"))
-    )
-    return OmegaConf.to_object(merged)
+    file = OmegaConf.create(read_yaml(f"{config_folder()}/data/{name}.yaml"))
+    merged = OmegaConf.merge(OmegaConf.structured(hydra_schema(DataConfig)), file)
+    return settings_of(DataConfig, cast("DictConfig", merged))
 
 
 def is_drawn(name: str) -> bool:

@@ -19,10 +19,12 @@ import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from nas.augment.pipeline import Augmentation
+from nas.config import hydra_schema, settings_of
 from nas.data.actions import convert_splits
 from nas.data.dataset import DetectionData
 from nas.data.loader import build_loader
@@ -87,8 +89,10 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     args = parser.parse_args()
     file = HERE.parents[1] / "conf" / "data" / f"{args.data}.yaml"
-    config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(DataConfig), OmegaConf.load(file)))
-    assert isinstance(config, DataConfig)
+    config = settings_of(
+        DataConfig,
+        cast(DictConfig, OmegaConf.merge(OmegaConf.structured(hydra_schema(DataConfig)), OmegaConf.load(file))),
+    )
     splits, _ = load_splits(config, ("train",))
     boxes = tuple(replace(record, polygons=()) for record in splits["train"].records)  # the peer gets boxes alone too
     splits["train"] = replace(splits["train"], records=boxes)

@@ -7,7 +7,7 @@ import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from filelock import FileLock
 
@@ -19,7 +19,7 @@ from nas.report.search import axis_label
 COLUMNS = ("job", "space", "scorer", "searcher", "hardware", "seed", "limits", "status", "score", "latency_ms", "flops_g",
            "params_m", "layers", "rho", "digest", "told")  # fmt: skip
 #: A row of sweep.csv, by column.
-Found = dict[str, Any]
+Found = dict[str, object]
 
 
 def write_sweep(folder: Path) -> list[Found]:
@@ -62,18 +62,18 @@ def draw_sweep(rows: Sequence[Found], path: Path) -> Path:
     """Score over the first limited metric, a panel for each pair of scorer and metric (scores of two scorers do not
     compare), a colour for each space; filled where the optimum is proved."""
     found = [row for row in rows if "score" in row]
-    panels = list(dict.fromkeys((row["scorer"], row["metric"]) for row in found))
+    panels = list(dict.fromkeys((str(row["scorer"]), str(row["metric"])) for row in found))
     figure, grid = canvas(1, max(1, len(panels)), 5.5 * max(1, len(panels)), 4.5)
-    spaces = list(dict.fromkeys(row["space"] for row in found))
+    spaces = list(dict.fromkeys(str(row["space"]) for row in found))
     for axes, (scorer, metric) in zip(grid[0], panels, strict=False):
         for space, colour in zip(spaces, SERIES * (1 + len(spaces) // len(SERIES)), strict=False):
             mine = [row for row in found if (row["scorer"], row["metric"], row["space"]) == (scorer, metric, space)]
             named = space
             for row in mine:
                 face = colour if row["status"] == "proved" else "white"
-                cost = row[f"cost {metric}"]
-                axes.plot(cost, row["score"], "o", ms=6, mec=colour, mfc=face, label=named)
-                axes.annotate(row["job"], (cost, row["score"]), fontsize=8, xytext=(5, 4), textcoords="offset points")
+                point = cast(float, row[f"cost {metric}"]), cast(float, row["score"])
+                axes.plot(*point, "o", ms=6, mec=colour, mfc=face, label=named)
+                axes.annotate(str(row["job"]), point, fontsize=8, xytext=(5, 4), textcoords="offset points")
                 named = ""
         label(axes, "the best network of every search, by its number", axis_label(metric), f"{scorer} score")
         axes.legend(fontsize=9, frameon=False)
