@@ -56,5 +56,7 @@ def test_why_there_is_no_proof_is_told() -> None:
     assert any("unproven: exact search needs a score that is a sum over blocks" in note for note in found.notes)
     found = nas.find({"latency_ms": 3.0}, "c3k2", scorer="effective_rank", evaluations=100)
     assert any("unproven: scorer effective_rank is none of the sums" in note for note in found.notes)
+    found = nas.find({"flops_g": 3}, "official_mbv2", scorer="mae_residual", scope="backbone", evaluations=100)
+    assert any("in space official_mbv2 shortcuts depend on widths" in note for note in found.notes)
     found = nas.find({"latency_ms": 3.0, "peak_memory_mb": 1e6}, evaluations=100)
     assert any("unproven: peak_memory_mb is a maximum over the run" in note for note in found.notes)

@@ -134,6 +134,10 @@ def _no_sum(problem: Problem) -> str:
     if not isinstance(problem.space, TinyNASSpace | StageSpace):
         return f"space {problem.space.name} is no chain of blocks with tables of their costs"
     name = problem.score.scorer.name if isinstance(problem.score, ScorerScore) else "of this search"
+    if isinstance(problem.space, TinyNASSpace) and isinstance(problem.score, ScorerScore):
+        formula = formula_of(problem.score.scorer, dict(problem.score.options))
+        if formula is not None and formula.linear() is not None:
+            return f"in space {problem.space.name} shortcuts depend on widths, so scorer {name} is no sum over blocks there"
     return f"scorer {name} is none of the sums over blocks that exact search serves: {SUMS}"
 
 
