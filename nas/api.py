@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from nas.commands.select_files import SelectionResult
-    from nas.cost.latency import Latency, LatencyTable
+    from nas.cost.latency import Latency
     from nas.data.dataset import DetectionData
     from nas.frame import Frame
     from nas.searchers.loop import Progress
@@ -87,21 +87,11 @@ def latency(
     hardware: the name of a shipped table or the path of one; a table of larger batches gives an image's share of them.
     NMS is not included in `.ms`; `.e2e_ms` is with what follows the network until boxes, where the table tells it.
     """
-    from nas.cost.latency import LatencyTable
+    from nas.cost.latency import LatencyTable, after_network
 
     table, network = LatencyTable.load(hardware), _resolve(source)
     found = table.total(deployed_operations(network, image_size))
     return replace(found, after_ms=after_network(table, network, image_size))
-
-
-def after_network(table: LatencyTable, network: Spec | nn.Module, image_size: int | None = None) -> float | None:
-    """Milliseconds of what follows a detector until boxes, by a table; None where it does not tell, or this is no detector."""
-    head: Any = network.head if isinstance(network, DetectorSpec) else network
-    num_classes = getattr(head, "num_classes", None)
-    if table.postprocess is None or num_classes is None or isinstance(network, Backbone):
-        return None
-    one_to_one = bool(getattr(head, "one_to_one", getattr(head, "end_to_end", False)))
-    return table.after_ms(num_classes, one_to_one, image_side(network, image_size))
 
 
 def score(

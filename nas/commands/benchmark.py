@@ -228,9 +228,7 @@ class _RowMaker:
         )
         target = self.folder / "files" / f"{row.format}-{row.precision}"
         report = export_model(self.detector, target, settings, source=self._pictures())
-        found = report.agreement
-        differences = found.score_difference, found.box_difference
-        return report.path, Parity(found.images, found.detections, found.matched, *differences)
+        return report.path, Parity.of(report.agreement)
 
     def _pictures(self) -> list[Path]:
         """What files are checked and calibrated on: training pictures, where there are any."""

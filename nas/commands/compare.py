@@ -14,7 +14,7 @@ from annotated_types import Ge, Le
 
 from nas.commands.search import named
 from nas.config import compose_config
-from nas.cost.latency import LatencyTable
+from nas.cost.latency import LatencyTable, after_network
 from nas.cost.table_file import DEFAULT_TABLE
 from nas.deploy import EXPORTED, load_runtime
 from nas.errors import UserError
@@ -249,7 +249,7 @@ class Gatherer:
 
     def _figures(self, network: Spec | nn.Module, side: int, model: str, scored: Spec | None) -> dict[str, Figure]:
         """Counts, predicted and measured milliseconds of a spec or a module, and the score of its spec if it has one."""
-        from nas.api import after_network, count, deployed_operations
+        from nas.api import count, deployed_operations
         from nas.models.build import build_model
 
         deployed, train = count(network, "folded", side), count(network, "train", side)

@@ -14,7 +14,7 @@ import numpy as np
 
 import nas
 from nas.cost.count import peak_memory_mb
-from nas.cost.latency import LatencyTable
+from nas.cost.latency import LatencyTable, after_network
 from nas.errors import UserError
 from nas.files import csv_text, dump_yaml, save_spec, spec_document, write_atomic, write_json
 from nas.lowering import Operation, operations
@@ -26,7 +26,7 @@ from nas.searchers.base import Candidate
 from nas.searchers.problem import Objective
 from nas.searchers.run import SearchResult
 from nas.searchers.settings import SearchSettings
-from nas.spec import DetectorSpec, Spec, backbone_of, digest
+from nas.spec import Spec, backbone_of, digest
 from search_spaces import changed_limits, load_published
 
 Made = TypeVar("Made")
@@ -158,11 +158,9 @@ def summary(result: SearchResult) -> dict[str, object]:
 
 def until_boxes(result: SearchResult) -> float | None:
     """Predicted milliseconds of the winner until boxes; None where its table does not tell, or it is a backbone."""
-    spec, table = result.best.spec, result.table
-    if table.postprocess is None or not isinstance(spec, DetectorSpec) or "latency_ms" not in result.best.metrics:
-        return None
-    after = table.after_ms(spec.head.num_classes, spec.head.one_to_one, result.settings.frame.image_size)
-    return result.best.metrics["latency_ms"] + after
+    after = after_network(result.table, result.best.spec, result.settings.frame.image_size)
+    ms = result.best.metrics.get("latency_ms")
+    return None if after is None or ms is None else ms + after
 
 
 def _with_boxes(result: SearchResult) -> dict[str, float]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +9,7 @@ from typing import Any, cast
 
 from filelock import FileLock
 
-from nas.files import read_json, write_atomic
+from nas.files import csv_text, read_json, write_atomic
 from nas.report.canvas import SERIES, canvas, label, save_png
 from nas.report.search import axis_label
 
@@ -31,11 +29,8 @@ def write_sweep(folder: Path) -> list[Found]:
     with FileLock(folder / ".sweep.lock"):
         places = [place for place in folder.iterdir() if place.is_dir() and place.name.isdigit()]
         rows = [row_of(place) for place in sorted(places, key=lambda place: int(place.name))]
-        text = io.StringIO()
-        writer = csv.DictWriter(text, COLUMNS, restval="", extrasaction="ignore", lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-        write_atomic(folder / "sweep.csv", text.getvalue())
+        table = [COLUMNS, *([row.get(name, "") for name in COLUMNS] for row in rows)]
+        write_atomic(folder / "sweep.csv", csv_text(table))
         draw_sweep(rows, folder / "sweep.png")
     return rows
 

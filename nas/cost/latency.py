@@ -9,13 +9,14 @@ import hashlib
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from nas.blocks.operation import Operation
 from nas.cost.kernel_model import KernelModel
 from nas.cost.postprocess import PostProcess, read_postprocess, unknown_after
 from nas.cost.table_file import Header, Price, Pricer, find_table, read_table, require_covered, warn_elsewhere
 from nas.report.canvas import BOUND_COLOURS, Shown, canvas, label
+from nas.spec import Backbone, DetectorSpec, image_side
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -178,3 +179,14 @@ class LatencyTable:
         listed = list(operations)
         rows = tuple(map(PricedOperation, listed, self.price_many(listed)))
         return Latency(self.offset_ms + sum(row.price.ms for row in rows), self.offset_ms, rows, self.header)
+
+
+def after_network(table: LatencyTable, network: object, image_size: int | None = None) -> float | None:
+    """Milliseconds of what follows a detector (a spec or a torch module) until boxes, by a table; None where it does not tell,
+    or this is no detector."""
+    head: Any = network.head if isinstance(network, DetectorSpec) else network
+    num_classes = getattr(head, "num_classes", None)
+    if table.postprocess is None or num_classes is None or isinstance(network, Backbone):
+        return None
+    one_to_one = bool(getattr(head, "one_to_one", getattr(head, "end_to_end", False)))
+    return table.after_ms(num_classes, one_to_one, image_side(network, image_size))

@@ -26,6 +26,7 @@ from nas.inference import PredictOptions
 from nas.options import Count, Name, Seed, Threads, read_object
 
 if TYPE_CHECKING:
+    from nas.deploy.parity import Agreement
     from nas.inference.predictor import Network
 
 #: Turns in which networks are timed one after the other, so that a drift of the machine meets all alike, the runs of each
@@ -98,6 +99,11 @@ class Parity:
     matched: float
     score_difference: float
     box_difference: float
+
+    @classmethod
+    def of(cls, found: Agreement) -> Parity:
+        """What a comparison found."""
+        return cls(found.images, found.detections, found.matched, found.score_difference, found.box_difference)
 
 
 @dataclass(frozen=True)
@@ -219,7 +225,7 @@ def _compared_with_torch(job: ArtefactJob, network: Network) -> Parity:
     found = verify(plain, network, inputs, TOLERANCES[job.precision], end_to_end=network.end_to_end)
     if found.problem:
         raise UserError(f"it differs from torch in float32: on {found.images} pictures {found.problem}")
-    return Parity(found.images, found.detections, found.matched, found.score_difference, found.box_difference)
+    return Parity.of(found)
 
 
 def main() -> None:
