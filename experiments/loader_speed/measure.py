@@ -19,16 +19,13 @@ import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import cast
-
-from omegaconf import DictConfig, OmegaConf
 
 from nas.augment.pipeline import Augmentation
-from nas.config import hydra_schema, settings_of
-from nas.data.actions import convert_splits
+from nas.config import compose_config
+from nas.data.actions import DataCommand, convert_splits
 from nas.data.dataset import DetectionData
 from nas.data.loader import build_loader
-from nas.data.sources import DataConfig, load_splits
+from nas.data.sources import load_splits
 
 HERE = Path(__file__).resolve().parent
 
@@ -88,11 +85,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=1600)
     parser.add_argument("--rounds", type=int, default=5)
     args = parser.parse_args()
-    file = HERE.parents[1] / "conf" / "data" / f"{args.data}.yaml"
-    config = settings_of(
-        DataConfig,
-        cast(DictConfig, OmegaConf.merge(OmegaConf.structured(hydra_schema(DataConfig)), OmegaConf.load(file))),
-    )
+    config = compose_config("data", DataCommand, {"data": args.data}).data
     splits, _ = load_splits(config, ("train",))
     boxes = tuple(replace(record, polygons=()) for record in splits["train"].records)  # the peer gets boxes alone too
     splits["train"] = replace(splits["train"], records=boxes)

@@ -29,6 +29,7 @@ from nas.models.passport import (
     generated_pictures,
     header_digests,
     pictures_digest,
+    training_of,
     weights_digest,
 )
 from nas.provenance import made_with
@@ -43,9 +44,7 @@ def give_passport(path: Path, runtime: Runtime, detector: DetectorModule, agreem
     What made the weights is told as long as they are those of the checkpoint that the detector was read from. Elsewhere rows
     may be as far off as three times what the file differs from torch here.
     """
-    state = detector.state_dict()
-    weights, known = weights_digest(state), detector.passport
-    training = known.training if known is not None and known.digests.get("weights") == weights else {}
+    weights = weights_digest(detector.state_dict())
     pictures = generated_pictures(PICTURES, runtime.image_size)
     usual = TOLERANCES[runtime.metadata.precision]
     sight = Sight(
@@ -56,7 +55,7 @@ def give_passport(path: Path, runtime: Runtime, detector: DetectorModule, agreem
         max(BOX_TOLERANCE, 3 * agreement.box_difference),
         1.0 if usual.score is not None else usual.share,
     )
-    training = {**training, "exported weights": weights}
+    training = {**training_of(detector.passport, weights), "exported weights": weights}
     digests = file_digests(path, runtime.metadata)
     passport = Passport(digests, made_with("torch", "onnx", *runtime.packages), training, sight).sealed()
     _put(path, replace(runtime.metadata, passport=passport))

@@ -84,10 +84,14 @@ def checkpoint_passport(
     read from, if its weights are still the same."""
     weights = weights_digest(tensors)
     digests = {"weights": weights, **header_digests(json.loads(json.dumps(header)))}
-    known = getattr(model, "passport", None)
     if training is None:
-        training = known.training if known is not None and known.digests.get("weights") == weights else {}
+        training = training_of(getattr(model, "passport", None), weights)
     return Passport(digests, made_with("torch"), dict(training), seen(model)).sealed()
+
+
+def training_of(known: Passport | None, weights: str) -> dict[str, str]:
+    """What a passport tells of the training, as long as the weights are still those that it is of."""
+    return known.training if known is not None and known.digests.get("weights") == weights else {}
 
 
 def header_digests(header: Mapping[str, object]) -> dict[str, str]:
@@ -118,9 +122,7 @@ def best_rows(
     found = []
     with torch.inference_mode():
         for picture in pictures:
-            scores, boxes = (
-                torch.as_tensor(value)[0].float().cpu() for value in network(torch.from_numpy(picture))[:2]
-            )
+            scores, boxes = _outputs(network, picture)
             best = scores.flatten().nan_to_num(-1.0).topk(min(KEPT, scores.numel()))
             rows = []
             for value, place in zip(best.values.tolist(), best.indices.tolist(), strict=True):
@@ -148,9 +150,7 @@ def differing(
     apart = 0.0
     with torch.inference_mode():
         for picture, rows in zip(pictures, sight.rows, strict=True):
-            scores, boxes = (
-                torch.as_tensor(value)[0].float().cpu() for value in network(torch.from_numpy(picture))[:2]
-            )
+            scores, boxes = _outputs(network, picture)
             best = scores.flatten().nan_to_num(-1.0).topk(min(len(rows), scores.numel())).values.tolist()
             if len(best) < len(rows) or not all(len(row) == 6 and 0 <= row[0] < scores.shape[1] for row in rows):
                 return "rows that this network cannot have"
@@ -165,6 +165,12 @@ def differing(
     if apart > score and sight.share == 1:
         return f"the best scores differ by {apart:.2g}, more than {score:.2g}"
     return ""
+
+
+def _outputs(network: Callable[[Tensor], Sequence[Tensor | np.ndarray]], picture: np.ndarray) -> tuple[Tensor, Tensor]:
+    """Scores (N, C) and corners (N, 4) of one picture (1, 3, S, S), in float32 on the CPU."""
+    scores, boxes = (torch.as_tensor(value)[0].float().cpu() for value in network(torch.from_numpy(picture))[:2])
+    return scores, boxes
 
 
 def generated_pictures(count: int, side: int, seed: int = 0) -> list[np.ndarray]:
