@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 import nas
+from nas.commands.benchmark_files import Benchmark, Row, verdict_lines
 from nas.commands.compare import CompareSettings, run_comparison
 from nas.commands.rank import RankSettings, run_ranking
 from nas.commands.search_files import decorate_search
@@ -24,6 +25,8 @@ from nas.data.dataset import DetectionData, Record
 from nas.files import dump_yaml, save_spec
 from nas.frame import Frame
 from nas.inference.scoring import Found, score_detections
+from nas.measure.artefact import Interval, Parity, Stages
+from nas.report.benchmark import benchmark_page
 from nas.report.page import bars, copyable, escaped, figure_html, fold, html_table, page, plot
 from nas.report.selection import selection_page
 from nas.report.training import TrainingRecord, losses_by_epoch, write_training_report
@@ -35,7 +38,7 @@ from nas.spec import digest
 from search_spaces import load_published
 from tests.report.browser import CHROMIUM, MISSING, Browser
 
-NAMES = ("search", "select", "train", "rank", "compare")
+NAMES = ("search", "select", "train", "rank", "compare", "benchmark")
 WIDTHS = (390, 1000, 1600)
 
 
@@ -109,15 +112,46 @@ def compare(folder: Path) -> Path:
     return folder / "compare.html"
 
 
+def benchmark(folder: Path) -> Path:
+    """Four made-up rows: one that is recommended, one that loses too much, one that cannot run."""
+
+    def stages(network: float) -> Stages:
+        times = (Interval(ms, 0.95 * ms, 1.1 * ms) for ms in (1.2, network, 0.8, network + 2.0))
+        return Stages(*times)
+
+    def row(format: str, precision: str, ap: float, ms: float, matched: float) -> Row:
+        parity = Parity(8, 210, matched, 0.01, 0.5)
+        return Row(format, precision, "", "file", 33.1, ap, ap + 0.3, 72, stages(ms), 180.0, parity, host={"cores": 2})
+
+    rows = (
+        row("torch", "fp32", 0.61, 61.0, 1.0),
+        row("onnx", "fp32", 0.6099, 40.0, 1.0),
+        row("onnx", "int8", 0.60, 21.0, 0.97),
+        Row("tensorrt", "fp16", "TensorRT is not installed: pip install tensorrt"),
+    )
+    result = Benchmark(folder, "damo-yolo-t", "bccd test", rows)
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "report.html"
+    path.write_text(benchmark_page(result, verdict_lines(result)))
+    return path
+
+
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     root = tmp_path_factory.mktemp("pages")
-    return {make.__name__: make(root / make.__name__) for make in (search, select, train, rank, compare)}
+    return {make.__name__: make(root / make.__name__) for make in (search, select, train, rank, compare, benchmark)}
 
 
 def words(path: Path) -> str:
     """The text of a page without styles, scripts and tags."""
     return re.sub(r"<[^>]+>", "", re.sub(r"<(style|script)>.*?</\1>", "", path.read_text(), flags=re.S))
+
+
+def test_a_benchmark_says_what_to_deploy_and_what_not(pages: dict[str, Path]) -> None:
+    text = words(pages["benchmark"])
+    assert "onnx fp32 is the fastest that keeps the AP: 42.00 ms a frame" in text and "1.5 times as fast" in text
+    assert "Not recommended: onnx int8, which loses 1.0 AP." in text
+    assert "Could not run: tensorrt fp16: TensorRT is not installed" in text
 
 
 def test_a_search_says_first_what_it_found(pages: dict[str, Path]) -> None:
