@@ -19,13 +19,14 @@ Key = tuple[str, str, int, str]
 class Run:
     """One training.
 
-    data, seed, recipe: what it was trained on and how (digest of the recipe, image_size and epochs beside it). name,
-    family, space, score, band_ms, latency_ms, table: as in Network, latency predicted at 320 pixels. digest, spec: the
-    network, with 6 classes at 320 pixels; the training gives it those of the data. curve: (epoch, AP, AP50) of the
-    averaged weights on val; test_ap, test_ap50: of the last averaged weights on test. seconds: of the training, wall
-    clock, other work on the machine included; cpu_seconds: of its process (less where `sittings` > 1: those of the last).
-    measured_ms: of the exported file at the data's size and classes, ONNX Runtime on one thread, measured_on: how; both
-    None until measured. scores, counts: of the network. machine: processor, versions, date, commit.
+    data, seed, recipe: what it was trained on and how (digest of the recipe, image_size and epochs beside it; precision:
+    the one that the processor is fast in, no part of the digest). name, family, space, score, band_ms, latency_ms, table:
+    as in Network, latency predicted at 320 pixels. digest, spec: the network, with 6 classes at 320 pixels; the training
+    gives it those of the data. curve: (epoch, AP, AP50) of the averaged weights on val; test_ap, test_ap50: of the last
+    averaged weights on test. seconds: of the training, wall clock, other work on the machine included; cpu_seconds: of its
+    process (less where `sittings` > 1: those of the last). measured_ms: of the exported file at the data's size and
+    classes, ONNX Runtime on one thread, measured_on: how; both None until measured. scores, counts: of the network.
+    machine: processor, versions, date, commit.
     """
 
     data: str
@@ -51,6 +52,7 @@ class Run:
     scores: dict[str, float]
     counts: dict[str, float]
     machine: dict[str, Any]
+    precision: str = "fp32"
     measured_ms: float | None = None
     measured_on: dict[str, Any] | None = None
 

@@ -25,13 +25,11 @@ if TYPE_CHECKING:
 
 #: Image size and epochs of each data set, fixed by the pilot (README), in the order of training.
 RECIPES = {"cards": (224, 30), "bccd": (160, 30), "aquarium": (192, 24)}
-#: What all share, over conf/trainer/cpu_small.yaml and conf/augmentation/light.yaml. float32, because processors without
-#: bfloat16 arithmetic take eight times as long in it and every machine must give the same; its fast layout.
+#: What all share, over conf/trainer/cpu_small.yaml and conf/augmentation/light.yaml; the precision is the processor's.
 OPTIONS: dict[str, Any] = {
     "trainer": "cpu_small",
     "augmentation": "light",
     "trainer.workers": 0,
-    "trainer.precision": "fp32",
     "trainer.channels_last": True,
     "trainer.evaluate_every": 2,
     "trainer.schedule.tail_epochs": 0,
@@ -76,13 +74,22 @@ def dealt(jobs: Sequence[Job], shard: tuple[int, int]) -> list[Job]:
 def bench_config(data: str, seed: int, **more: Any) -> TrainCommand:
     """The training of a data set as `python -m nas.train` would compose it."""
     image_size, epochs = RECIPES[data]
-    given = OPTIONS | {"data": data, "seed": seed, "image_size": image_size, "trainer.epochs": epochs} | more
+    own = {"data": data, "seed": seed, "image_size": image_size, "trainer.epochs": epochs}
+    given = OPTIONS | own | {"trainer.precision": precision_here()} | more
     return compose_config("train", TrainCommand, given)
 
 
+def precision_here() -> str:
+    """bf16 on processors with such arithmetic, twice as fast there; fp32 on others, which take eight times as long in bf16."""
+    import torch
+
+    known = torch.cpu.get_capabilities()
+    return "bf16" if known.get("avx512_bf16") or known.get("amx_bf16") else "fp32"
+
+
 def recipe_of(config: TrainCommand) -> str:
-    """Eight hex digits of everything that decides a result besides the network, the data and the seed."""
-    facts = [config.trainer.decisive(), asdict(config.augmentation), config.image_size]
+    """Eight hex digits of what decides a result besides network, data and seed; not of the precision, see the README's pilot."""
+    facts = [config.trainer.decisive() | {"precision": "any"}, asdict(config.augmentation), config.image_size]
     return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:8]
 
 
@@ -132,6 +139,7 @@ def trained(config: TrainCommand, model: DetectorSpec | str, folder: Path) -> di
     scores = test_scores(task, result, test if test is not None else task.val)
     return {
         "recipe": recipe_of(config),
+        "precision": str(config.trainer.precision),
         "image_size": int(config.image_size or 0),
         "epochs": config.trainer.epochs,
         "curve": curve_of(folder),

@@ -170,13 +170,25 @@ def test_runs_are_dealt_whole_and_in_the_order_of_the_networks() -> None:
 def test_a_recipe_is_known_by_what_decides_the_result() -> None:
     config = bench_config("cards", 0)
     assert config.image_size == RECIPES["cards"][0] and config.trainer.epochs == RECIPES["cards"][1]
-    assert (
-        config.trainer.evaluate_every == 2 and config.trainer.precision == "fp32" and config.augmentation.mosaic == 0.5
+    assert config.trainer.evaluate_every == 2 and config.augmentation.mosaic == 0.5
+    others: tuple[dict[str, Any], ...] = (
+        {"device": "auto"},
+        {"trainer.precision": "fp32"},
+        {"trainer.precision": "bf16"},
     )
-    assert (
-        recipe_of(config) == recipe_of(bench_config("cards", 1)) == recipe_of(bench_config("cards", 0, device="auto"))
-    )
+    assert {recipe_of(bench_config("cards", 1, **other)) for other in others} == {recipe_of(config)}
     assert recipe_of(config) != recipe_of(bench_config("cards", 0, **{"trainer.epochs": 31}))
+
+
+@pytest.mark.parametrize(
+    ("flags", "precision"),
+    [({"avx512_bf16": True}, "bf16"), ({"amx_bf16": True}, "bf16"), ({"avx512_bf16": False, "avx2": True}, "fp32"), ({}, "fp32")],
+)  # fmt: skip
+def test_a_run_takes_the_precision_in_which_its_processor_is_fast(
+    flags: dict[str, bool], precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cpu.get_capabilities", lambda: flags)
+    assert bench_config("cards", 0).trainer.precision == precision
 
 
 @pytest.fixture
