@@ -19,6 +19,7 @@ SHOWN = {"nas.report.canvas"}
 #: What each package may import of the project, beside itself.
 MAY_IMPORT = {
     "nas.errors": set(),
+    "nas.memory": set(),
     "nas.extensions": {"nas.errors"},
     "nas.provenance": set(),
     "nas.blocks": {"nas.errors"},
@@ -37,22 +38,23 @@ MAY_IMPORT = {
                       "search_spaces"},
     "nas.models": CHECKED | {"nas.provenance", "nas.blocks", "nas.spec", "nas.files", "nas.lowering", "search_spaces"},
     "nas.augment": CHECKED | {"nas.data"},
-    "nas.data": CHECKED | SHOWN | {"nas.files", "nas.augment", "nas.report"},
+    "nas.data": CHECKED | SHOWN | {"nas.memory", "nas.files", "nas.augment", "nas.report"},
     "nas.loss": CHECKED | {"nas.models"},
-    "nas.inference": CHECKED | SHOWN | {"nas.files", "nas.models", "nas.data"},
-    "nas.training": CHECKED | SHOWN | {"nas.spec", "nas.files", "nas.models", "nas.data", "nas.augment", "nas.loss",
+    "nas.inference": CHECKED | SHOWN | {"nas.memory", "nas.files", "nas.models", "nas.data"},
+    "nas.training": CHECKED | SHOWN | {"nas.memory", "nas.spec", "nas.files", "nas.models", "nas.data", "nas.augment", "nas.loss",
                      "nas.inference"},
     "nas.deploy": CHECKED | {"nas.provenance", "nas.spec", "nas.files", "nas.models", "nas.loss", "nas.inference"},
-    "nas.measure": CHECKED | SHOWN | {"nas.provenance", "nas.blocks", "nas.spec", "nas.files", "nas.frame", "nas.lowering",
-                    "nas.cost", "nas.extensions", "nas.models", "nas.data", "nas.deploy", "nas.inference", "nas.report",
-                    "search_spaces"},
+    "nas.measure": CHECKED | SHOWN | {"nas.memory", "nas.provenance", "nas.blocks", "nas.spec", "nas.files", "nas.frame",
+                    "nas.lowering", "nas.cost", "nas.extensions", "nas.models", "nas.data", "nas.deploy", "nas.inference",
+                    "nas.report", "search_spaces"},
     "nas.selection": CHECKED | {"nas.blocks", "nas.spec", "nas.files", "nas.frame", "nas.lowering", "nas.cost", "nas.searchers",
                       "search_spaces", "nas.training", "nas.data", "nas.inference", "nas.models", "nas.deploy", "nas.measure"},
     "nas.report": SHOWN | {"nas.errors", "nas.spec", "nas.files", "nas.lowering", "nas.cost", "nas.scorers"},
 }  # fmt: skip
 
-TORCH_FREE = ("nas.errors", "nas.options", "nas.spec", "nas.files", "nas.frame", "nas.lowering", "nas.cost", "search_spaces",
-              "nas.searchers", "nas.report", "nas.api", "nas.search", "nas.commands.search", "nas.config")  # fmt: skip
+TORCH_FREE = ("nas.errors", "nas.memory", "nas.options", "nas.spec", "nas.files", "nas.frame", "nas.lowering", "nas.cost",
+              "search_spaces", "nas.searchers", "nas.report", "nas.api", "nas.search", "nas.commands.search",
+              "nas.config")  # fmt: skip
 TORCH_SCORERS = ("activation", "gradient", "aznas", "probe", "subjects", "measuring")
 
 

@@ -19,6 +19,7 @@ from nas.commands.search import limits_of
 from nas.cost.latency import LatencyTable
 from nas.errors import UserError
 from nas.files import config_folder, read_yaml
+from nas.memory import peak_memory
 from nas.searchers.base import Problem
 from nas.searchers.catalog import make_problem, search_with
 from nas.searchers.exact.parts import ChainProblem, linear_score
@@ -109,15 +110,6 @@ def _result(chain: ChainProblem, seconds: float | None, tell: Callable[[str], No
         return f"it needs more than the {MEMORY >> 30} GiB that a cell has"
 
 
-def peak_mb() -> float:
-    """MiB that this process held at most. Linux hands getrusage's figure on to the programs that a process starts, so that
-    it may be of another one."""
-    status = Path("/proc/self/status")
-    if status.is_file():
-        return int(next(line for line in status.read_text().splitlines() if line.startswith("VmHWM")).split()[1]) / 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-
-
 def main(words: list[str]) -> None:
     """Prove one cell within its limits and print what came out; UserError for an unknown name."""
     names, given = split_words(words, {"seed": 0})
@@ -127,7 +119,7 @@ def main(words: list[str]) -> None:
     resource.setrlimit(resource.RLIMIT_CPU, (int(CPU_SECONDS), int(CPU_SECONDS)))
     left = CPU_SECONDS - RESERVE - time.process_time()
     finding = prove(problem_of(*names), given["seed"], left, lambda doing: print("doing", doing, flush=True))
-    told = {"seconds": round(time.process_time(), 1), "memory_mb": round(peak_mb())}
+    told = {"seconds": round(time.process_time(), 1), "memory_mb": round(peak_memory() or 0)}
     print(json.dumps(asdict(finding) | told), flush=True)
 
 

@@ -7,7 +7,6 @@ rho) and checked against the budget as a whole detector, and the memory that the
 from __future__ import annotations
 
 import platform
-import resource
 import time
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from nas.cost.latency import LatencyTable
 from nas.cost.table_file import cpu_name
 from nas.frame import Frame
 from nas.measure import commit
+from nas.memory import peak_memory
 from nas.scorers.entropy import Entropy
 from nas.searchers.evolution import Evolution
 from nas.searchers.loop import run_loop
@@ -41,25 +41,23 @@ def main(words: list[str]) -> None:
     )
     count = given["evaluations"]
     table = LatencyTable.load(given["hardware"])
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    before = peak_memory() or 0.0
     start = time.process_time()
     objective = Objective(Entropy(), table, Frame())
     problem = GeneProblem(SPACES[given["space"]], objective, Budget.of({"latency_ms": given["budget"]}))
     outcome = run_loop(problem, Evolution(problem, given["seed"], minor_from=count // 2), count)
     spent = time.process_time() - start
-    after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    after = peak_memory() or 0.0
     print(f"{outcome.evaluated:,} distinct candidates of {outcome.proposed:,} proposals in {spent:.1f} CPU seconds")
     print(f"{outcome.evaluated / spent:,.0f} distinct candidates per second per core, set-up and front included")
-    print(
-        f"peak memory {after:.0f} MiB ({after - before:.0f} MiB above start); best score {outcome.front[0].score:.3f}"
-    )
+    print(f"peak memory {after:.0f} MB ({after - before:.0f} MB above start); best score {outcome.front[0].score:.3f}")
     print(f"machine: {cpu_name()}, Python {platform.python_version()}; commit {commit()[:7] or 'unknown'}")
     if given["save"]:
         numbers = {
             "distinct_candidates": outcome.evaluated,
             "cpu_seconds": round(spent, 2),
             "candidates_per_second": round(outcome.evaluated / spent),
-            "peak_memory_mib": round(after),
+            "peak_memory_mb": round(after),
             "best_score": round(outcome.front[0].score, 3),
         }
         case = f"{given['space']}, {given['budget']} ms on {given['hardware']}, seed {given['seed']}"

@@ -18,8 +18,11 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from nas.data.dataset import Record
 from nas.data.resize import BACKGROUND, Fit, Pixels, fitted, shrunk
 from nas.errors import UserError
+from nas.memory import free_memory
 from nas.options import Resize
 
+#: Megabytes that are taken to be free where the system does not tell.
+UNTOLD = 4096.0
 #: Endings that folders and globs are searched for.
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".jfif", ".ppm", ".mpo"})
 #: OpenCV's decoders by the reduction of the size.
@@ -192,7 +195,7 @@ class ImageSource:
     ) -> None:
         if cache not in ("none", "ram", "auto"):
             raise UserError(f"image cache {cache!r}: none, ram or auto")
-        needed, free = 3 * len(records) * size * size, _free_memory()
+        needed, free = 3 * len(records) * size * size, 1e6 * (free_memory() or UNTOLD)
         if cache == "ram" and needed > 0.8 * free:
             raise UserError(
                 f"image cache: {len(records)} images need {needed / 2**30:.1f} GiB, {free / 2**30:.1f} are free; "
@@ -226,19 +229,6 @@ class ImageSource:
         fit = Fit.of(self.records[index].width, self.records[index].height, size, self.resize)
         resized = fitted(image, fit, size)
         return resized.copy() if resized is image else resized
-
-
-def _free_memory() -> int:
-    """Bytes that can still be used, where the system tells; on Linux with what its file cache would give back."""
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
-    except (OSError, StopIteration):
-        pass
-    names = getattr(os, "sysconf_names", {})
-    if "SC_AVPHYS_PAGES" in names:
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return 4 * 2**30
 
 
 def _decode_all(records: Sequence[Record], size: int, resize: Resize) -> list[NDArray]:

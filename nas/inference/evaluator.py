@@ -13,9 +13,10 @@ from nas.data.dataset import DetectionData
 from nas.data.loader import Loader, build_loader
 from nas.data.resize import Fit
 from nas.errors import UserError
-from nas.inference.execution import Outputs, inference, kept_memory, milliseconds, now, told_when_full
+from nas.inference.execution import Outputs, inference, milliseconds, now, told_when_full
 from nas.inference.postprocess import Detections, postprocess
 from nas.inference.scoring import Evaluation, Found, score_detections
+from nas.memory import kept_memory
 from nas.models.base import numbered
 from nas.options import Count, Resize, Share, Workers, check_keywords
 

@@ -188,11 +188,10 @@ def _loaded(job: ArtefactJob) -> tuple[Network, float | None]:
     import torch
 
     from nas.deploy import load_runtime
-    from nas.inference.execution import peak_memory, start_peak
+    from nas.memory import peak_memory, start_peak
 
-    gpu = job.format.startswith("torch") and (job.device or "cpu").startswith("cuda")
-    peak = (lambda: torch.cuda.max_memory_allocated(job.device) / 1e6) if gpu else peak_memory
-    before = 0.0 if gpu else start_peak()
+    place = (job.device or "cpu") if job.format.startswith("torch") else "cpu"
+    before = 0.0 if place.startswith("cuda") else start_peak()
     network: Network = (
         _torch(job, job.precision, job.format == "torch_compile")
         if job.format.startswith("torch")
@@ -202,7 +201,7 @@ def _loaded(job: ArtefactJob) -> tuple[Network, float | None]:
     with torch.inference_mode():
         for _ in range(WARM_UP):
             network(images)
-    after = peak()
+    after = peak_memory(place)
     return network, None if before is None or after is None else round(after - before, 2)
 
 

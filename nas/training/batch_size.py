@@ -6,14 +6,12 @@ import copy
 import os
 import tempfile
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import replace
-from pathlib import Path
 
 import torch
 
 from nas.errors import UserError
-from nas.inference.execution import peak_memory, start_peak
+from nas.memory import free_memory, peak_memory, start_peak
 from nas.training.run import TrainingTask, run_training
 from nas.training.setup import device_place
 
@@ -32,10 +30,11 @@ def fitting_batch(task: TrainingTask, say: Callable[[str], None] = print) -> int
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
         raise UserError("trainer.batch_size=auto is for one process: under torchrun give the number")
     place = device_place(task.device)
-    kind, free = place.partition(":")[0], free_memory(place)
-    measured = (
-        (lambda images: _on_gpu(task, images, place)) if kind == "cuda" else (lambda images: _on_cpu(task, images))
-    )
+    free = free_memory(place)
+    if free is None:
+        raise UserError("trainer.batch_size=auto: this system does not tell its memory; give the number")
+    on_gpu = place.startswith("cuda")
+    measured = (lambda images: _on_gpu(task, images, place)) if on_gpu else (lambda images: _on_cpu(task, images))
     images, base, each = largest(measured, free, len(task.train))
     micro = task.options.accumulate
     say(
@@ -58,22 +57,6 @@ def largest(measured: Measure, free: float, images: int) -> tuple[int, float, fl
     if fitting < 1:
         raise UserError(f"out of memory: not one image of this size fits into {free:.0f} MB; lower image_size")
     return 1 << (min(fitting, images, MOST).bit_length() - 1), base, each
-
-
-def free_memory(place: str) -> float:
-    """Megabytes that a process may still take on a device; UserError where the system does not tell."""
-    if place.startswith("cuda"):
-        return torch.cuda.mem_get_info(torch.device(place))[0] / 1e6
-    found = []
-    with suppress(OSError, StopIteration):
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        found.append(int(next(line for line in lines if line.startswith("MemAvailable")).split()[1]) * 1024)
-    with suppress(OSError, ValueError):
-        group = Path("/sys/fs/cgroup")
-        found.append(int((group / "memory.max").read_text()) - int((group / "memory.current").read_text()))
-    if not found:
-        raise UserError("trainer.batch_size=auto: this system does not tell its memory; give the number")
-    return min(found) / 1e6
 
 
 def _on_cpu(task: TrainingTask, images: int) -> float:

@@ -62,7 +62,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Speed:
-    """Images a second over an epoch (or what was left of it on resuming), and the peak of memory in MiB."""
+    """Images a second over an epoch (or what was left of it on resuming), and the peak of memory in MB, NaN where not told."""
 
     images_per_second: float
     memory_mb: float

@@ -20,10 +20,11 @@ from nas.data.dataset import DetectionData, relabel
 from nas.data.loader import build_loader
 from nas.errors import UserError
 from nas.files import claimed
-from nas.inference.execution import kept_memory, told_when_full
+from nas.inference.execution import told_when_full
 from nas.loss.detection import DetectionLoss
 from nas.loss.distill import Distiller
 from nas.loss.distributed import share_batch_norm
+from nas.memory import kept_memory
 from nas.models.base import DetectorModule
 from nas.models.passport import Passport
 from nas.options import Resize, check_object

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -13,11 +14,11 @@ from lightning_fabric import Fabric
 from torch import Tensor
 
 from nas.data.loader import Batch
-from nas.inference.execution import peak_memory_mb
 from nas.loss.assignment import pad_targets
 from nas.loss.detection import DetectionLoss
 from nas.loss.distill import check_not_zero, distill_weight
 from nas.loss.distributed import world_size
+from nas.memory import peak_memory
 from nas.models.base import DetectorModule
 from nas.models.checkpoint import save_checkpoint
 from nas.training.guards import Interrupt, LossGuard
@@ -144,7 +145,8 @@ class Trainer:
             if self.options.save_steps and self.position.step % self.options.save_steps == 0:
                 self._save()
         self.guard.flush()
-        speed = Speed(images / (time.perf_counter() - started), peak_memory_mb(self.fabric.device))
+        held = peak_memory(str(self.fabric.device))
+        speed = Speed(images / (time.perf_counter() - started), math.nan if held is None else held)
         for hook in self.hooks:
             hook.on_epoch_end(self.view, speed)
         return False

@@ -21,8 +21,8 @@ from nas.deploy import load_runtime
 from nas.detector import Detector
 from nas.errors import UserError
 from nas.inference.evaluator import evaluate
-from nas.inference.execution import peak_memory, start_peak
 from nas.measure.artefact import ArtefactJob, Interval, Parity, Stages
+from nas.memory import peak_memory, start_peak
 from nas.models.detector import build_detector
 from nas.spec import Backbone, DetectorSpec, HeadSpec, NeckSpec, Residual, Stem
 

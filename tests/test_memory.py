@@ -1,16 +1,19 @@
-"""A process that keeps the memory it frees, while a network works."""
+"""A process that tells its memory, and keeps what it frees while a network works."""
 
 from __future__ import annotations
 
 import ctypes
+import mmap
+import os
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 
-from nas.inference.execution import KEPT, RETURNED, kept_memory
+from nas.memory import KEPT, RETURNED, free_memory, kept_memory, peak_memory, start_peak
 
 
 @pytest.fixture
@@ -78,3 +81,48 @@ def test_the_maps_of_later_steps_are_not_faulted_in_again(monkeypatch: pytest.Mo
         _, *later = (faults() for _ in range(6))
     pages = images.numel() * images.element_size() / resource.getpagesize()
     assert sorted(later)[2] < 16 * pages / 4  # without it every step faults 16 maps in, page by page
+
+
+def test_this_machine_tells_its_memory() -> None:
+    free, peak = free_memory(), peak_memory()
+    assert free is not None and peak is not None
+    assert 10 < free < 1e9 and 10 < peak < 1e6
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc is Linux's")
+def test_a_peak_is_counted_anew() -> None:
+    before = start_peak()
+    if before is None:
+        pytest.skip("this system does not let a process count its peak anew")
+    with mmap.mmap(-1, 200_000_000) as block:  # given back at once, whatever malloc keeps
+        for start in range(0, len(block), 4096):
+            block[start] = 1
+    first = peak_memory()
+    assert first is not None and first - before > 190
+    start_peak()
+    second = peak_memory()
+    assert second is not None and second < first - 150
+
+
+def test_the_limit_of_a_container_counts_and_its_file_cache_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = {
+        "/proc/meminfo": "MemTotal: 9000000 kB\nMemAvailable: 8000000 kB\nHugePages_Total: 0\n",
+        "/sys/fs/cgroup/memory.max": "3000000000\n",
+        "/sys/fs/cgroup/memory.current": "2500000000\n",
+        "/sys/fs/cgroup/memory.stat": "anon 1500000000\ninactive_file 1000000000\n",
+    }
+    monkeypatch.setattr(Path, "read_text", lambda path: told[str(path)])
+    assert free_memory() == 1500
+    told["/sys/fs/cgroup/memory.max"] = "max\n"
+    assert free_memory() == 8192
+
+
+def test_a_system_that_tells_nothing_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(path: Path, *text: str) -> str:
+        raise FileNotFoundError(path)
+
+    monkeypatch.setattr(Path, "read_text", missing)
+    monkeypatch.setattr(Path, "write_text", missing)
+    monkeypatch.setattr(os, "sysconf_names", {})
+    monkeypatch.setitem(sys.modules, "resource", None)
+    assert (free_memory(), peak_memory(), start_peak()) == (None, None, None)
