@@ -21,7 +21,7 @@ from nas.training.options import DistillOptions, TrainerOptions
 
 if TYPE_CHECKING:
     from nas.data.dataset import DetectionData
-    from nas.training.run import TrainingTask
+    from nas.training.task import TrainingTask
 
 
 @dataclass
@@ -148,7 +148,7 @@ def training_task(
     table: Table, row: Row, seed: int, scale: Scale, teacher: Path | None, data: str
 ) -> tuple[TrainingTask, DetectionData]:
     """The training of one row: what `nas.training.run.run_training` takes, and the test split."""
-    from nas.training.run import TrainingTask
+    from nas.training.task import TrainingTask
 
     options, distill, augmentation = options_at(row, scale)
     distill.teacher = None if teacher is None else str(teacher)

@@ -293,8 +293,7 @@ def continued(settings: Settings, given: Sequence[str], free: Collection[str], a
     """The settings of the run in the folder `settings.resume`, with what was given of those that may differ.
 
     given: the settings of the command line; free: names, dotted ones too; also: those that stay unless they are given.
-    Raises UserError for a given setting that may
-    not differ, and for a folder that holds no run of this command.
+    Raises UserError for a given setting that may not differ, and for a folder that holds no run of this command.
     """
     folder = Path(cast(Any, settings).resume)
     names = {text.partition("=")[0].lstrip("+~"): text for text in given}
@@ -307,9 +306,10 @@ def continued(settings: Settings, given: Sequence[str], free: Collection[str], a
         )
     kept = read_object(type(settings), read_yaml(path), f"{path}:")
     changes = {name: getattr(settings, name) for name in free if "." not in name}
-    changes |= {name: getattr(settings, name) for name in also if name in names}
+    changes |= {name: getattr(settings, name) for name in also if name in names and "." not in name}
     for group, _, name in (text.partition(".") for text in names if "." in text):
-        changes[group] = replace(getattr(kept, group), **{name: getattr(getattr(settings, group), name)})
+        before = changes.get(group, getattr(kept, group))
+        changes[group] = replace(before, **{name: getattr(getattr(settings, group), name)})
     return cast(Settings, replace(cast(Any, kept), **changes))
 
 

@@ -162,7 +162,8 @@ class Detector(Shown):
 
         options: settings of that command, nested by group: trainer={"epochs": 30}, distill={"teacher": "..."},
         image_size=..., seed=...; a group's file by name: trainer="cpu_small", or both: **{"trainer": "cpu_small",
-        "trainer.epochs": 30}. hooks: what watches the training (nas.training.hooks). Raises UserError for anything unusable.
+        "trainer.epochs": 30}. resume=FOLDER, the same as `folder`, goes on with the training in it, further with more epochs.
+        hooks: what watches the training (nas.training.hooks). Raises UserError for anything unusable.
         """
         from nas.commands.train import TrainCommand, leave_report, task_of, with_batch
         from nas.config import compose_config
@@ -172,10 +173,13 @@ class Detector(Shown):
 
         require_training_form(self.model)
         config = compose_config("train", TrainCommand, {"data": data, "test": False, **options})
+        resume = config.resume is not None
+        if resume and Path(str(config.resume)) != Path(folder):
+            raise UserError(f"resume={config.resume} goes on in that folder: give it as `folder` too, got {folder}")
         task, _, _ = task_of(config)
         task.model = adapt_classes(copy.deepcopy(self.model), task.train.classes)
         with_batch(config, task)
-        result = run_training(task, folder, progress=progress, hooks=hooks)
+        result = run_training(task, folder, resume, progress, hooks)
         self.network, self.source, self._fused = load_checkpoint(result.best), str(result.best), {}
         if config.report and task.val is not None:
             leave_report(result, load_checkpoint(result.best).fuse(), task.val)

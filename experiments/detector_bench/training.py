@@ -21,7 +21,8 @@ from nas.spec import DetectorSpec
 
 if TYPE_CHECKING:
     from nas.data.dataset import DetectionData
-    from nas.training.run import TrainingResult, TrainingTask
+    from nas.training.run import TrainingResult
+    from nas.training.task import TrainingTask
 
 #: Image size and epochs of each data set, fixed by the pilot (README), in the order of training.
 RECIPES = {"cards": (224, 30), "bccd": (160, 30), "aquarium": (192, 24)}

@@ -45,8 +45,9 @@ from nas.models.checkpoint import load_checkpoint, save_checkpoint
 from nas.models.detector import build_detector
 from nas.spec import Backbone, DetectorSpec, HeadSpec, NeckSpec, Residual, Stem
 from nas.training.options import EmaOptions, TrainerOptions
-from nas.training.run import TrainingTask, run_training
+from nas.training.run import run_training
 from nas.training.state import read_state
+from nas.training.task import TrainingTask
 
 QUEUED, QUEUED_ROWS = "report_distillation", ("M, MAE-CSP", "mimic")
 TRAINER = ("trainer=cpu_small", "trainer.batch_size=4", "trainer.workers=0", "trainer.evaluate_every=1", "device=cpu",

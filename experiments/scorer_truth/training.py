@@ -144,8 +144,9 @@ def train_one(
     from nas.data.sources import load_splits
     from nas.frame import Frame
     from nas.training.options import EmaOptions, OptimizerOptions, ScheduleOptions, TrainerOptions
-    from nas.training.run import TrainingTask, run_training
+    from nas.training.run import run_training
     from nas.training.state import resumable
+    from nas.training.task import TrainingTask
 
     config = data_config("bccd")
     config.check = "labels"

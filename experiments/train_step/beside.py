@@ -55,7 +55,8 @@ def train(folder: str, threads: str, model: str, batch: int, size: int, steps: i
     from nas.data.shapes import draw_shapes
     from nas.training.hooks import Hook, Step, TrainingView
     from nas.training.options import ScheduleOptions, TrainerOptions
-    from nas.training.run import TrainingTask, run_training
+    from nas.training.run import run_training
+    from nas.training.task import TrainingTask
 
     root = Path(folder) / "shapes"
     if not root.exists():

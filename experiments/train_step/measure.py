@@ -21,7 +21,8 @@ from nas.augment.pipeline import Augmentation
 from nas.data.coco import read_coco
 from nas.data.shapes import draw_shapes
 from nas.training.options import ScheduleOptions, TrainerOptions
-from nas.training.run import TrainingTask, run_training
+from nas.training.run import run_training
+from nas.training.task import TrainingTask
 from nas.training.trainer import Trainer, Training
 
 

@@ -37,7 +37,7 @@ from nas.selection.rungs import Plan, make_plan, plan_of_minutes
 from nas.selection.trainings import Trainings, deploy, epoch_seconds
 from nas.training.cores import usable_cores
 from nas.training.loggers import make_loggers
-from nas.training.run import TrainingTask
+from nas.training.task import TrainingTask
 
 #: Seconds that export, measuring and test of one finalist are reckoned at.
 DEPLOYING = 40.0
@@ -200,6 +200,10 @@ def select_in(command: SelectCommand, folder: Path, given: Sequence[str] = ()) -
     limits_of(command.budget)
     if (command.minutes is None) == (not command.epochs):
         raise UserError("say how long to train: minutes=60, or epochs=30 of a whole training (not both)")
+    if command.trainer.best != "ap":
+        raise UserError(
+            f"trainer.best={command.trainer.best}: a selection decides by validation AP; leave trainer.best out"
+        )
     if command.weights is not None:
         read_header(command.weights)  # refused now and not after the search for candidates
     make_loggers(command.loggers, command.trainer.log_steps)  # likewise

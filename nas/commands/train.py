@@ -13,8 +13,8 @@ from nas.augment.pipeline import Augmentation
 from nas.config import compose_config, continued, store_settings
 from nas.data.sources import DataConfig, load_splits
 from nas.errors import UserError
-from nas.files import is_spec_file, read_spec_document, write_json
-from nas.options import ImageSize, Name, Seed
+from nas.files import is_spec_file, read_spec_document, read_yaml, write_json
+from nas.options import ImageSize, Name, Seed, read_object
 from nas.training.options import DEVICE, FREE_OPTIONS, DistillOptions, TrainerOptions
 
 if TYPE_CHECKING:
@@ -22,12 +22,15 @@ if TYPE_CHECKING:
     from nas.data.report import DataReport
     from nas.models.base import DetectorModule
     from nas.training.hooks import Hook
-    from nas.training.run import TrainingResult, TrainingTask
+    from nas.training.run import TrainingResult
+    from nas.training.task import TrainingTask
 
 #: Validation pictures of a report, and the most boxes predicted on one, the surest.
 SHOWN, DRAWN = 6, 40
 #: What may differ between a run and its continuation.
 FREE = ("resume", "device", "progress", *(f"trainer.{name}" for name in FREE_OPTIONS))
+#: What a run may go on further with.
+FURTHER = ("trainer.epochs",)
 
 
 @dataclass(frozen=True)
@@ -42,9 +45,9 @@ class TrainCommand:
     """model: a published or baseline name, a spec file (best.yaml), or a checkpoint to fine-tune.
 
     weights: a checkpoint of another network, whose entries that fit are the start. image_size null: the model's own;
-    resume: the folder of an interrupted run, alone; test: also score the best checkpoint on the data's test split; report:
-    also leave report.html and pictures, for which the best checkpoint predicts the validation split once more; loggers: beside
-    steps.csv and epochs.jsonl, any of tensorboard, wandb, mlflow.
+    resume: the folder of an interrupted run, alone, or of any run with more trainer.epochs; test: also score the best
+    checkpoint on the data's test split; report: also leave report.html and pictures, for which the best checkpoint
+    predicts the validation split once more; loggers: beside steps.csv and epochs.jsonl, any of tensorboard, wandb, mlflow.
     """
 
     model: Name = "damo-yolo-t"
@@ -69,7 +72,7 @@ def task_of(config: TrainCommand) -> tuple[TrainingTask, DetectionData | None, D
 
     Raises UserError for data that cannot be used.
     """
-    from nas.training.run import TrainingTask
+    from nas.training.task import TrainingTask
 
     splits, report = load_splits(config.data, ("train", "val", "test") if config.test else ("train", "val"))
     if "train" not in splits:
@@ -121,7 +124,8 @@ def train(
 
     model: a name, a spec file or a checkpoint; data: a name of conf/data or a path; folder: where the run is left (default:
     outputs/train/DATE). options: settings of that command, nested by group (trainer={"epochs": 30},
-    distill={"teacher": "..."}), or a group's file by name (trainer="cpu_small"). hooks: what watches the training
+    distill={"teacher": "..."}), or a group's file by name (trainer="cpu_small"); resume=FOLDER with the settings of the run
+    in it goes on there, with a larger number of epochs further. hooks: what watches the training
     (nas.training.hooks).
     """
     config = compose_config("train", TrainCommand, {"model": str(model), "data": data, **options})
@@ -133,7 +137,7 @@ def train_in(command: TrainCommand, folder: Path, given: Sequence[str] = ()) -> 
     """Train in `folder`, or go on in that of the run to resume; `given`: the settings of the command line."""
     if command.resume is not None:
         folder = Path(command.resume)
-        command = continued(command, given, FREE, ("report", "loggers"))
+        command = continued(command, given, FREE, ("report", "loggers", *FURTHER))
     return train_from_config(command, folder)
 
 
@@ -141,6 +145,7 @@ def train_from_config(config: TrainCommand, folder: Path, hooks: Sequence[Hook] 
     """Train in `folder`, whose config.yaml keeps the settings; print what came out."""
     from nas.inference.evaluator import evaluate
     from nas.models.checkpoint import load_checkpoint
+    from nas.training.best import title
     from nas.training.run import run_training
     from nas.training.setup import device_place
 
@@ -150,14 +155,16 @@ def train_from_config(config: TrainCommand, folder: Path, hooks: Sequence[Hook] 
         for line in report.summary():
             print(line)
     config = with_batch(config, task)
-    if first and config.resume is None:
-        store_settings(config, folder, FREE)
+    if config.resume is None:
+        if first:
+            store_settings(config, folder, FREE)
+    elif (kept := further(config, folder)) is not None and first:
+        store_settings(kept, folder, FREE)
     result = run_training(task, folder, config.resume is not None, config.progress, hooks)
     if not first:
         return result
-    print(
-        f"{result.steps} steps in {result.seconds / 60:.1f} min; best val AP {result.score:.3f} (epoch {result.epoch})"
-    )
+    best = f"best val {title(result.metric)} {result.score:.3f} (epoch {result.epoch})"
+    print(f"{result.steps} steps in {result.seconds / 60:.1f} min; {best}")
     reporting = config.report and task.val is not None
     if test is not None or reporting:
         model = load_checkpoint(result.best).to(device_place(config.device)).fuse()
@@ -171,6 +178,19 @@ def train_from_config(config: TrainCommand, folder: Path, hooks: Sequence[Hook] 
             leave_report(result, model, task.val, scores)
     print(f"model: {result.best}")
     return result
+
+
+def further(config: TrainCommand, folder: Path) -> TrainCommand | None:
+    """The settings of the run in the folder with the larger number of epochs to which `config` goes on; None if it is the
+    same. UserError for a smaller one."""
+    path = folder / "config.yaml"
+    if not path.is_file():
+        return None
+    kept = read_object(TrainCommand, read_yaml(path), f"{path}:")
+    before, now = kept.trainer.epochs, config.trainer.epochs
+    if now < before:
+        raise UserError(f"{folder} is a training of {before} epochs: it can go on to more, not to {now}")
+    return replace(kept, trainer=replace(kept.trainer, epochs=now)) if now > before else None
 
 
 def leave_report(
@@ -198,6 +218,7 @@ def _report(
     from nas.inference.scoring import score_detections
     from nas.report.training import TrainingRecord, write_training_report
     from nas.training.averaging import side_by_side
+    from nas.training.best import title
     from nas.training.hooks import read_epochs
 
     loader = build_loader(data, min(8, len(data)), model.image_size, train=False, resize=model.resize)
@@ -209,6 +230,8 @@ def _report(
         sure = boxes.scores >= scored.best_f1[1]
         predicted = boxes.boxes[sure][:DRAWN], boxes.labels[sure][:DRAWN]
         shown[record.path.name] = side_by_side(decode(record), (record.boxes, record.labels), predicted, data.classes)
-    title = f"Training of {getattr(model, 'name', '') or 'a searched detector'} on {data.name}"
-    epochs = read_epochs(result.folder)
-    return write_training_report(TrainingRecord(title, result.folder, epochs, result.epoch, scored, shown, test))
+    name = f"Training of {getattr(model, 'name', '') or 'a searched detector'} on {data.name}"
+    best = "" if result.metric == "ap" else title(result.metric)
+    return write_training_report(
+        TrainingRecord(name, result.folder, read_epochs(result.folder), result.epoch, scored, shown, test, best)
+    )

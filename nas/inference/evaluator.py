@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from nas.data.dataset import DetectionData
-from nas.data.loader import Loader, build_loader
+from nas.data.loader import Batch, Loader, build_loader
 from nas.data.resize import Fit
 from nas.errors import UserError
 from nas.inference.execution import Outputs, inference, milliseconds, now, told_when_full
@@ -65,9 +65,10 @@ def detect(
     max_candidates: Count = 3000,
     classes: Sequence[str] | None = None,
     progress: Callable[[int, int], None] | None = None,
+    seen: Callable[[Batch], None] | None = None,
 ) -> tuple[dict[int, Found], dict[str, float]]:
     """Detections by record index, in each image's pixels and the data's labels; and milliseconds an image of the model
-    and of the post-processing."""
+    and of the post-processing. `seen` is called with every batch after the model ran on it."""
     limits = {"score_threshold": score_threshold, "iou_threshold": iou_threshold}
     limits |= {"max_detections": max_detections, "max_candidates": max_candidates}
     check_keywords(detect, limits, "")
@@ -90,6 +91,8 @@ def detect(
             seconds["postprocess"] += now(device) - ran
             for index, (height, width), result in zip(batch.indices, batch.sizes, detections, strict=True):
                 found[index] = _in_original(result, Fit.of(width, height, images.shape[-1], loader.resize), lookup)
+            if seen is not None:
+                seen(batch)
             if progress is not None:
                 progress(step + 1, len(loader))
     return found, {name: 1000 * value / max(len(found), 1) for name, value in seconds.items()}

@@ -31,12 +31,14 @@ class DetectionLoss:
     Normalisers are averaged over processes and at least 1 over the whole optimiser step, so that DDP's mean of gradients
     equals one process with the whole batch (the official code has that floor of 1 in every process).
     `micro_batches` are those of a step in one process; the caller takes the mean over them.
-    `image_size` scales the L1 term of detectors that predict distances directly (one bin).
+    `image_size` scales the L1 term of detectors that predict distances directly (one bin). alone: this process computes
+    while the others wait, so nothing is shared with them.
     """
 
     options: LossOptions = field(default_factory=LossOptions)
     image_size: int = 640
     micro_batches: int = 1
+    alone: bool = False
 
     def __post_init__(self) -> None:
         check_object(self.options, "trainer.loss")
@@ -47,7 +49,7 @@ class DetectionLoss:
     @property
     def parts(self) -> int:
         """Into how many pieces, of which the step takes the mean, its batch is cut."""
-        return self.micro_batches * world_size()
+        return self.micro_batches * (1 if self.alone else world_size())
 
     def __call__(self, raw: RawPrediction, targets: Targets, progress: float = 0.0) -> dict[str, Tensor]:
         """Terms for one micro-batch; `progress` in [0, 1] is the fraction of the training that is done."""
@@ -86,7 +88,8 @@ class DetectionLoss:
         else:
             weights = quality
         counts = torch.stack([positive.sum().to(weights.dtype), weights.sum(), quality.sum()])
-        positives, weight_sum, quality_sum = mean_over_processes(counts).clamp(min=1 / self.parts)
+        shared = counts.detach() if self.alone else mean_over_processes(counts)
+        positives, weight_sum, quality_sum = shared.clamp(min=1 / self.parts)
         if options.classification == "qfl":
             class_loss = quality_focal_loss(logits, labels, assignment.quality) / positives
         else:

@@ -112,6 +112,10 @@ class DetectorModule(nn.Module):
         """
         raise NotImplementedError
 
+    def predict_both(self, images: Tensor) -> tuple[tuple[Tensor, Tensor], RawPrediction]:
+        """What `predict` gives and what `predict_raw` gives; families run the layers that both share once."""
+        return self.predict(images), self.predict_raw(images)
+
     def features(self, images: Tensor) -> dict[str, list[Tensor]]:
         """The three maps of the "backbone" and of the "neck", strides 8, 16, 32."""
         raise NotImplementedError

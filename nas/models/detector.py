@@ -38,6 +38,10 @@ class DetectionModel(DetectorModule):
     def predict_raw(self, images: Tensor) -> RawPrediction:
         return self.head.predict_raw(self.neck(self.backbone(images)))
 
+    def predict_both(self, images: Tensor) -> tuple[tuple[Tensor, Tensor], RawPrediction]:
+        maps = self.neck(self.backbone(images))
+        return self.head(maps), self.head.predict_raw(maps)
+
     def features(self, images: Tensor) -> dict[str, list[Tensor]]:
         maps = self.backbone(images)
         return {"backbone": maps, "neck": self.neck(maps)}

@@ -33,7 +33,8 @@ class TrainingRecord:
     """What the report of a training shows.
 
     epochs: the validations in order; evaluation: of the best checkpoint on the validation split; test: AP on the test
-    split if there is one; pictures: truth left and prediction right, (H, W, 3), by name.
+    split if there is one; pictures: truth left and prediction right, (H, W, 3), by name. best: the name of the figure by
+    which the best weights were chosen, "" for AP.
     """
 
     title: str
@@ -43,6 +44,7 @@ class TrainingRecord:
     evaluation: Evaluation
     pictures: Mapping[str, NDArray[np.uint8]]
     test: Mapping[str, float] | None = None
+    best: str = ""
 
 
 def losses_by_epoch(path: Path) -> dict[str, list[float]]:
@@ -71,7 +73,8 @@ def write_training_report(record: TrainingRecord) -> Path:
         "<h2>Validation AP</h2>",
         figure_html(_scores(record), "scores"),
         "<h2>Losses</h2>",
-        figure_html(_losses(losses), "losses"),
+        figure_html(_losses(record, losses), "losses"),
+        note("Dashed, with dots: of the averaged weights on the validation split, without augmentation."),
         "<h2>F1 and the threshold</h2>",
         figure_html(_f1(scored), "f1"),
         note("F1 at IoU 0.5 of what is left above a score; thick: the mean over classes."),
@@ -98,7 +101,7 @@ def _verdict(record: TrainingRecord) -> list[str]:
     known = {name: one for name, one in scored.per_class.items() if one.boxes}
     lines = [
         f"Validation AP {100 * scored.ap:.1f}, AP50 {100 * scored.ap50:.1f}, by the weights of epoch {record.best_epoch} "
-        f"of {last:g}."
+        f"of {last:g}{f', chosen by the validation {record.best}' if record.best else ''}."
     ]
     if record.test is not None:
         lines.append(f"On the test split: AP {100 * record.test['ap']:.1f}, AP50 {100 * record.test['ap50']:.1f}.")
@@ -122,6 +125,8 @@ def _draw_curves(record: TrainingRecord, losses: Mapping[str, Sequence[float]], 
     label(left, record.title, "epoch", "validation AP")
     for (name, values), colour in zip(_terms(losses), SERIES * 9, strict=False):
         right.plot(losses["epoch"], values, color=colour, label=name)
+        if points := _validated(record, name):
+            right.plot(*zip(*points, strict=True), "o--", ms=3, color=colour, label=f"{name}, validation")
     label(right, "mean loss of an epoch", "epoch", "loss")
     for axes in (left, right):
         if axes.lines:
@@ -145,10 +150,19 @@ def _scores(record: TrainingRecord) -> graph_objects.Figure:
     return figure
 
 
-def _losses(losses: Mapping[str, Sequence[float]]) -> graph_objects.Figure:
+def _validated(record: TrainingRecord, term: str) -> list[tuple[float, float]]:
+    """(epoch, loss) of a term, or of their total, on the validation split; none where it was not measured."""
+    key = "loss" if term == "total" else f"loss/{term}"
+    return [(row["epoch"], row[key]) for row in record.epochs if key in row]
+
+
+def _losses(record: TrainingRecord, losses: Mapping[str, Sequence[float]]) -> graph_objects.Figure:
     figure = plot(380, "epoch", "mean loss of an epoch")
     for (name, values), colour in zip(_terms(losses), SERIES * 9, strict=False):
         figure.add_scatter(x=losses["epoch"], y=values, name=name, mode="lines", line={"color": colour})
+        if points := _validated(record, name):
+            figure.add_scatter(x=[x for x, _ in points], y=[y for _, y in points], name=f"{name}, validation",
+                               mode="lines+markers", line={"color": colour, "dash": "dash"})  # fmt: skip
     return figure
 
 

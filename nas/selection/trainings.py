@@ -24,8 +24,9 @@ from nas.measure.artefact import Interval, time_in_turns
 from nas.models.checkpoint import load_checkpoint
 from nas.selection.portfolio import Finalist
 from nas.training.hooks import read_epochs
-from nas.training.run import TrainingTask, run_training
+from nas.training.run import run_training
 from nas.training.state import read_state, resumable
+from nas.training.task import TrainingTask
 
 #: Batches whose training tells how long an epoch takes, and networks that are timed.
 TIMED_BATCHES, TIMED_NETWORKS = 6, 3

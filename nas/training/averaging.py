@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
@@ -17,11 +17,13 @@ from torch import Tensor, nn
 
 from nas.data.dataset import DetectionData
 from nas.data.images import decode
-from nas.data.loader import Loader, build_loader
+from nas.data.loader import Batch, Loader, build_loader
 from nas.inference.drawing import draw_boxes
 from nas.inference.evaluator import detect
 from nas.inference.scoring import Found, score_detections
-from nas.models.base import DetectorModule
+from nas.loss.assignment import pad_targets
+from nas.loss.validation import ValidationLoss
+from nas.models.base import DetectorModule, RawPrediction
 from nas.options import Resize
 
 Model = TypeVar("Model", bound=nn.Module)
@@ -114,7 +116,7 @@ PICTURES = 4
 
 @dataclass(frozen=True)
 class Validation:
-    """Scores by name, `ap` first; pictures (H, W, 3) and curves (recall, precision) of each class by name.
+    """Scores by name, `ap` first and losses last; pictures (H, W, 3) and curves (recall, precision) of each class by name.
 
     detector: what was scored, if it is not the very average (None for hooks).
     """
@@ -129,7 +131,8 @@ class Validator:
     """Calling it with a detector gives its COCO scores on `data`, resized to `image_size` as in the evaluation.
 
     BatchNorm statistics are measured first where `statistics` is given. A fused copy predicts, in the training's
-    precision. The first pictures come along with boxes scored above `shown`.
+    precision. The first pictures come along with boxes scored above `shown`. loss: makes what measures the loss, too, by
+    one pass through the network; the scores are the same bytes with and without it.
     """
 
     def __init__(
@@ -141,8 +144,9 @@ class Validator:
         statistics: NormStatistics | None = None,
         shown: float = 0.3,
         resize: Resize = "stretch",
+        loss: Callable[[], ValidationLoss] | None = None,
     ) -> None:
-        self.data, self.fabric, self.statistics, self.shown = data, fabric, statistics, shown
+        self.data, self.fabric, self.statistics, self.shown, self.loss = data, fabric, statistics, shown, loss
         self.loader: Loader | None = None
         if fabric.is_global_zero:  # the others never score: their copies of the pictures would only fill the memory
             batch = min(batch_size, len(data))
@@ -152,10 +156,13 @@ class Validator:
         assert self.loader is not None, "only the first process validates"
         if self.statistics is not None:
             detector = self.statistics(detector, self.fabric.autocast())
-        found, _ = detect(_Deployed(detector, self.fabric), self.loader)
+        deployed = _Deployed(detector, self.fabric, self.loss() if self.loss is not None else None)
+        found, _ = detect(deployed, self.loader, seen=deployed.compare)
         every = [found[i] for i in range(len(self.data))]
         result = score_detections(self.data, every)
         numbers = dict(result.numbers) | {f"ap/{name}": one.ap for name, one in result.per_class.items()}
+        if deployed.loss is not None:
+            numbers |= deployed.loss.numbers()
         pictures = {f"val/{i}": self._picture(i, every[i]) for i in range(min(PICTURES, len(every)))}
         return Validation(numbers, pictures, result.curves, detector)
 
@@ -167,16 +174,30 @@ class Validator:
 
 
 class _Deployed:
-    """A fused copy of a detector that runs on the training's device, in its precision and memory format."""
+    """A fused copy of a detector that runs on the training's device, in its precision and memory format.
 
-    def __init__(self, detector: DetectorModule, fabric: Fabric) -> None:
+    loss: is told what the network gave and what was annotated, by `compare` after each batch.
+    """
+
+    def __init__(self, detector: DetectorModule, fabric: Fabric, loss: ValidationLoss | None = None) -> None:
         self.classes, self.end_to_end = detector.classes, getattr(detector, "end_to_end", False)
-        self._model, self._fabric = copy.deepcopy(detector).fuse(), fabric
+        self._model, self._fabric, self.loss = copy.deepcopy(detector).fuse(), fabric, loss
+        self._raw: RawPrediction | None = None
 
     def __call__(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        pixels = images.to(self._fabric.device)
         with self._fabric.autocast():
-            scores, boxes = self._model(images.to(self._fabric.device))
+            if self.loss is None:
+                scores, boxes = self._model(pixels)
+            else:
+                (scores, boxes), self._raw = self._model.predict_both(pixels)
         return scores, boxes
+
+    def compare(self, batch: Batch) -> None:
+        """Add the batch that was just predicted to the loss, if there is one."""
+        if self.loss is not None and self._raw is not None:
+            self.loss.add(self._raw, pad_targets(batch.boxes, batch.labels).to(self._fabric.device))
+            self._raw = None
 
 
 def side_by_side(

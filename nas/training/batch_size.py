@@ -12,8 +12,9 @@ import torch
 
 from nas.errors import UserError
 from nas.memory import free_memory, peak_memory, start_peak
-from nas.training.run import TrainingTask, run_training
+from nas.training.run import run_training
 from nas.training.setup import device_place
+from nas.training.task import TrainingTask
 
 #: Images of the two batches that are tried, their steps, the share of the free memory that is used, and the most images: those
 #: of the official recipe.

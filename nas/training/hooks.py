@@ -173,7 +173,8 @@ class Screen(Hook):
     def on_validation(self, view: TrainingView, validation: Validation) -> None:
         shown = "  ".join(f"{name} {value:.3f}" for name, value in list(validation.numbers.items())[:2])
         step = view.position.step
-        self._console.print(f"epoch {view.epoch:4d}  step {step:6d}  loss {self._loss:8.4f}  {shown}")
+        missed = f" (val {validation.numbers['loss']:.4f})" if "loss" in validation.numbers else ""
+        self._console.print(f"epoch {view.epoch:4d}  step {step:6d}  loss {self._loss:8.4f}{missed}  {shown}")
 
     def on_train_end(self, view: TrainingView, error: BaseException | None) -> None:
         self._bar.stop()

@@ -10,13 +10,19 @@ from annotated_types import Ge, Le, Lt
 
 from nas.augment.pipeline import Augmentation
 from nas.errors import UserError
+from nas.inference.scoring import NUMBERS
 from nas.loss import DISTILLATIONS, LossOptions
 from nas.options import MOST, Count, CountOrNone, Name, NotNegative, OneOf, Positive, Rule, Share, Workers, check_object
 
 PRECISIONS = ("auto", "fp32", "bf16", "fp16", "fp64")
 
 #: Trainer options that may differ between a run and its continuation.
-FREE_OPTIONS = ("threads", "workers", "cache", "compile", "save_seconds", "save_steps", "log_steps")
+FREE_OPTIONS = (
+    "threads", "workers", "cache", "compile", "save_seconds", "save_steps", "log_steps", "validation_loss",
+)  # fmt: skip
+
+#: Trainer options that states and digests of earlier versions do not know.
+LATER = ("best",)
 
 
 @dataclass
@@ -131,8 +137,9 @@ class TrainerOptions:
     workers: processes that prepare pictures, of one thread each; threads: torch's, None takes the usable cores, shared by
     the processes of a machine (another number rounds otherwise).
     clip: L2 norm of the detector's gradient; None is 30 when distilling and off otherwise (official), 0 is off.
-    evaluate_every: epochs between validations, every epoch in the tail; patience: validations without progress until
-    the training stops (0: never). `last` is saved at the end of an epoch if the one before is older than save_seconds,
+    evaluate_every: epochs between validations, every epoch in the tail; validation_loss: they log the loss, too; best: the
+    figure of a validation that decides which weights are the best; patience: validations without progress of it until the
+    training stops (0: never). `last` is saved at the end of an epoch if the one before is older than save_seconds,
     and every save_steps steps (0: not).
     precision: auto is bf16 (fp16 on older GPUs) on CUDA and fp32 on the CPU; losses are in float32 always. fp64 is for
     proofs: several processes then give the losses of one to 1e-7, step after step.
@@ -154,6 +161,8 @@ class TrainerOptions:
     sync_batch_norm: bool = True
     clip: NotNegative | None = None
     evaluate_every: Count = 10
+    validation_loss: bool = True
+    best: Annotated[str, OneOf(*NUMBERS, "loss")] = "ap"
     patience: CountOrNone = 0
     save_seconds: NotNegative = 60.0
     save_steps: CountOrNone = 0
@@ -165,8 +174,13 @@ class TrainerOptions:
     ema: EmaOptions = field(default_factory=EmaOptions)
 
     def decisive(self) -> dict[str, object]:
-        """The values that decide what comes out, as plain data."""
-        return {name: value for name, value in asdict(self).items() if name not in FREE_OPTIONS}
+        """The values that decide what comes out, as plain data; what did not exist once counts only where it is used."""
+        usual = asdict(TrainerOptions())
+        return {
+            name: value
+            for name, value in asdict(self).items()
+            if name not in FREE_OPTIONS and not (name in LATER and value == usual[name])
+        }
 
     def checked(self) -> TrainerOptions:
         """Itself; UserError for a value that cannot be used."""

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import copy
-import hashlib
-import json
+import functools
 import os
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from lightning_fabric import Fabric
 
-from nas.augment.pipeline import Augmentation
-from nas.data.dataset import DetectionData, relabel
+from nas.data.dataset import relabel
 from nas.data.loader import build_loader
 from nas.errors import UserError
 from nas.files import claimed
@@ -24,20 +22,19 @@ from nas.inference.execution import told_when_full
 from nas.loss.detection import DetectionLoss
 from nas.loss.distill import Distiller
 from nas.loss.distributed import share_batch_norm
+from nas.loss.validation import ValidationLoss
 from nas.memory import kept_memory
 from nas.models.base import DetectorModule
-from nas.models.passport import Passport
-from nas.options import Resize, check_object
+from nas.options import check_object
 from nas.report.canvas import ACCENT, PALE, Shown, canvas, label
-from nas.spec import DetectorSpec, digest
 from nas.training.averaging import Ema, NormStatistics, Validator
+from nas.training.best import check_best, figure, title
 from nas.training.cores import computing_threads
 from nas.training.hooks import Hook, LogFiles, Screen, read_epochs
 from nas.training.loggers import make_loggers
 from nas.training.optimizer import Schedule, make_optimizer
-from nas.training.options import DistillOptions, Phases, TrainerOptions
+from nas.training.options import Phases, TrainerOptions
 from nas.training.setup import (
-    Source,
     TrainingNetwork,
     load_teacher,
     make_fabric,
@@ -46,6 +43,7 @@ from nas.training.setup import (
     start_from,
 )
 from nas.training.state import Position, TrainingParts, read_state, resumable
+from nas.training.task import TrainingTask, as_saved, fingerprint_of, passport_facts
 from nas.training.trainer import Trainer, Training
 
 if TYPE_CHECKING:
@@ -54,7 +52,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TrainingResult(Shown):
-    """Where a training left its files, and its best validation AP (-1 if it never validated).
+    """Where a training left its files, and its best validation AP, or what `trainer.best` names (-1: it never validated).
 
     The picture has the validation AP by epoch.
     """
@@ -66,9 +64,12 @@ class TrainingResult(Shown):
     epoch: int
     steps: int
     seconds: float
+    metric: str = "ap"
 
     def __repr__(self) -> str:
-        told = f"val AP {self.score:.3f} (epoch {self.epoch})" if self.score >= 0 else "never validated"
+        told = (
+            f"val {title(self.metric)} {self.score:.3f} (epoch {self.epoch})" if self.score >= 0 else "never validated"
+        )
         return f"TrainingResult({told}, {self.steps} steps, {self.seconds / 60:.1f} min, {self.best})"
 
     def to_dict(self) -> dict[str, object]:
@@ -83,31 +84,6 @@ class TrainingResult(Shown):
         label(axes, str(self.folder), "epoch", "validation AP")
         axes.legend(fontsize=8, frameon=False)
         return figure
-
-
-@dataclass
-class TrainingTask:
-    """What to train on what; `model` as in `prepare_detector`, val None trains without validation.
-
-    weights: a checkpoint of another network, whose entries that fit are the start. one_to_one: whether ZeroHead is
-    deployed without NMS, None: as the model says. loggers: names of nas.training.loggers; they change no result.
-    table: digest of the latency table that the network was found by, for the passport. resize: None, as the model says.
-    """
-
-    model: Source
-    train: DetectionData
-    val: DetectionData | None = None
-    options: TrainerOptions = field(default_factory=TrainerOptions)
-    augmentation: Augmentation = field(default_factory=Augmentation)
-    distill: DistillOptions = field(default_factory=DistillOptions)
-    image_size: int | None = None
-    seed: int = 0
-    device: str = "auto"
-    weights: str | None = None
-    one_to_one: bool | None = None
-    loggers: Sequence[str] = ("tensorboard",)
-    table: str | None = None
-    resize: Resize | None = None
 
 
 @told_when_full(
@@ -125,7 +101,8 @@ def run_training(
     """Train `task`, leaving in `folder` last and best checkpoints, the full state, logs and TensorBoard events.
 
     resume: go on from the folder's last state; the run then equals one that was never interrupted, bit by bit on one
-    machine. hooks watch, after those that write the logs, and change no result (nas.training.hooks). until: epochs after
+    machine. With more epochs than that state's it goes on to these, on their schedule from where it stands. hooks
+    watch, after those that write the logs, and change no result (nas.training.hooks). until: epochs after
     which it pauses, validated and saved, on the schedule of the whole; resume goes on from there. Under torchrun every
     process calls this, and the first one's folder holds for all. Raises UserError for anything unusable;
     KeyboardInterrupt after a signal, with the state saved.
@@ -177,6 +154,7 @@ def _train(
     if task.weights is not None and not resume:
         start_from(detector, task.weights)
     val = relabel(task.val, task.train.classes) if task.val is not None else None
+    check_best(options, val)
     teacher = load_teacher(task.distill.teacher, detector) if task.distill.teacher else None
     if progress and fabric.is_global_zero and not resume:
         for name, model in (("weights", detector), ("teacher", teacher)):
@@ -211,9 +189,17 @@ def _train(
     )
     schedule = _schedule(task, phases, -(-len(loader) // options.accumulate))
     parts = TrainingParts(network, ema, optimizer, loader, fabric.strategy.precision, Position())
-    fingerprint = _fingerprint(task, detector)
+    fingerprint = fingerprint_of(task, detector)
     if state is not None:
-        parts.load(state, fingerprint)
+        saved = as_saved(task, state)
+        parts.load(state, fingerprint_of(saved, detector))
+        if saved is not task:
+            _go_further(parts, options, phases)
+            if progress and fabric.is_global_zero:
+                print(
+                    f"from epoch {loader.sampler.epoch} on to {options.epochs} instead of {saved.options.epochs}",
+                    flush=True,
+                )
     forward = fabric.setup_module(torch.compile(network) if options.compile else network)  # type: ignore[arg-type]
     loss_options = copy.copy(options.loss)
     loss_options.end_to_end = loss_options.end_to_end or getattr(detector, "auxiliary", "") == "one_to_many"
@@ -223,7 +209,14 @@ def _train(
         count = options.ema.norm_images
         wanted = count and fabric.is_global_zero
         statistics = NormStatistics(task.train, size, batch, count, detector.resize) if wanted else None
-        validator = Validator(val, size, batch, fabric, statistics, resize=detector.resize)
+        loss = None
+        if options.validation_loss and isinstance(
+            detector, DetectorModule
+        ):  # a module of somebody else may lack the form
+            loss = functools.partial(ValidationLoss, loss_options, size, options.step_images)
+        elif options.best == "loss":
+            raise UserError("trainer.best=loss: the loss of this module cannot be validated, it is no DetectorModule")
+        validator = Validator(val, size, batch, fabric, statistics, resize=detector.resize, loss=loss)
     training = Training(
         fabric,
         parts,
@@ -237,7 +230,7 @@ def _train(
         folder,
         fingerprint,
         until,
-        _passport(fingerprint, task.table, detector.passport, resume),
+        passport_facts(fingerprint, task.table, detector.passport, resume),
     )
     if phases.shortened and progress and fabric.is_global_zero:
         print(f"{options.epochs} epochs are too few for the recipe's phases: {phases}", flush=True)
@@ -247,9 +240,16 @@ def _train(
     best, last = folder / "best.safetensors", folder / "last.safetensors"
     if val is None:
         best = last
-    return TrainingResult(
-        folder, best, last, position.best, position.best_epoch, position.step, round(position.seconds, 1)
-    )
+    score = figure(position.best, options.best) if position.best_epoch else -1.0
+    seconds = round(position.seconds, 1)
+    return TrainingResult(folder, best, last, score, position.best_epoch, position.step, seconds, options.best)
+
+
+def _go_further(parts: TrainingParts, options: TrainerOptions, phases: Phases) -> None:
+    """Set the plan of the epochs for their new number, and let a patience that was used up begin anew."""
+    sampler = parts.loader.sampler
+    sampler.total_epochs, sampler.closing_epochs = options.epochs, phases.closing
+    parts.position.stale = 0
 
 
 def _network(task: TrainingTask, detector: DetectorModule, teacher: DetectorModule | None) -> TrainingNetwork:
@@ -270,39 +270,3 @@ def _schedule(task: TrainingTask, phases: Phases, steps_per_epoch: int) -> Sched
         options.optimizer.momentum,
         options.schedule,
     )
-
-
-def _fingerprint(task: TrainingTask, detector: DetectorModule) -> dict[str, Any]:
-    options = task.options
-    return {
-        "seed": task.seed,
-        "image_size": detector.image_size,
-        "classes": list(task.train.classes),
-        "training data": task.train.digest(),
-        "validation data": task.val.digest() if task.val is not None else None,
-        "batch_size": options.batch_size,
-        "accumulate": options.accumulate,
-        "epochs": options.epochs,
-        "minutes": options.minutes,
-        "weights": task.weights,
-        "head": task.one_to_one,
-        "resize": None if detector.resize == "stretch" else detector.resize,  # states of old know of none
-        "teacher": task.distill.teacher,
-        "recipe": _recipe(task),
-    }
-
-
-def _passport(fingerprint: dict[str, Any], table: str | None, known: Passport | None, resume: bool) -> dict[str, str]:
-    """What the passport of the checkpoints says of the training; known: that of the file that it goes on or starts from."""
-    told = {name: fingerprint[name] for name in ("training data", "validation data", "recipe", "seed")}
-    began = {"latency table": table, "start weights": known and known.digests.get("weights")}
-    if resume and known is not None:
-        began = {name: known.training.get(name) for name in began}
-    return {name: str(value) for name, value in (told | began).items() if value is not None}
-
-
-def _recipe(task: TrainingTask) -> str:
-    """Digest of everything else that decides the result: losses, optimiser, augmentation, the network's description."""
-    network = digest(task.model) if isinstance(task.model, DetectorSpec) else ""
-    facts = [task.options.decisive(), task.augmentation.decisive(), asdict(task.distill), network]
-    return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:16]

@@ -21,6 +21,7 @@ from nas.loss.distributed import world_size
 from nas.memory import peak_memory
 from nas.models.base import DetectorModule
 from nas.models.checkpoint import save_checkpoint
+from nas.training.best import worth
 from nas.training.guards import Interrupt, LossGuard
 from nas.training.hooks import Hook, Speed, Step, TrainingView, Validation
 from nas.training.optimizer import Schedule, fraction_done, set_rates
@@ -263,12 +264,14 @@ class Trainer:
     def _judge(self, result: Validation, epoch: int) -> None:
         """Tell of a validation; a new best is written to best.safetensors."""
         numbers = self.fabric.broadcast(dict(result.numbers))
-        score = next(iter(numbers.values()))
+        score = worth(numbers, self.options.best)
         for hook in self.hooks:
             hook.on_validation(self.view, replace(result, numbers=dict(numbers), detector=None))
         if score > self.position.best or not self.position.best_epoch:  # -1 where no box could be found
             self.position.best, self.position.best_epoch, self.position.stale = score, epoch, 0
-            self._write_model("best", numbers, epoch, result.detector)
+            told = (name for name in numbers if not name.startswith("loss") or name == self.options.best)
+            kept = {name: numbers[name] for name in told}
+            self._write_model("best", kept, epoch, result.detector)
         else:
             self.position.stale += 1
 

@@ -87,7 +87,8 @@ def train(folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     steps = "".join(f"{step},{(step + 1) // 2},0.1,{4 / step},{2 / step},{6 / step}\n" for step in range(1, 9))
     (folder / "steps.csv").write_text("step,epoch,lr,class,box,total\n" + steps)
-    epochs = [{"step": 2 * e, "epoch": e, "ap": 0.1 * e, "ap50": 0.2 * e, "ap75": 0.05 * e} for e in (1, 2, 3, 4)]
+    epochs = [{"step": 2 * e, "epoch": e, "ap": 0.1 * e, "ap50": 0.2 * e, "ap75": 0.05 * e, "loss": 6 / e, "loss/box": 2 / e}
+              for e in (1, 2, 3, 4)]  # fmt: skip
     pixels = {f"{i}.jpg": np.full((96, 320, 3), 40 * i, np.uint8) for i in range(3)}
     return write_training_report(
         TrainingRecord(
@@ -181,6 +182,8 @@ def test_a_training_names_its_threshold_and_leaves_pictures(pages: dict[str, Pat
     pictures = {"curves.png", "precision_recall.png", "confusion.png", "f1.png", "0.png", "1.png", "2.png"}
     assert {path.name for path in (folder / "pictures").iterdir()} == pictures
     losses = losses_by_epoch(folder / "steps.csv")
+    figures = pages["train"].read_text()
+    assert "total, validation" in figures and "box, validation" in figures and "class, validation" not in figures
     assert losses["epoch"] == [1, 2, 3, 4] and losses["class"][0] == 3.0 and losses["total"][1] == 1.75
 
 

@@ -14,7 +14,8 @@ from nas.selection.portfolio import Finalist
 from nas.selection.trainings import Trainings, epoch_seconds
 from nas.spec import digest
 from nas.training import trainer
-from nas.training.run import TrainingTask, run_training
+from nas.training.run import run_training
+from nas.training.task import TrainingTask
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,8 @@ from nas.augment.pipeline import Augmentation
 from nas.data.coco import read_coco
 from nas.loss import LossOptions, task_aligned
 from nas.training.options import EmaOptions, OptimizerOptions, ScheduleOptions, TrainerOptions
-from nas.training.run import TrainingTask, run_training
+from nas.training.run import run_training
+from nas.training.task import TrainingTask
 
 MODEL = Path(__file__).resolve().parents[2] / "experiments" / "bccd" / "model.yaml"
 

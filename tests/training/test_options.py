@@ -25,6 +25,7 @@ SENSELESS: dict[str, tuple[Any, ...]] = {
     "trainer.precision": ("fp8",),
     "trainer.clip": (-1.0, math.nan, math.inf),
     "trainer.evaluate_every": (0,),
+    "trainer.best": ("f1", "ap90", ""),
     "trainer.save_seconds": (-1.0, math.nan),
     "trainer.freeze": ([""], [3, None]),
     "trainer.optimizer.name": ("adam",),

@@ -20,8 +20,9 @@ from nas.training import setup as training_setup
 from nas.training.averaging import Validator
 from nas.training.hooks import Validation
 from nas.training.options import DistillOptions, EmaOptions
-from nas.training.run import TrainingTask, run_training
+from nas.training.run import run_training
 from nas.training.state import read_state
+from nas.training.task import TrainingTask
 from nas.training.trainer import Trainer
 
 

@@ -16,7 +16,8 @@ from nas.data.shapes import draw_shapes
 from nas.loss import LossOptions
 from nas.spec import Backbone, DetectorSpec, HeadSpec, NeckSpec, Residual, Stem
 from nas.training.options import EmaOptions, OptimizerOptions, ScheduleOptions, TrainerOptions
-from nas.training.run import TrainingResult, TrainingTask, run_training
+from nas.training.run import TrainingResult, run_training
+from nas.training.task import TrainingTask
 
 
 def tiny_spec(width: int = 8, image_size: int = 64) -> DetectorSpec:

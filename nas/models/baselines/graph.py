@@ -186,6 +186,10 @@ class BaselineDetector(DetectorModule):
     def predict_raw(self, images: Tensor) -> RawPrediction:
         return self.head.raw(self._rows(images, self.sources[-1]))
 
+    def predict_both(self, images: Tensor) -> tuple[tuple[Tensor, Tensor], RawPrediction]:
+        maps = self._rows(images, self.sources[-1])
+        return self.head.predict(maps[-3:]), self.head.raw(maps)
+
     def features(self, images: Tensor) -> dict[str, list[Tensor]]:
         maps = self._rows(images, [*self.backbone, *self.sources[-1][-3:]])
         return {"backbone": maps[:3], "neck": maps[3:]}
