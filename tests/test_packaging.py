@@ -40,6 +40,16 @@ def test_hooks_and_ci_format_with_one_ruff() -> None:
     assert {"ruff check .", "ruff format --check ."} <= set((ROOT / ".ci" / "run").read_text().splitlines())
 
 
+def test_ci_runs_the_command_of_the_readme_and_then_what_it_leaves_out() -> None:
+    lines = (ROOT / ".ci" / "run").read_text().splitlines()
+    fast, slow = [line for line in lines if "pytest" in line]
+    assert (
+        f"&& {fast}\n" in (ROOT / "README.md").read_text() and f"\n{fast}\n" in (ROOT / "CONTRIBUTING.md").read_text()
+    )
+    assert fast.endswith('-m "not benchmark and not slow"') and slow.endswith('-m "slow and not benchmark"')
+    assert "set -euo pipefail" in lines and lines[-2:] == [fast, slow]  # the first failure is the status
+
+
 def test_the_wheel_carries_its_data(wheel_site: Path) -> None:
     for path in ("nas/conf/search.yaml", "nas/conf/budget/latency_3ms.yaml", "nas/conf/scorer/mae.yaml",
                  "search_spaces/published/damo-yolo-s.yaml", "nas/cost/tables/t4_tensorrt_fp16.json"):  # fmt: skip
