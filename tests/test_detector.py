@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import nas
+from nas.data.shapes import draw_shapes
 from nas.errors import UserError
 from nas.spec import Backbone, DetectorSpec, HeadSpec, InvertedResidual, NeckSpec, Stem
 from nas.training.hooks import Hook
@@ -20,6 +21,7 @@ def tiny() -> DetectorSpec:
 
 def test_train_evaluate_predict(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    draw_shapes(tmp_path / "shapes", counts={"train": 16, "val": 4, "test": 4}, size=64)
     detector = nas.Detector.load(tiny())
     before, steps = detector.network, []
 
@@ -39,6 +41,7 @@ def test_train_evaluate_predict(tmp_path, monkeypatch):
             "trainer": "cpu_small",
             "trainer.epochs": 1,
             "trainer.workers": 0,
+            "trainer.batch_size": 4,
             "trainer.schedule.warmup_epochs": 0,
             "augmentation.closing_epochs": 0,
         },

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import runpy
 import shutil
 import signal
 import subprocess
@@ -13,6 +14,7 @@ from pathlib import Path
 from random import Random
 
 import pytest
+from hydra.core.global_hydra import GlobalHydra
 
 import nas
 from nas.files import load_spec
@@ -175,8 +177,19 @@ def test_of_two_processes_on_one_storage_one_may_die(finished: Path, data: list[
         (("resume=/nowhere", "epochs=3"), "take away epochs"),
     ],
 )
-def test_errors_are_one_clear_line(arguments: tuple[str, ...], said: str, data: list[str], tmp_path: Path) -> None:
+def test_errors_are_one_clear_line(
+    arguments: tuple[str, ...], said: str, data: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     own = () if any("resume" in text for text in arguments) else (*data, f"hydra.run.dir={tmp_path}/run")
-    result = select(*arguments, *own)
-    assert result.returncode == 1 and said in result.stderr.splitlines()[-1], result.stderr
+    GlobalHydra.instance().clear()
+    monkeypatch.setattr(sys, "argv", ["nas.select", *arguments, *own])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_module("nas.select", run_name="__main__")
+    line = ended.value.code
+    assert isinstance(line, str) and said in line and "\n" not in line
+
+
+def test_an_error_ends_the_process_with_one_line_and_status_1() -> None:
+    result = select("resume=/nowhere")
+    assert result.returncode == 1 and "nothing to resume in /nowhere" in result.stderr.splitlines()[-1], result.stderr
     assert "Traceback" not in result.stderr

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -191,23 +192,33 @@ def test_a_run_takes_the_precision_in_which_its_processor_is_fast(
     assert bench_config("cards", 0).trainer.precision == precision
 
 
-@pytest.fixture
-def short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, drawn_bccd: Callable[[Path], Path]) -> dict[str, Any]:
+@pytest.fixture(scope="module")
+def short(tmp_path_factory: pytest.TempPathFactory, drawn_bccd: Callable[[Path], Path]) -> Iterator[dict[str, Any]]:
     """Settings of a training of seconds, on drawn shapes in the place of BCCD."""
-    monkeypatch.setenv("MAENAS_BCCD", str(drawn_bccd(tmp_path / "bccd")))
-    monkeypatch.setitem(RECIPES, "bccd", (64, 4))
-    return {
-        "trainer.batch_size": 4,
-        "trainer.schedule.warmup_epochs": 1,
-        "trainer.ema.norm_images": 8,
-        "augmentation.closing_epochs": 1,
-    }
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MAENAS_BCCD", str(drawn_bccd(tmp_path_factory.mktemp("bccd") / "bccd")))
+        patch.setitem(RECIPES, "bccd", (64, 4))
+        yield {
+            "trainer.batch_size": 4,
+            "trainer.schedule.warmup_epochs": 1,
+            "trainer.ema.norm_images": 8,
+            "augmentation.closing_epochs": 1,
+        }
 
 
-def test_a_run_is_trained_recorded_and_never_repeated(short: dict[str, Any], tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def trained(short: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A table with the first of two runs, and the folder that its training worked in."""
+    folder = tmp_path_factory.mktemp("trained")
     jobs = wanted([network(0), network(1)], "bccd", 1, True)
-    table, work = tmp_path / "bench.jsonl.gz", tmp_path / "work"
-    assert train_missing(jobs, table, work, most=1, **short) == 1
+    assert train_missing(jobs, folder / "bench.jsonl.gz", folder / "work", most=1, **short) == 1
+    return folder
+
+
+def test_a_run_is_trained_recorded_and_never_repeated(short: dict[str, Any], trained: Path, tmp_path: Path) -> None:
+    jobs = wanted([network(0), network(1)], "bccd", 1, True)
+    work = trained / "work"
+    table = Path(shutil.copy(trained / "bench.jsonl.gz", tmp_path))
     (run,) = load(table)
     assert (run.data, run.digest, run.seed, run.epochs, run.image_size) == ("bccd", network(0).digest, 0, 4, 64)
     assert [epoch for epoch, _, _ in run.curve] == [2, 4] and run.sittings == 1
@@ -220,10 +231,9 @@ def test_a_run_is_trained_recorded_and_never_repeated(short: dict[str, Any], tmp
 
 
 def test_an_interrupted_run_goes_on_to_the_same_curve(
-    short: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    short: dict[str, Any], trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     jobs = wanted([network(0)], "bccd", 1, True)
-    train_missing(jobs, tmp_path / "whole.gz", tmp_path / "work", **short)
     from nas.training.trainer import Trainer
 
     ends, end = [], Trainer._end_epoch
@@ -240,7 +250,7 @@ def test_an_interrupted_run_goes_on_to_the_same_curve(
         train_missing(jobs, tmp_path / "cut.gz", tmp_path / "work", **cut_short)
     assert not (tmp_path / "cut.gz").exists() and len(list((tmp_path / "work").iterdir())) == 1
     train_missing(jobs, tmp_path / "cut.gz", tmp_path / "work", **cut_short)
-    (whole,), (resumed,) = load(tmp_path / "whole.gz"), load(tmp_path / "cut.gz")
+    (whole,), (resumed,) = load(trained / "bench.jsonl.gz"), load(tmp_path / "cut.gz")
     assert len(ends) == 4 and resumed.sittings == 2
     assert (resumed.curve, resumed.test_ap, resumed.recipe) == (whole.curve, whole.test_ap, whole.recipe)
 

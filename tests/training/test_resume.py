@@ -49,14 +49,20 @@ def assert_same_run(one: Path, two: Path) -> None:
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory, tiny) -> Path:
-    """A folder with the drawn data and a training that was never interrupted: in one process, and in two."""
+    """A folder with the drawn data and a training in one process that was never interrupted."""
     root = tmp_path_factory.mktemp("runs")
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     tiny.train_tiny(root / "straight1", root=root / "shapes")
     torch.set_num_threads(threads)
-    assert start(root / "straight2", {"root": str(root / "shapes")}, processes=2) == 0
     return root
+
+
+@pytest.fixture(scope="module")
+def pair(runs) -> Path:
+    """The same folder, and in it the same training in two processes."""
+    assert start(runs / "straight2", {"root": str(runs / "shapes")}, processes=2) == 0
+    return runs
 
 
 @pytest.mark.slow
@@ -64,17 +70,18 @@ def runs(tmp_path_factory, tiny) -> Path:
     ("workers", "processes"),
     [(1, 1), (2, 1), (1, 2), pytest.param(2, 2, marks=pytest.mark.benchmark)],
 )
-def test_killed_and_resumed_equals_straight(runs, tmp_path, workers, processes):
+def test_killed_and_resumed_equals_straight(pair, tmp_path, workers, processes):
     changes = {"workers": workers, "save_steps": 4, "save_seconds": 0.0}
-    settings = {"root": str(runs / "shapes"), "changes": changes}
+    settings = {"root": str(pair / "shapes"), "changes": changes}
     assert start(tmp_path / "run", settings, kill=11, processes=processes) != 0
     assert read_state(tmp_path / "run")["position"]["step"] == 8
     assert start(tmp_path / "run", settings | {"resume": True}, processes=processes) == 0
-    assert_same_run(runs / f"straight{processes}", tmp_path / "run")
+    assert_same_run(pair / f"straight{processes}", tmp_path / "run")
 
 
-def test_two_processes_give_the_losses_of_one(runs):
-    rows = [list(csv.DictReader((runs / name / "steps.csv").open())) for name in ("straight1", "straight2")]
+@pytest.mark.slow
+def test_two_processes_give_the_losses_of_one(pair):
+    rows = [list(csv.DictReader((pair / name / "steps.csv").open())) for name in ("straight1", "straight2")]
     assert len(rows[0]) == len(rows[1]) == 18
     for one, two in list(zip(*rows, strict=True))[:2]:  # of the same weights: later a rounding may hand on a prior
         for term in ("class", "box", "dfl"):
