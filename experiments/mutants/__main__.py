@@ -1,9 +1,9 @@
 """python -m experiments.mutants: small changes of the source, one at a time, and whether the tests of the same room notice.
 
 Options: sample (so many of the changes, drawn by seed; 0: all), seed, minutes (after which no new one begins; 0: no limit), only
-(nas/spec.py, nas/blocks, nas/lowering, nas/cost, nas/searchers), table. The same command goes on where it ended. It works in a
-clone of the last commit, and needs `pip install cosmic-ray==8.7.0 coverage==7.17.5`. The table is
-experiments/mutants/mutants.csv, one row a change, with the test that noticed it; survivors have none.
+(of the sample those of nas/spec.py, nas/blocks, nas/lowering, nas/cost or nas/searchers), table. The same command goes on
+where it ended. It works in a clone of the last commit, and needs `pip install cosmic-ray==8.7.0 coverage==7.17.5`. The table
+is experiments/mutants/mutants.csv, one row a change, with the test that noticed it; survivors have none.
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ def main(words: list[str]) -> None:
     """Judge the changes of the sample that the table lacks. Raises UserError for a wrong option, or a test that fails anyway."""
     options = options_of(words, DEFAULTS)
     table, began = Path(options["table"]), time.monotonic()
-    drawn = sample(mutants(ROOT, sources(ROOT, options["only"])), options["seed"], options["sample"])
+    chosen = sources(ROOT, options["only"])
+    drawn = sample(mutants(ROOT, sources(ROOT)), options["seed"], options["sample"])
     known = {outcome.mutant: outcome for outcome in read_outcomes(table)} if table.is_file() else {}
     if strange := [mutant for mutant in known if mutant not in set(drawn)]:
         raise UserError(
@@ -45,7 +46,7 @@ def main(words: list[str]) -> None:
     print(f"{len(drawn)} changes, {len(known)} of them known", flush=True)
     with tempfile.TemporaryDirectory(prefix="mutants-") as place:
         judge = Judge(Path(place).resolve() / "clone")
-        for mutant in (each for each in drawn if each not in known):
+        for mutant in (each for each in drawn if each.file in chosen and each not in known):
             if time.monotonic() - began > 60 * options["minutes"] > 0:
                 break
             known[mutant] = judge.outcome(mutant)
