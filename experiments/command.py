@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -71,12 +72,16 @@ def shard_of(text: str) -> tuple[int, int]:
     return int(index), int(count)
 
 
-def run_workers(module: str, arguments: Sequence[str], shards: Sequence[str], *more: str) -> None:
-    """The same command once a shard, side by side; `more` replaces options. Raises UserError if a worker fails."""
-    own = {word.partition("=")[0] for word in ("jobs=", "shard=", *more)}
-    rest = [word for word in arguments if word.partition("=")[0] not in own]
-    command = [sys.executable, "-m", module, *rest, *more]
-    workers = [subprocess.Popen([*command, shard]) for shard in shards]
+def run_workers(module: str, arguments: Sequence[str], jobs: int, shard: str = "0/1", most: int = 0) -> None:
+    """The same command by `jobs` workers side by side, the shard and the `most` runs (0: all) dealt among them.
+
+    Raises UserError if a worker fails.
+    """
+    index, count = shard_of(shard)
+    rest = [word for word in arguments if word.partition("=")[0] not in ("jobs", "shard", "most")]
+    rest += [f"most={math.ceil(most / jobs)}"] if most else []
+    shards = [f"shard={index + count * worker}/{count * jobs}" for worker in range(jobs)]
+    workers = [subprocess.Popen([sys.executable, "-m", module, *rest, shard]) for shard in shards]
     try:
         codes = [worker.wait() for worker in workers]
     except KeyboardInterrupt:

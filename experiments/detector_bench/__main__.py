@@ -21,7 +21,6 @@ unless told); `proxies` adds to proxies.jsonl the rivals that need a built netwo
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Any
 
@@ -132,15 +131,12 @@ def train(arguments: list[str], options: dict[str, Any], networks: Path, table: 
     unknown = [data for data in sets if data not in RECIPES]
     if unknown:
         raise UserError(f"data={unknown[0]}: one of {', '.join(RECIPES)}, or several with commas")
-    index, count = shard_of(options["shard"])
     every = read_networks(networks)
     if options["jobs"] > 1:
-        share = math.ceil(options["most"] / options["jobs"])
-        shards = [f"shard={index + count * worker}/{count * options['jobs']}" for worker in range(options["jobs"])]
-        run_workers("experiments.detector_bench", arguments, shards, f"most={share}")
+        run_workers("experiments.detector_bench", arguments, options["jobs"], options["shard"], options["most"])
         return
     jobs = [job for data in sets for job in wanted(every, data, options["seeds"], data in WHOLE)]
-    left = train_missing(dealt(jobs, (index, count)), table, Path(options["work"]), options["most"])
+    left = train_missing(dealt(jobs, shard_of(options["shard"])), table, Path(options["work"]), options["most"])
     print(f"{left} runs are left; the same command goes on" if left else "no run is missing")
 
 

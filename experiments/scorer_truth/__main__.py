@@ -53,7 +53,7 @@ def main(arguments: list[str]) -> None:
         print(write_report(networks, results, folder, recipe))
     elif options["jobs"] > 1:
         jobs = options["jobs"]
-        run_workers("experiments.scorer_truth", arguments, [f"shard={index}/{jobs}" for index in range(jobs)])
+        run_workers("experiments.scorer_truth", arguments, jobs)
         print_missing(networks, read_results(results_path, recipe), options)
     else:
         given = {name: options[name] for name in ("repeated", "seeds", "minutes", "device", "workers")}

@@ -1,7 +1,7 @@
 """What nas.select chose, against the optima of scores and what people drew: equally fast, trained alike, three seeds.
 
     python -m experiments.selection plan    data=cards selected=outputs/select/DATE [learned=score.json]
-    python -m experiments.selection train   [data=cards,bccd,aquarium most=0 work=FOLDER]
+    python -m experiments.selection train   [data=cards,bccd,aquarium jobs=1 most=0 shard=0/1 work=FOLDER]
     python -m experiments.selection measure [data=cards,bccd,aquarium]
     python -m experiments.selection report
 
@@ -16,7 +16,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from experiments.command import options_of, run
+from experiments.command import options_of, run, run_workers, shard_of
 from experiments.detector_bench.measuring import class_count
 from experiments.selection.contestants import (
     PATH,
@@ -36,7 +36,7 @@ FILES = {"contestants": str(PATH), "table": str(TABLE), "times": str(TABLE.with_
 SETS = "cards,bccd,aquarium"
 OPTIONS: dict[str, dict[str, Any]] = {
     "plan": {"data": "", "selected": "", "learned": ""},
-    "train": {"data": SETS, "most": 0, "work": "outputs/selection"},
+    "train": {"data": SETS, "jobs": 1, "most": 0, "shard": "0/1", "work": "outputs/selection"},
     "measure": {"data": SETS},
     "report": {},
 }
@@ -51,10 +51,7 @@ def main(arguments: list[str]) -> None:
     if action == "plan":
         plan(options["data"], options["selected"], options["learned"], people)
     elif action == "train":
-        left = train_missing(
-            read_contestants(people), options["data"].split(","), table, Path(options["work"]), options["most"]
-        )
-        print(f"{left} runs are left; the same command goes on" if left else "no run is missing")
+        train(arguments[1:], options, people, table)
     elif action == "measure":
         for data in options["data"].split(","):
             chosen = [one for one in read_contestants(people) if one.data == data]
@@ -67,6 +64,16 @@ def main(arguments: list[str]) -> None:
         from experiments.selection.report import write_report
 
         print(write_report(read_contestants(people), table, times))
+
+
+def train(arguments: list[str], options: dict[str, Any], people: Path, table: Path) -> None:
+    """Train the missing runs of the wanted data sets, here or in `jobs` workers."""
+    if options["jobs"] > 1:
+        run_workers("experiments.selection", ["train", *arguments], options["jobs"], options["shard"], options["most"])
+        return
+    work, shard = Path(options["work"]), shard_of(options["shard"])
+    left = train_missing(read_contestants(people), options["data"].split(","), table, work, options["most"], shard)
+    print(f"{left} runs are left; the same command goes on" if left else "no run is missing")
 
 
 def plan(data: str, selected: str, learned: str, people: Path) -> None:

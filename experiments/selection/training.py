@@ -44,13 +44,17 @@ def wanted(contestants: Sequence[Contestant], sets: Sequence[str], **more: Any) 
 
 
 def train_missing(
-    contestants: Sequence[Contestant], sets: Sequence[str], table: Path, folder: Path, most: int = 0, **more: Any
-) -> int:
-    """Train what the table lacks, at most `most` runs (0: all), each going on where it was stopped; returns what remains."""
+    contestants: Sequence[Contestant], sets: Sequence[str], table: Path, folder: Path, most: int = 0,
+    shard: tuple[int, int] = (0, 1), **more: Any,
+) -> int:  # fmt: skip
+    """Train what the table lacks, at most `most` runs (0: all), each going on where it was stopped; returns what remains.
+
+    shard (i, n): every n-th run from the i-th, for workers side by side.
+    """
     done = {key_of(row) for row in read_packed(table)}
     todo = [
         job
-        for job in wanted(contestants, sets, **more)
+        for job in wanted(contestants, sets, **more)[shard[0] :: shard[1]]
         if (job[0].data, job[0].digest, str(job[1]), job[2]) not in done
     ]
     for number, (one, seed, recipe) in enumerate(todo[: most or None], 1):

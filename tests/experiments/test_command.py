@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from experiments.command import options_of, run, split_words
+from experiments.command import options_of, run, run_workers, split_words
 from nas.errors import UserError
 
 DEFAULTS: dict[str, Any] = {"seed": 0, "minutes": 20.0, "scale": "cpu", "measure": False}
@@ -53,3 +53,26 @@ def test_a_command_ends_in_one_line(error: BaseException | None, status: Any, mo
             run(main)
         assert ended.value.code == status
     assert heard == [["seed=1"]]
+
+
+def test_workers_share_the_runs_of_a_shard(monkeypatch: pytest.MonkeyPatch) -> None:
+    begun: list[list[str]] = []
+
+    class Worker:
+        def __init__(self, command: list[str]) -> None:
+            begun.append(command[2:])
+
+        def wait(self) -> int:
+            return 0
+
+    monkeypatch.setattr("subprocess.Popen", Worker)
+    words = ["train", "data=cards", "jobs=3", "shard=1/2", "most=7"]
+    run_workers("experiments.x", words, 3, "1/2", 7)
+    rest = ["experiments.x", "train", "data=cards", "most=3"]
+    assert begun == [[*rest, "shard=1/6"], [*rest, "shard=3/6"], [*rest, "shard=5/6"]]
+    dealt = sorted(number for share in (1, 3, 5) for number in range(60)[share::6])
+    assert dealt == list(range(60)[1::2])  # together what the shard 1/2 has
+    monkeypatch.setattr(Worker, "wait", lambda self: 1)
+    with pytest.raises(UserError, match=r"2 of 2 workers failed; run the same command again"):
+        run_workers("experiments.x", ["train"], 2)
+    assert begun[-1] == ["experiments.x", "train", "shard=1/2"]

@@ -89,7 +89,9 @@ def test_runs_are_trained_once_and_the_rest_later(
     assert [(one.name, seed) for one, seed, _ in wanted(everybody, ["bccd"])[:4]] == [
         ("nas.select", 0), ("damo-t scaled", 0), ("yolo11n whole, scaled", 0), ("nas.select", 1),
     ]  # fmt: skip
-    assert train_missing(everybody, ["bccd"], table, work, most=3, **short) == 6
+    assert train_missing(everybody, ["bccd"], table, work, most=1, shard=(1, 3), **short) == 2
+    assert [row["name"] for row in read_packed(table)] == ["damo-t scaled"]
+    assert train_missing(everybody, ["bccd"], table, work, most=2, **short) == 6
     rows = read_packed(table)
     assert {row["name"] for row in rows} == {one.name for one in everybody} and not list(work.iterdir())
     assert all(row["curve"][-1][0] == row["epochs"] == 2 and 0 <= row["test_ap"] <= 1 for row in rows)
