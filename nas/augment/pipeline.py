@@ -26,7 +26,7 @@ from nas.augment.sada import apply_sada
 from nas.data.dataset import DetectionData
 from nas.data.images import ImageSource
 from nas.data.resize import BACKGROUND, Fit
-from nas.data.sampler import Draw, companions
+from nas.data.sampler import Draw, Order, companions
 from nas.options import CountOrNone, Rule, Share, check_object
 
 
@@ -112,18 +112,23 @@ class Augmentation:
 
 
 class Augmenter:
-    """Makes the sample of a draw; the same draw gives the same sample in any process."""
+    """Makes the sample of a draw; the same draw gives the same sample in any process.
 
-    def __init__(self, data: DetectionData, source: ImageSource, recipe: Augmentation, seed: int = 0) -> None:
-        self.recipe, self.seed = recipe, seed
+    order: of the epochs, in which the partners of mosaic and mixup stand (None: every image once).
+    """
+
+    def __init__(
+        self, data: DetectionData, source: ImageSource, recipe: Augmentation, seed: int = 0, order: Order | None = None
+    ) -> None:
+        self.recipe, self.seed, self.order = recipe, seed, order or Order(len(data), seed)
         self._records = tuple(record.trainable() for record in data.records)
         self._source = source
         self._has_objects = np.array([len(record.labels) > 0 for record in self._records])
 
     def __call__(self, draw: Draw) -> Sample:
         """image (S, S, 3) at the draw's size with its boxes."""
-        recipe, again = self.recipe, draw.position // len(self._records)
-        rng = np.random.default_rng([self.seed, draw.epoch, draw.record, again])
+        recipe = self.recipe
+        rng = np.random.default_rng([self.seed, draw.epoch, draw.record, draw.again])
         moved = (
             recipe.closing_affine and recipe.moves if draw.closing else recipe.mosaic or recipe.moves or recipe.mixup
         )
@@ -152,7 +157,7 @@ class Augmenter:
     def _composed(self, draw: Draw, rng: np.random.Generator) -> Sample:
         recipe, size, resize = self.recipe, draw.size, self._source.resize
         if not draw.closing and rng.random() < recipe.mosaic:
-            pool = companions(len(self._records), self.seed, draw, recipe.mosaic_pool)
+            pool = companions(self.order, draw, recipe.mosaic_pool)
             a, b, c = (int(i) for i in rng.choice(pool, 3))
             tiles, side = mosaic_tiles(rng, (draw.record, a, b, c), self._records, size, resize), 2 * size
         else:
@@ -185,7 +190,7 @@ class Augmenter:
     def _mix(self, sample: Sample, draw: Draw, rng: np.random.Generator) -> Sample:
         """Average with another image that has objects: letter-boxed, scaled, mirrored at times, cropped at random."""
         size = draw.size
-        pool = companions(len(self._records), self.seed, draw, self.recipe.mosaic_pool)
+        pool = companions(self.order, draw, self.recipe.mosaic_pool)
         pool = pool[self._has_objects[pool]]
         index = int(rng.choice(pool)) if len(pool) else draw.record
         record = self._records[index]

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -120,13 +121,14 @@ def build_loader(
     endless: bool = False,
     closing_epochs: float | None = None,
     resize: Resize = "stretch",
+    factors: NDArray[np.float64] | None = None,
 ) -> Loader:
     """A loader of `data`: `batch_size` images a process, resized to image_size x image_size.
 
     train: shuffled, augmented by `augmentation` (None: resize and flip); otherwise in order, resized alone.
     cache: "none", "ram" (images decoded once and kept resized), or "auto". endless: workers prepare the
     next epoch before this one ends, for plans that do not change between epochs. closing_epochs: instead of the recipe's.
-    UserError for empty data.
+    factors (N,): how often each image comes in an epoch of a training, at least once (nas.data.rare). UserError for empty data.
     """
     if not len(data):
         raise UserError(f"{data.name} {data.split}: no images; check its annotations and folder")
@@ -144,10 +146,11 @@ def build_loader(
         total_epochs,
         recipe.closing_epochs if closing_epochs is None else closing_epochs,
         endless and workers > 0,
+        factors,
     )
     source = ImageSource(data.records, image_size, cache, 4 * recipe.mosaic_pool, resize)
     batches: DataLoader = DataLoader(
-        _Images(data, Augmenter(data, source, recipe, seed)),
+        _Images(data, Augmenter(data, source, recipe, seed, sampler.order)),
         batch_sampler=sampler,
         num_workers=workers,
         collate_fn=_collate,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -18,7 +20,8 @@ class Draw(NamedTuple):
     """What a sample is a function of, besides the seed.
 
     record: index into the data; epoch; position in the epoch's global order; batch number; image size; progress of the
-    whole training in [0, 1]; opening: progress of the epochs before the closing ones, 1 or more in these.
+    whole training in [0, 1]; opening: progress of the epochs before the closing ones, 1 or more in these; again: how often
+    the record was drawn before in the epoch.
     """
 
     record: int
@@ -28,6 +31,7 @@ class Draw(NamedTuple):
     size: int
     progress: float
     opening: float
+    again: int = 0
 
     @property
     def closing(self) -> bool:
@@ -35,46 +39,86 @@ class Draw(NamedTuple):
         return self.opening >= 1
 
 
+@dataclass(frozen=True, eq=False)
+class Order:
+    """The images of every training epoch, in order.
+
+    length: images; factors (length,), each at least 1: how often each comes in an epoch on average (nas.data.rare), None:
+    once. With factors an epoch has their sum of draws, rounded up, and every image comes as often as the whole number
+    below or above its factor says (one uniform number and equal steps over the factors: systematic sampling).
+    """
+
+    length: int
+    seed: int = 0
+    factors: NDArray[np.float64] | None = None
+
+    @property
+    def draws(self) -> int:
+        """Draws of a whole epoch."""
+        return self.length if self.factors is None else math.ceil(round(float(self.factors.sum()), 6))
+
+    def of(self, epoch: int) -> NDArray[np.int64]:
+        """The images of an epoch (draws,): a permutation, or with factors one of the repeated images."""
+        return _order(self, epoch)
+
+    def again(self, epoch: int) -> NDArray[np.int64]:
+        """Of every draw of an epoch (draws,), how often its image was drawn before."""
+        return _again(self, epoch)
+
+
 @lru_cache(maxsize=4)
-def epoch_order(length: int, seed: int, epoch: int) -> NDArray[np.int64]:
-    """The images of a training epoch in order: a permutation of (length,)."""
-    order = np.random.default_rng([seed, epoch, _ORDER]).permutation(length)
-    order.flags.writeable = False  # the cache hands out the same array again
-    return order
+def _order(order: Order, epoch: int) -> NDArray[np.int64]:
+    rng = np.random.default_rng([order.seed, epoch, _ORDER])
+    found = rng.permutation(order.length)
+    if order.factors is not None:
+        ends = np.cumsum(order.factors[found])
+        steps = (np.arange(order.draws) + rng.random()) * (ends[-1] / order.draws)
+        found = rng.permutation(found[np.searchsorted(ends, steps, side="right").clip(max=order.length - 1)])
+    found.flags.writeable = False  # the cache hands out the same array again
+    return found
+
+
+@lru_cache(maxsize=4)
+def _again(order: Order, epoch: int) -> NDArray[np.int64]:
+    images = order.of(epoch)
+    counts = np.bincount(images, minlength=order.length)
+    again = np.empty(order.draws, np.int64)
+    again[np.argsort(images, kind="stable")] = np.arange(order.draws) - np.repeat(np.cumsum(counts) - counts, counts)
+    return again
 
 
 LANE_UNIT, LANES = 16, 4
 
 
 @lru_cache(maxsize=64)
-def _lane(length: int, seed: int, epoch: int, block: int, lane: int, pool: int) -> NDArray[np.int64]:
+def _lane(order: Order, epoch: int, block: int, lane: int, pool: int) -> NDArray[np.int64]:
     units = np.arange(max(pool // LANE_UNIT, 1)) * LANES + lane + block
     positions = units[:, None] * LANE_UNIT + np.arange(LANE_UNIT)
-    return np.unique(epoch_order(length, seed, epoch)[positions.ravel() % length])
+    return np.sort(order.of(epoch)[np.unique(positions.ravel() % order.draws)])
 
 
-def companions(length: int, seed: int, draw: Draw, pool: int) -> NDArray[np.int64]:
-    """The images that may stand beside the draw's in a mosaic: about `pool` of them, all (length,) if pool is 0.
+def companions(order: Order, draw: Draw, pool: int) -> NDArray[np.int64]:
+    """The images that may stand beside the draw's in a mosaic: about `pool` of them, a whole epoch's if pool is 0.
 
     The epoch's order is cut into units of 16, and every fourth unit is of one lane: with 1, 2 or 4 workers, which take
     batches in turn, a worker meets whole lanes, so that it decodes each image once although its mosaics show it four
-    times. Who stands beside whom does not depend on the workers.
+    times. Who stands beside whom does not depend on the workers. Repeated images are there as often as they are drawn.
     """
-    if not pool or pool >= length:
-        return epoch_order(length, seed, draw.epoch)
-    unit = draw.position % length // LANE_UNIT
+    if not pool or pool >= order.length:
+        return order.of(draw.epoch)
+    unit = draw.position % order.draws // LANE_UNIT
     span = max(pool // LANE_UNIT, 1) * LANES
-    return _lane(length, seed, draw.epoch, unit // span * span, unit % LANES, pool)
+    return _lane(order, draw.epoch, unit // span * span, unit % LANES, pool)
 
 
 class EpochSampler:
     """Yields one list of draws a batch, from batch `position` of `epoch` on: this rank's share of each global batch.
 
     The global batches do not depend on the number of processes: `batch_size` is per process, and rank r takes the r-th
-    part. Training wraps round so that every batch is full (ceil(length / global batch) batches); otherwise the order is
+    part. Training wraps round so that every batch is full (ceil(draws / global batch) batches); otherwise the order is
     that of the data and the last batch may be short. `sizes`: image sizes, one drawn a batch. `total_epochs` None: the
     end is not known, so that no epoch is a closing one and progress is 1. endless: go on with the next epoch's batches,
-    as far as `total_epochs`, instead of stopping after one.
+    as far as `total_epochs`, instead of stopping after one. factors: of a training's `Order`.
     """
 
     def __init__(
@@ -89,8 +133,10 @@ class EpochSampler:
         total_epochs: int | None = None,
         closing_epochs: float = 0,
         endless: bool = False,
+        factors: NDArray[np.float64] | None = None,
     ) -> None:
         self.endless = endless
+        self.order = Order(length, seed, factors if train else None)
         self.length, self.batch_size, self.seed, self.train, self.sizes = length, batch_size, seed, train, sizes
         self.rank, self.world_size = rank, world_size
         self.total_epochs, self.closing_epochs = total_epochs, closing_epochs
@@ -98,7 +144,7 @@ class EpochSampler:
 
     def __len__(self) -> int:
         """Batches in a whole epoch."""
-        return -(-self.length // (self.batch_size * self.world_size))
+        return -(-self.order.draws // (self.batch_size * self.world_size))
 
     def __iter__(self) -> Iterator[list[Draw]]:
         epoch, first = self.epoch, self.position
@@ -112,7 +158,10 @@ class EpochSampler:
         return self.total_epochs is not None and epoch >= self.total_epochs
 
     def _of_epoch(self, epoch: int, first: int) -> Iterator[list[Draw]]:
-        order = epoch_order(self.length, self.seed, epoch) if self.train else np.arange(self.length)
+        draws = self.order.draws
+        order = self.order.of(epoch) if self.train else np.arange(self.length)
+        again = self.order.again(epoch) if self.train else np.zeros(self.length, np.int64)
+        counts = np.bincount(order, minlength=self.length)
         for batch in range(first, len(self)):
             progress, opening = self._progress(epoch + batch / len(self))
             choice = np.random.default_rng([self.seed, epoch, _SIZE, batch]).integers(len(self.sizes))
@@ -120,9 +169,13 @@ class EpochSampler:
             end = start + self.batch_size if self.train else min(start + self.batch_size, self.length)
             if end > start:
                 yield [
-                    Draw(int(order[p % self.length]), epoch, p, batch, self.sizes[choice], progress, opening)
+                    Draw(
+                        image, epoch, p, batch, self.sizes[choice], progress, opening,
+                        int(p // draws * counts[image] + again[p % draws]),
+                    )
                     for p in range(start, end)
-                ]
+                    for image in [int(order[p % draws])]
+                ]  # fmt: skip
 
     def _progress(self, epochs: float) -> tuple[float, float]:
         if self.total_epochs is None:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from annotated_types import Ge, Lt
 
-from nas.options import NotNegative, OneOf
+from nas.options import NotNegative, OneOf, Share
 
 #: Assigners by name: class in nas.loss.assignment and published constants. `align_ota_report` follows equation 2 of the
 #: DAMO-YOLO report, `tal_report` the normalisation of the TOOD paper.
@@ -32,7 +32,8 @@ class LossOptions:
     distance_margin keeps a distance target below the last bin; auxiliary_weight multiplies a training-only branch;
     end_to_end: the main branch learns one prior per object and the auxiliary many, by one metric; as in YOLO26 their
     weights are exchanged over the training: the many-branch falls from 0.8 to 0.1; scale_by_batch: multiply the total by
-    the batch of the whole optimiser step, over all micro-batches and processes.
+    the batch of the whole optimiser step, over all micro-batches and processes; class_balance: a positive prior's class
+    term weighs (boxes of its class)^-class_balance, with the mean 1 over all boxes: 0 off, 1 by inverse frequency.
     """
 
     assigner: Annotated[str, OneOf(*ASSIGNERS)] = "align_ota"
@@ -46,6 +47,7 @@ class LossOptions:
     auxiliary_weight: NotNegative = 0.25
     end_to_end: bool = False
     scale_by_batch: bool = False
+    class_balance: Share = 0.0
 
 
 def task_aligned(**changes: object) -> LossOptions:

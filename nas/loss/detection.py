@@ -32,13 +32,15 @@ class DetectionLoss:
     equals one process with the whole batch (the official code has that floor of 1 in every process).
     `micro_batches` are those of a step in one process; the caller takes the mean over them.
     `image_size` scales the L1 term of detectors that predict distances directly (one bin). alone: this process computes
-    while the others wait, so nothing is shared with them.
+    while the others wait, so nothing is shared with them. class_weights (C,): of the class terms of positive priors, by the
+    class that they learn.
     """
 
     options: LossOptions = field(default_factory=LossOptions)
     image_size: int = 640
     micro_batches: int = 1
     alone: bool = False
+    class_weights: Tensor | None = None
 
     def __post_init__(self) -> None:
         check_object(self.options, "trainer.loss")
@@ -91,9 +93,9 @@ class DetectionLoss:
         shared = counts.detach() if self.alone else mean_over_processes(counts)
         positives, weight_sum, quality_sum = shared.clamp(min=1 / self.parts)
         if options.classification == "qfl":
-            class_loss = quality_focal_loss(logits, labels, assignment.quality) / positives
+            class_loss = quality_focal_loss(logits, labels, assignment.quality, self._weights(logits)) / positives
         else:
-            class_loss = binary_cross_entropy(logits, labels, assignment.quality) / quality_sum
+            class_loss = binary_cross_entropy(logits, labels, assignment.quality, self._weights(logits)) / quality_sum
         boxes = at_least_float32(raw.boxes)
         if objects and len(image):
             truth = targets.boxes[image, chosen.at(matched)]
@@ -109,6 +111,9 @@ class DetectionLoss:
             "box": box_loss * (options.box_weight * scale),
             "dfl": side_loss * (options.dfl_weight * scale),
         }
+
+    def _weights(self, like: Tensor) -> Tensor | None:
+        return None if self.class_weights is None else self.class_weights.to(like)
 
     def _sides(self, raw: RawPrediction, image: Tensor, prior: Tensor, truth: Tensor) -> Tensor:
         """Mean over the four sides: DFL of the distance bins, or L1 of direct distances relative to the image."""

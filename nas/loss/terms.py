@@ -95,11 +95,14 @@ def overlap(first: Tensor, second: Tensor, kind: OverlapKind = "iou", eps: float
 PROBABILITY_FLOOR_LOG = 100.0
 
 
-def quality_focal_loss(logits: Tensor, labels: Tensor, quality: Tensor, beta: float = 2.0) -> Tensor:
+def quality_focal_loss(
+    logits: Tensor, labels: Tensor, quality: Tensor, weights: Tensor | None = None, beta: float = 2.0
+) -> Tensor:
     """Sum of the quality focal loss (GFL, arXiv 2006.04388, equation 4) over all rows and classes.
 
     logits (..., C); labels (...) with C or more, or negative, meaning background; quality (...) the soft target of the
-    label's class. Works on logits, which equals the form on probabilities with logarithms floored at -100.
+    label's class; weights (C,) of a row's term at its label, None: 1. Works on logits, which equals the form on
+    probabilities with logarithms floored at -100.
     """
     classes = logits.shape[-1]
     logits, labels, quality = logits.reshape(-1, classes), labels.reshape(-1), quality.reshape(-1)
@@ -110,15 +113,23 @@ def quality_focal_loss(logits: Tensor, labels: Tensor, quality: Tensor, beta: fl
     (rows,), columns, target = chosen.indices, chosen.at(labels), chosen.at(quality)
     x, p, n = logits[rows, columns], probability[rows, columns], negative[rows, columns]
     positive = n * (1 - target) + F.softplus(-x).clamp(max=PROBABILITY_FLOOR_LOG) * target
-    return total + chosen.kept(positive * (target - p).abs().pow(beta) - n * p.pow(beta)).sum()
+    learned = positive * (target - p).abs().pow(beta)
+    if weights is not None:
+        learned = learned * weights[columns]
+    return total + chosen.kept(learned - n * p.pow(beta)).sum()
 
 
-def binary_cross_entropy(logits: Tensor, labels: Tensor, quality: Tensor) -> Tensor:
+def binary_cross_entropy(logits: Tensor, labels: Tensor, quality: Tensor, weights: Tensor | None = None) -> Tensor:
     """Sum of the plain binary cross-entropy with the soft target `quality` at the label's class; shapes as above."""
     classes = logits.shape[-1]
     logits, labels, quality = logits.reshape(-1, classes), labels.reshape(-1), quality.reshape(-1)
     chosen = places((labels >= 0) & (labels < classes))
-    return F.softplus(logits).sum() - (logits[chosen.indices[0], chosen.at(labels)] * chosen.at(quality)).sum()
+    columns = chosen.at(labels)
+    x, target = logits[chosen.indices[0], columns], chosen.at(quality)
+    total = F.softplus(logits).sum() - (x * target).sum()
+    if weights is not None:  # what a weight of 1 has counted already is left out
+        total = total + chosen.kept((weights[columns] - 1) * (F.softplus(x) - x * target)).sum()
+    return total
 
 
 def distribution_focal_loss(logits: Tensor, target: Tensor) -> Tensor:

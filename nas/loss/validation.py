@@ -17,12 +17,15 @@ class ValidationLoss:
 
     Normalised batch by batch, as those of a training's steps, and weighed by the pictures of each batch. Only the deployed
     branch counts, with the weight that it has at the end of a training. step_images: the batch that `scale_by_batch`
-    multiplies by. The network runs in this process alone.
+    multiplies by; class_weights: as in the training. The network runs in this process alone.
     """
 
-    def __init__(self, options: LossOptions, image_size: int, step_images: int) -> None:
+    def __init__(
+        self, options: LossOptions, image_size: int, step_images: int, class_weights: Tensor | None = None
+    ) -> None:
         self._scale = step_images if options.scale_by_batch else 1
-        self._loss = DetectionLoss(replace(options, scale_by_batch=False), image_size, alone=True)
+        plain = replace(options, scale_by_batch=False)
+        self._loss = DetectionLoss(plain, image_size, alone=True, class_weights=class_weights)
         self._sums: dict[str, float] = {}
         self._images = 0
 

@@ -16,6 +16,7 @@ from filelock import FileLock
 
 from nas.cost.latency import LatencyTable
 from nas.data.dataset import DetectionData
+from nas.data.rare import repeat_factors
 from nas.deploy import ExportSettings, load_runtime
 from nas.deploy.export import export_model
 from nas.errors import UserError
@@ -79,10 +80,11 @@ def epoch_seconds(task: TrainingTask, finalists: Sequence[Finalist]) -> float:
     val = task.val
     assert val is not None
     looked = val.subset(range(min(len(val), 2 * options.step_images)))
+    draws = repeat_factors(task.train, options.repeat_threshold).sum()
     total = 0.0
     chosen = finalists[:: max(1, len(finalists) // TIMED_NETWORKS)][:TIMED_NETWORKS]
     for finalist in chosen:
-        short = replace(options, epochs=1, minutes=None)
+        short = replace(options, epochs=1, minutes=None, repeat_threshold=0.0)
         timed = replace(task, model=finalist.spec, train=task.train.subset(range(count)), val=None, options=short)
         with tempfile.TemporaryDirectory() as folder:
             result = run_training(timed, folder, progress=False)
@@ -90,7 +92,7 @@ def epoch_seconds(task: TrainingTask, finalists: Sequence[Finalist]) -> float:
         began = time.perf_counter()
         evaluate(model.fuse(), looked, model.image_size, batch_size=options.step_images)
         validation = (time.perf_counter() - began) * len(val) / len(looked)
-        total += result.seconds * len(task.train) / count + validation / options.evaluate_every
+        total += result.seconds * draws / count + validation / options.evaluate_every
     return total / len(chosen)
 
 

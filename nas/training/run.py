@@ -16,6 +16,8 @@ from lightning_fabric import Fabric
 
 from nas.data.dataset import relabel
 from nas.data.loader import build_loader
+from nas.data.rare import class_weights as balancing_weights
+from nas.data.rare import repeat_factors
 from nas.errors import UserError
 from nas.files import claimed
 from nas.inference.execution import told_when_full
@@ -170,6 +172,7 @@ def _train(
     if fabric.world_size > 1 and options.sync_batch_norm:
         network = share_batch_norm(network, fabric.device.type)  # type: ignore[assignment]
     optimizer = make_optimizer(network.children(), options.optimizer)
+    factors = repeat_factors(task.train, options.repeat_threshold) if options.repeat_threshold else None
     loader = build_loader(
         task.train,
         options.local_batch(fabric.world_size),
@@ -186,7 +189,11 @@ def _train(
         closing_epochs=phases.closing,
         endless=options.minutes is None,  # the clock changes the plan of every epoch
         resize=detector.resize,
+        factors=factors,
     )
+    if factors is not None and progress and fabric.is_global_zero:
+        repeated, draws = (factors > 1).sum(), loader.sampler.order.draws
+        print(f"rare classes: {repeated} of {len(factors)} images are repeated, {draws} draws an epoch", flush=True)
     schedule = _schedule(task, phases, -(-len(loader) // options.accumulate))
     parts = TrainingParts(network, ema, optimizer, loader, fabric.strategy.precision, Position())
     fingerprint = fingerprint_of(task, detector)
@@ -203,6 +210,9 @@ def _train(
     forward = fabric.setup_module(torch.compile(network) if options.compile else network)  # type: ignore[arg-type]
     loss_options = copy.copy(options.loss)
     loss_options.end_to_end = loss_options.end_to_end or getattr(detector, "auxiliary", "") == "one_to_many"
+    class_weights = None
+    if options.loss.class_balance:
+        class_weights = torch.from_numpy(balancing_weights(task.train.histogram(), options.loss.class_balance))
     validator = None
     if val is not None:
         size, batch = detector.image_size, options.local_batch(fabric.world_size)
@@ -213,7 +223,7 @@ def _train(
         if options.validation_loss and isinstance(
             detector, DetectorModule
         ):  # a module of somebody else may lack the form
-            loss = functools.partial(ValidationLoss, loss_options, size, options.step_images)
+            loss = functools.partial(ValidationLoss, loss_options, size, options.step_images, class_weights)
         elif options.best == "loss":
             raise UserError("trainer.best=loss: the loss of this module cannot be validated, it is no DetectorModule")
         validator = Validator(val, size, batch, fabric, statistics, resize=detector.resize, loss=loss)
@@ -221,7 +231,7 @@ def _train(
         fabric,
         parts,
         forward,
-        DetectionLoss(loss_options, detector.image_size, options.accumulate),
+        DetectionLoss(loss_options, detector.image_size, options.accumulate, class_weights=class_weights),
         schedule,
         options,
         task.distill,

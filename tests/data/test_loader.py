@@ -15,7 +15,7 @@ from nas.data.coco import read_coco
 from nas.data.dataset import DetectionData, Record
 from nas.data.images import decode
 from nas.data.loader import Batch, Loader, build_loader
-from nas.data.sampler import Draw, EpochSampler, companions, epoch_order
+from nas.data.sampler import Draw, EpochSampler, Order, companions
 from nas.data.shapes import draw_shapes
 from nas.errors import UserError
 
@@ -160,13 +160,13 @@ def test_multi_scale_is_one_size_a_batch(data: DetectionData) -> None:
 def test_companions_are_whole_lanes() -> None:
     """The images of a lane are companions of each other and of nobody else; all images belong to one."""
     lanes: dict[tuple[int, ...], set[int]] = {}
-    order = epoch_order(512, 3, 0)
-    for position, index in enumerate(order):
-        pool = companions(512, 3, Draw(int(index), 0, position, 0, 64, 0, 0), 64)
+    order = Order(512, 3)
+    for position, index in enumerate(order.of(0)):
+        pool = companions(order, Draw(int(index), 0, position, 0, 64, 0, 0), 64)
         assert index in pool and len(pool) == 64
         lanes.setdefault(tuple(pool), set()).add(int(index))
     assert len(lanes) == 8 and all(set(pool) == members for pool, members in lanes.items())
-    assert len(companions(512, 3, Draw(0, 0, 0, 0, 64, 0, 0), 0)) == 512
+    assert len(companions(order, Draw(0, 0, 0, 0, 64, 0, 0), 0)) == 512
 
 
 def test_ram_cache_gives_the_same_evaluation_batches(data: DetectionData) -> None:

@@ -28,6 +28,8 @@ SENSELESS: dict[str, tuple[Any, ...]] = {
     "trainer.best": ("f1", "ap90", ""),
     "trainer.save_seconds": (-1.0, math.nan),
     "trainer.freeze": ([""], [3, None]),
+    "trainer.repeat_threshold": (-0.1, 1.5),
+    "trainer.loss.class_balance": (-1.0, 2.0),
     "trainer.optimizer.name": ("adam",),
     "trainer.optimizer.lr": (-1.0, 0.0, math.inf),
     "trainer.optimizer.lr_per_image": (0.0, -1e-3),
