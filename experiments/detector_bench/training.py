@@ -8,7 +8,7 @@ import os
 import shutil
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -90,7 +90,8 @@ def precision_here() -> str:
 
 def recipe_of(config: TrainCommand) -> str:
     """Eight hex digits of what decides a result besides network, data and seed; not of the precision, see the README's pilot."""
-    facts = [config.trainer.decisive() | {"precision": "any"}, asdict(config.augmentation), config.image_size]
+    augmentation = {"closing_affine": False} | config.augmentation.decisive()
+    facts = [config.trainer.decisive() | {"precision": "any"}, augmentation, config.image_size]
     return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:8]
 
 

@@ -21,6 +21,7 @@ from nas.augment.affine import (
     scaling,
     translation,
 )
+from nas.augment.copy_paste import Donors, paste_objects
 from nas.augment.mosaic import Tile, mosaic_tiles, moved_boxes, whole_tile
 from nas.augment.sada import apply_sada
 from nas.data.dataset import DetectionData
@@ -45,6 +46,10 @@ def jitter_colour(image: NDArray, rng: np.random.Generator, hue: float, saturati
 Zoom = Annotated[
     tuple[float, float], Rule("from 0.01 to 100, lowest first", lambda pair: 0.01 <= pair[0] <= pair[1] <= 100)
 ]
+
+
+#: What recipes and digests of earlier versions do not know.
+LATER = ("closing_affine", "copy_paste")
 
 
 class Sample(NamedTuple):
@@ -72,6 +77,9 @@ class Augmentation:
     translation: Share = 0.2
     mixup: Share = 0.15
     mixup_scale: Zoom = (0.5, 1.5)
+    copy_paste: Share = (
+        0.0  # of the images get objects of another one, rare and small ones first; not in closing epochs
+    )
     flip: Share = 0.5
     flip_vertical: Share = 0.0
     sada: bool = True
@@ -103,7 +111,7 @@ class Augmentation:
 
     def decisive(self) -> dict[str, object]:
         """The values that decide what comes out, as plain data; what did not exist once counts only where it is used."""
-        return {name: value for name, value in asdict(self).items() if value or name != "closing_affine"}
+        return {name: value for name, value in asdict(self).items() if value or name not in LATER}
 
     def checked(self) -> Augmentation:
         """Itself; UserError for a number outside its range."""
@@ -123,6 +131,7 @@ class Augmenter:
         self.recipe, self.seed, self.order = recipe, seed, order or Order(len(data), seed)
         self._records = tuple(record.trainable() for record in data.records)
         self._source = source
+        self._donors = Donors(self._records, data.num_classes) if recipe.copy_paste else None
         self._has_objects = np.array([len(record.labels) > 0 for record in self._records])
 
     def __call__(self, draw: Draw) -> Sample:
@@ -136,6 +145,8 @@ class Augmenter:
             sample = self._whole(draw)
         else:
             sample = self._composed(draw, rng)
+        if self._donors is not None and not draw.closing and rng.random() < recipe.copy_paste:
+            sample = self._pasted(sample, draw, rng, self._donors)
         image, boxes, labels = sample
         if recipe.hue or recipe.saturation or recipe.value:
             image = jitter_colour(image, rng, recipe.hue, recipe.saturation, recipe.value)
@@ -186,6 +197,16 @@ class Augmenter:
         paste(image, pixels, whole @ to_record, window)
         boxes, keep = moved_boxes(record, tile, affine, factor, size)
         return boxes[keep], record.labels[keep]
+
+    def _pasted(self, sample: Sample, draw: Draw, rng: np.random.Generator, donors: Donors) -> Sample:
+        """With objects of one of the draw's companions."""
+        index = donors.image(rng, companions(self.order, draw, self.recipe.mosaic_pool))
+        if index is None:
+            return sample
+        record = self._records[index]
+        scale = Fit.of(record.width, record.height, draw.size, self._source.resize).scale
+        pixels, chosen = self._source.read(index, draw.size), donors.objects(rng, index)
+        return Sample(*paste_objects(*sample, record, pixels, chosen, scale, rng))
 
     def _mix(self, sample: Sample, draw: Draw, rng: np.random.Generator) -> Sample:
         """Average with another image that has objects: letter-boxed, scaled, mirrored at times, cropped at random."""

@@ -38,7 +38,8 @@ def test_both_losses_weigh_the_term_of_the_label_alone() -> None:
 @pytest.mark.parametrize("classification", ["qfl", "bce"])
 def test_a_detector_weighs_its_class_term_alone(tiny, classification: str) -> None:
     torch.manual_seed(0)
-    raw = build_detector(tiny.tiny_spec(), 5).eval().predict_raw(torch.rand(2, 3, 64, 64) * 255)
+    with torch.inference_mode():
+        raw = build_detector(tiny.tiny_spec(), 5).eval().predict_raw(torch.rand(2, 3, 64, 64) * 255)
     targets = pad_targets([torch.tensor([[8.0, 8, 40, 40]])] * 2, [torch.tensor([1])] * 2)
     options = LossOptions(classification=classification)
     plain = DetectionLoss(options, 64)(raw, targets)

@@ -52,6 +52,7 @@ SENSELESS: dict[str, tuple[Any, ...]] = {
     "distill.weight": (-1.0,),
     "augmentation.mosaic": (1.5, -0.1),
     "augmentation.scale": ([1], [2.0, 1.0], [0.0, 1.0], [1, 2, 3], [0.5, math.inf], "big"),
+    "augmentation.copy_paste": (-0.1, 1.5),
     "augmentation.mixup_scale": ([-1.0, 1.0],),
     "augmentation.rotation": (-1.0, 1000.0),
     "augmentation.shear": (90.0,),
