@@ -189,6 +189,7 @@ def test_errors_are_one_clear_line(
     assert isinstance(line, str) and said in line and "\n" not in line
 
 
+@pytest.mark.slow
 def test_an_error_ends_the_process_with_one_line_and_status_1() -> None:
     result = select("resume=/nowhere")
     assert result.returncode == 1 and "nothing to resume in /nowhere" in result.stderr.splitlines()[-1], result.stderr

@@ -230,6 +230,7 @@ def test_a_run_is_trained_recorded_and_never_repeated(short: dict[str, Any], tra
     assert train_missing(jobs, table, work, **short) == 0 and table.read_bytes() == before
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_goes_on_to_the_same_curve(
     short: dict[str, Any], trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

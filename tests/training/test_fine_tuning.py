@@ -26,7 +26,7 @@ def detectors(tiny):
     return [build_detector(tiny.tiny_spec(), classes=FIVE), *(build_baseline(name, 5, 64, FIVE) for name in names)]
 
 
-@pytest.mark.parametrize("classes", [FIVE, ("a", "b")])
+@pytest.mark.parametrize("classes", [FIVE, pytest.param(("a", "b"), marks=pytest.mark.slow)])
 def test_fused_checkpoints_are_refused_with_the_remedy(tiny, tmp_path, classes):
     words = "is in its form for deployment .0 of .* give the checkpoint that it was made from, such as best.safetensors"
     for index, model in enumerate(detectors(tiny)):
@@ -118,6 +118,7 @@ def test_another_network_gives_what_fits(tiny, root, tmp_path, capsys):
         start_from(fresh, unlike)
 
 
+@pytest.mark.slow
 def test_a_detector_without_nms_is_trained_resumed_and_scored(tiny, root, tmp_path, capsys):
     from nas.inference.evaluator import evaluate
 

@@ -181,13 +181,24 @@ def test_resuming_another_training_is_refused(tiny, root, tmp_path):
     assert run_training(machine, tmp_path / "run", resume=True, progress=False).steps > 0
 
 
+EVERY_STEP = {"epochs": 2, "save_steps": 1, "evaluate_every": 1}
+
+
+@pytest.fixture(scope="module")
+def saved_often(tiny, root, tmp_path_factory) -> Path:
+    """The folder of a training that saved its state after every step, and that nothing interrupted."""
+    folder = tmp_path_factory.mktemp("often")
+    tiny.run(root, folder / "run", EVERY_STEP)
+    return folder / "run"
+
+
 @pytest.mark.parametrize("at", ["best", "epoch"])
-def test_killed_between_a_validation_and_its_state_no_row_is_there_twice(tiny, root, tmp_path, monkeypatch, at):
+def test_killed_between_a_validation_and_its_state_no_row_is_there_twice(
+    tiny, root, saved_often, tmp_path, monkeypatch, at
+):
     """Stopped where the row is written and the state is not, or at an epoch's last batch of a saved last step."""
     from nas.training.trainer import Trainer
 
-    changes = {"epochs": 2, "save_steps": 1, "evaluate_every": 1}
-    tiny.run(root, tmp_path / "straight", changes)
     write, run_epoch = Trainer._write_model, Trainer._run_epoch
 
     def stops_at_best(self, name, *rest):
@@ -206,6 +217,6 @@ def test_killed_between_a_validation_and_its_state_no_row_is_there_twice(tiny, r
             Trainer, *{"best": ("_write_model", stops_at_best), "epoch": ("_run_epoch", stops_after_epoch)}[at]
         )
         with pytest.raises(UserError, match="stopped"):
-            tiny.run(root, tmp_path / "run", changes)
-    run_training(tiny.tiny_task(root, changes), tmp_path / "run", resume=True, progress=False)
-    assert_same_run(tmp_path / "straight", tmp_path / "run")
+            tiny.run(root, tmp_path / "run", EVERY_STEP)
+    run_training(tiny.tiny_task(root, EVERY_STEP), tmp_path / "run", resume=True, progress=False)
+    assert_same_run(saved_often, tmp_path / "run")
