@@ -12,9 +12,10 @@ import pytest
 import nas
 from nas.cost.count import count_spec, peak_memory_mb
 from nas.errors import SpecError, UserError
-from nas.lowering import backbone_operations, operations
+from nas.lowering import Operation, backbone_operations, operations
+from nas.lowering.network import head_operations
 from nas.lowering.repgfpn import neck_graph
-from nas.spec import DetectorSpec, NeckSpec, image_side
+from nas.spec import DetectorSpec, HeadSpec, NeckSpec, image_side
 from search_spaces import load_published
 
 MODELS = ("T", "S", "M", "L", "Ns", "Nm", "Nl")
@@ -64,6 +65,33 @@ def test_branches_exist_in_the_training_form_alone() -> None:
     assert any(op.branch for op in operations(spec, "train"))
     assert not any(op.branch for op in operations(spec, "merged"))
     assert not any(op.norm for op in operations(spec, "folded"))
+
+
+def test_the_head_is_two_projections_a_level_and_one_decoding() -> None:
+    head = HeadSpec(3, reg_max=7, stacked=1)
+    sizes = ((8, 12), (4, 6), (2, 3))
+    *levels, classes, bins, integral, boxes = head_operations(head, (16, 24, 32), sizes, "silu")
+    assert len(levels) == 3 * 4
+    for number, (width, (height, wide)) in enumerate(zip((16, 24, 32), sizes, strict=True)):
+        stacked, scores, distances, softmax = levels[4 * number : 4 * number + 4]
+        same = {"height": height, "width": wide, "in_height": height, "in_width": wide}
+        layer = Operation("conv", width, width, **same, kernel=3, activation="silu", norm=True)
+        assert stacked == replace(layer, bias=stacked.bias)
+        assert scores == Operation("conv", width, 3, **same, kernel=head.kernel, activation="sigmoid", bias=True)
+        assert distances == Operation("conv", width, 32, **same, kernel=head.kernel, bias=True, scalars=1)
+        assert softmax == Operation("softmax", 32, 32, **same)
+    assert (classes, bins) == tuple(Operation("concat", n, n, 126, 1, 126, 1) for n in (3, 32))
+    assert integral == Operation("integral", 32, 4, 126, 1, 126, 1)
+    assert boxes == Operation("elementwise", 4, 4, 126, 1, 126, 1)
+    assert {op.role for op in (*levels, classes, bins, integral, boxes)} == {"head"}
+
+
+def test_a_head_without_nms_is_there_twice_while_it_is_trained() -> None:
+    spec = detector("Ns")
+    pair = replace(spec, head=replace(spec.head, one_to_one=True))
+    for form, more in (("train", 1), ("merged", 0), ("folded", 0)):
+        alone = [op for op in operations(spec, form) if op.role == "head"]
+        assert [op for op in operations(pair, form) if op.role == "head"] == alone * (1 + more)
 
 
 def test_queen_fusion_edges_add_the_documented_inputs() -> None:
