@@ -84,6 +84,11 @@ class Selection:
             task = self._task(plan)
             screen.show_plan(plan, finalists, self.table.name)
             trainings = Trainings(task, folder / "candidates")
+            kept = {f.digest: trainings.kept(f) for f in finalists} if command.weights is not None else {}
+            for finalist in finalists if kept else ():
+                screen.say(
+                    f"{finalist.name}: {'{} of {}'.format(*kept[finalist.digest])} entries of {command.weights} fit"
+                )
             halving = Halving(plan, storage, self._identity(finalists, plan), command.seed, command.lease, trainings)
             if alone and command.storage is None:
                 halving.release()
@@ -96,7 +101,10 @@ class Selection:
                 for helper in helpers:
                     helper.wait()
         curves = {finalist.digest: trainings.curve(finalist, command.seed) for finalist in finalists}
-        result = SelectionResult(folder, self.proposal, plan, finalists, tuple(results), curves)
+        result = SelectionResult(
+            folder, self.proposal, plan, finalists, tuple(results), curves, images=len(task.train),
+            weights=command.weights or "", kept=kept,
+        )  # fmt: skip
         return self._decided(result, trainings) if alone else result
 
     def _finalists(self, screen: Screen) -> tuple[Finalist, ...]:

@@ -19,8 +19,15 @@ HEADS = {"latency_ms": "predicted ms", "flops_g": "GFLOPs", "params_m": "params,
 
 def selection_page(result: SelectionResult, told: Sequence[str]) -> str:
     """report.html; told: the verdict in sentences, the most important first."""
-    rows = [_row(row) for row in result.rows()]
-    short = ("rank", "network", "origin", "predicted ms", *(head for head in rows[0] if head.startswith("AP ")))
+    rows = [_row(row, result) for row in result.rows()]
+    short = (
+        "rank",
+        "network",
+        "origin",
+        "predicted ms",
+        *["entries kept"] * bool(result.weights),
+        *(head for head in rows[0] if head.startswith("AP ")),
+    )
     dropped = [
         f"After epoch {rung.epochs}: " + ", ".join(_dropped(rung)) + "." for rung in result.rungs[:-1] if _dropped(rung)
     ]
@@ -41,10 +48,12 @@ def selection_page(result: SelectionResult, told: Sequence[str]) -> str:
     return page(f"Selection: {result.winner.name} out of {len(result.finalists)}", body)
 
 
-def _row(row: dict[str, Any]) -> dict[str, Any]:
-    """A row of selection.csv with AP in percent and headings to read."""
+def _row(row: dict[str, Any], result: SelectionResult) -> dict[str, Any]:
+    """A row of selection.csv with AP in percent, what its network started with, and headings to read."""
     known: dict[str, Any] = {"rank": row["rank"], "network": row["name"], "origin": row["origin"]}
     known |= {HEADS[name]: f"{float(row[name]):.{0 if name == 'layers' else 2}f}" for name in HEADS if name in row}
+    if result.weights:
+        known["entries kept"] = "{} of {}".format(*result.kept[row["digest"]])
     for name, value in row.items():
         if name.startswith("ap_"):
             known[f"AP at epoch {name[3:]}"] = None if value is None else f"{100 * value:.1f}"

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import torch
 from filelock import FileLock
 
 from nas.cost.latency import LatencyTable
@@ -26,6 +27,7 @@ from nas.models.checkpoint import load_checkpoint
 from nas.selection.portfolio import Finalist
 from nas.training.hooks import read_epochs
 from nas.training.run import run_training
+from nas.training.setup import prepare_detector, start_from
 from nas.training.state import read_state, resumable
 from nas.training.task import TrainingTask
 
@@ -52,6 +54,21 @@ class Trainings:
         if epochs not in curve:
             raise UserError(f"{place}: the training ended without a validation at epoch {epochs}; delete the folder")
         return curve[epochs], max(ap for epoch, ap in curve.items() if epoch <= epochs)
+
+    def kept(self, finalist: Finalist) -> tuple[int, int]:
+        """How many entries of the task's weights fit the network, which its trainings start with, and how many it has.
+
+        UserError if nothing fits.
+        """
+        task = self.task
+        assert task.weights is not None
+        with torch.random.fork_rng([]):
+            detector = prepare_detector(
+                finalist.spec, task.train.classes, task.image_size, task.one_to_one, task.resize
+            )
+        start_from(detector, task.weights)
+        origin = detector.origin
+        return origin.total - len(origin.fresh), origin.total
 
     def place(self, finalist: Finalist, seed: int) -> Path:
         """The folder of a training."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 
@@ -19,7 +20,7 @@ from nas.commands.benchmark_files import Benchmark, Row, verdict_lines
 from nas.commands.compare import CompareSettings, run_comparison
 from nas.commands.rank import RankSettings, run_ranking
 from nas.commands.search_files import decorate_search
-from nas.commands.select_files import SelectionResult, verdict
+from nas.commands.select_files import SelectionResult, summary, verdict
 from nas.cost.budget import Budget
 from nas.data.dataset import DetectionData, Record
 from nas.files import dump_yaml, save_spec
@@ -47,7 +48,7 @@ def search(folder: Path) -> Path:
     return folder / "report.html"
 
 
-def select(folder: Path) -> Path:
+def selected(folder: Path) -> SelectionResult:
     """Eight networks with made-up curves over two rungs; the best of the last was searched."""
     spec = load_published("damo-yolo-t")
     finalists = tuple(
@@ -66,7 +67,11 @@ def select(folder: Path) -> Path:
     proposal = Proposal(Budget.of({"latency_ms": 20.0}), "cpu_onnxruntime_fp32_1thread", Frame())
     deployed = (Deployed(finalists[0], 0, Path("network-0.onnx"), "test", 0.47, 0.71, 20.3, (20.1, 20.6)),)
     plan = Plan((Rung(3, 8), Rung(9, 3)))
-    result = SelectionResult(folder, proposal, plan, finalists, rungs, curves, deployed)
+    return SelectionResult(folder, proposal, plan, finalists, rungs, curves, deployed)
+
+
+def select(folder: Path) -> Path:
+    result = selected(folder)
     path = folder / "report.html"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(selection_page(result, verdict(result)))
@@ -172,6 +177,21 @@ def test_a_selection_tells_who_was_dropped_where(pages: dict[str, Path]) -> None
     assert (
         "20.30 ms measured here (19.40 ms predicted)" in text and "dropped after epoch 3" in pages["select"].read_text()
     )
+
+
+def test_a_selection_says_what_its_networks_started_from(tmp_path: Path) -> None:
+    result = selected(tmp_path)
+    told = [" ".join(verdict(replace(result, images=images))) for images in (0, 9_999, 10_000)]
+    assert "All networks started from scratch on 9,999 pictures, which loses to weights" in told[1]
+    assert "scratch" not in told[0] + told[2]
+    kept = {finalist.digest: (10 * number, 90) for number, finalist in enumerate(result.finalists)}
+    began = replace(result, images=300, weights="coco.safetensors", kept=kept)
+    text = " ".join(verdict(began))
+    assert "from coco.safetensors: 0 of 90 entries fit network-0, 20 of 90 entries fit network-2." in text
+    assert "scratch" not in text and summary(began)["kept_entries"]["network-7"] == "70 of 90"  # type: ignore[index]
+    assert "kept_entries" not in summary(result) and "entries kept" not in selection_page(result, ["made up"])
+    page = selection_page(began, ["made up"])
+    assert "entries kept" in page and "70 of 90" in page
 
 
 def test_a_training_names_its_threshold_and_leaves_pictures(pages: dict[str, Path]) -> None:

@@ -10,6 +10,9 @@ from typing import Any
 import pytest
 
 from nas.errors import UserError
+from nas.models.baselines import build_baseline
+from nas.models.checkpoint import save_checkpoint
+from nas.models.detector import build_detector
 from nas.selection.portfolio import Finalist
 from nas.selection.trainings import Trainings, epoch_seconds
 from nas.spec import digest
@@ -37,6 +40,20 @@ def test_rungs_equal_a_straight_training_byte_by_byte(task: TrainingTask, tmp_pa
         assert (place / name).read_bytes() == (tmp_path / "straight" / name).read_bytes(), name
     curve = trainings.curve(finalist(task), 0)
     assert [ap for ap, _ in rungs] == [curve[2], curve[4], curve[5]] and rungs[-1][1] == max(curve.values())
+
+
+def test_what_a_network_starts_with_is_counted(task: TrainingTask, tiny: ModuleType, tmp_path: Path) -> None:
+    """Of its own kind everything fits, of a wider one what has the same shape; of another family nothing."""
+    classes = task.train.classes
+    files = [
+        save_checkpoint(tmp_path / f"{width}.safetensors", build_detector(tiny.tiny_spec(width), classes=classes))
+        for width in (8, 16)
+    ]
+    counts = [Trainings(replace(task, weights=str(file)), tmp_path).kept(finalist(task)) for file in files]
+    assert counts[0][0] == counts[0][1] == counts[1][1] and 0 < counts[1][0] < counts[0][0]
+    other = save_checkpoint(tmp_path / "yolo.safetensors", build_baseline("yolo11n", 5, 64, list(classes)))
+    with pytest.raises(UserError, match="none of its entries fits the network"):
+        Trainings(replace(task, weights=str(other)), tmp_path).kept(finalist(task))
 
 
 def test_a_rung_that_is_done_is_read_back(task: TrainingTask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
