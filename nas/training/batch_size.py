@@ -84,7 +84,7 @@ def _steps(task: TrainingTask, images: int) -> None:
     """A few steps of a batch of so many images, of the task's own first ones, thrown away."""
     options = replace(
         task.options, epochs=1, minutes=None, batch_size=images, accumulate=1, workers=0, cache="none", compile=False,
-        save_steps=0, repeat_threshold=0.0,
+        save_steps=0, repeat_threshold=0.0, best="ap",  # any other figure asks for validations
     )  # fmt: skip
     count = len(task.train)
     train = task.train.subset(number % count for number in range(images * STEPS))

@@ -15,6 +15,7 @@ from nas.data.shapes import draw_shapes
 from nas.errors import UserError
 from nas.models.detector import build_detector
 from nas.training.batch_size import fitting_batch, largest
+from nas.training.best import check_best
 from nas.training.options import TrainerOptions
 
 
@@ -51,6 +52,18 @@ def test_it_is_found_by_training_a_copy(tiny: ModuleType, tmp_path: Path, monkey
     assert tried == [4, 12] and told[0].startswith("trainer.batch_size=auto: 32 (") and "2 micro-batches" in told[0]
     for name, value in task.model.state_dict().items():
         assert torch.equal(value, before[name]), name
+
+
+def test_what_a_whole_training_is_told_does_not_stand_in_the_way(
+    tiny: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither a figure that only validations give nor repeated images."""
+    tried = []
+    monkeypatch.setattr(module, "run_training", lambda task, *_, **__: tried.append(task))
+    module._steps(tiny.tiny_task(tmp_path, {"best": "loss", "repeat_threshold": 0.5}), 4)
+    (task,) = tried
+    assert (task.options.best, task.options.repeat_threshold, len(task.train)) == ("ap", 0.0, 4 * module.STEPS)
+    check_best(task.options, task.val)
 
 
 def test_under_torchrun_the_number_is_asked_for(
