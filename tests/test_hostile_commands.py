@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 from hydra.core.global_hydra import GlobalHydra
 
+from nas.data.shapes import draw_shapes
+
 FILES = "{files}"
 BUDGET = "+budget=latency_3ms"
 DETECTOR = "damo-yolo-t"
@@ -279,20 +281,32 @@ def test_a_sweep_tells_every_failed_job_and_runs_the_others(
     assert (tmp_path / "0" / "best.yaml").is_file()
 
 
+@pytest.fixture(scope="module")
+def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A few pictures in the place of the data that a training draws at first use."""
+    return draw_shapes(tmp_path_factory.mktemp("shapes"), counts={"train": 4, "val": 2, "test": 2}, size=64)
+
+
 @pytest.mark.parametrize(
     ("command", "line"),
-    [(command, line) for command, lines in HOSTILE.items() for line in lines],
+    [  # of every command each third line in seconds; together they take minutes
+        pytest.param(command, line, marks=pytest.mark.slow if number % 3 else ())
+        for command, lines in HOSTILE.items()
+        for number, line in enumerate(lines)
+    ],
     ids=lambda text: text[:60],
 )
 def test_hostile_command_lines_end_in_one_line(
     command: str,
     line: str,
     files: Path,
+    shapes: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MAENAS_SHAPES", str(shapes))
     arguments = [part.replace(FILES, str(files)) for part in line.split(" ")] if line else []
     if "hydra.run.dir" not in line and "-m" not in line and "resume" not in line and "--" not in line:
         arguments.append(f"hydra.run.dir={tmp_path}/run")

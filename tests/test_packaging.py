@@ -163,6 +163,7 @@ def test_from_a_folder_of_photos_to_an_exported_detector(
     assert "4 pictures, 0 skipped" in maenas(work, "predict model=trained/best.onnx source=seen")
 
 
+@pytest.mark.slow
 def test_the_search_runs_from_the_wheel_in_another_folder(wheel_site: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "nas.search", "+budget=latency_3ms", "evaluations=1500", "progress=false"]
     environment = {**os.environ, "PYTHONPATH": str(wheel_site)}

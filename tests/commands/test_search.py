@@ -156,7 +156,9 @@ def test_a_resumed_run_refuses_other_settings(finished: Path, monkeypatch: pytes
 SMALL = {"space": find_space("tinynas_k1kx", depths=(1, 2, 2, 2, 2)), "neck": "nano"}
 
 
-@pytest.mark.parametrize("searcher", ["evolution", "nsga2", "random"])
+@pytest.mark.parametrize(
+    "searcher", ["evolution", *(pytest.param(name, marks=pytest.mark.slow) for name in ("nsga2", "random"))]
+)
 def test_a_search_that_goes_on_further_is_the_longer_search(searcher: str, tmp_path: Path) -> None:
     for evaluations in (2500, 4100):
         further = nas.find(
@@ -196,6 +198,7 @@ def test_every_searcher_begins_with_what_it_is_given(searcher: str, finished: Pa
         assert scores == pytest.approx([third, nas.score(given, "mae"), 1173.108875], abs=1e-5)
 
 
+@pytest.mark.slow
 def test_a_warm_start_stands_in_page_and_record(finished: Path, tmp_path: Path) -> None:
     start = f"start=[{finished}/best.yaml,damo-yolo-s,{finished}/front.jsonl:3]"
     own = ("searcher=evolution", "evaluations=600", "progress=false", f"hydra.run.dir={tmp_path}/run")
