@@ -29,23 +29,18 @@ def test_train_evaluate_predict(tmp_path, monkeypatch):
         def on_step_end(self, view, step):
             steps.append(step.number)
 
-    result = detector.train(
-        "shapes",
-        tmp_path / "run",
-        progress=False,
-        hooks=[Counting()],
-        image_size=64,
-        device="cpu",
-        **{
-            "data.root": str(tmp_path / "shapes"),
-            "trainer": "cpu_small",
-            "trainer.epochs": 1,
-            "trainer.workers": 0,
-            "trainer.batch_size": 4,
-            "trainer.schedule.warmup_epochs": 0,
-            "augmentation.closing_epochs": 0,
-        },
-    )
+    settings = {
+        "image_size": 64,
+        "device": "cpu",
+        "data.root": str(tmp_path / "shapes"),
+        "trainer": "cpu_small",
+        "trainer.epochs": 1,
+        "trainer.workers": 0,
+        "trainer.batch_size": 4,
+        "trainer.schedule.warmup_epochs": 0,
+        "augmentation.closing_epochs": 0,
+    }
+    result = detector.train("shapes", tmp_path / "run", progress=False, hooks=[Counting()], **settings)
     assert steps == list(range(1, result.steps + 1))
     assert detector.network is not before and len(detector.classes) == 5
     assert detector.source == str(result.best) and result.best.is_file()
@@ -53,6 +48,11 @@ def test_train_evaluate_predict(tmp_path, monkeypatch):
     assert scores.images > 0 and 0 <= scores.ap <= 1
     found = nas.Detector.load(result.best).predict(np.zeros((48, 80, 3), np.uint8), score_threshold=0.0)
     assert len(found) == 1 and found[0].boxes.shape[1] == 4
+    further = settings | {"trainer.epochs": 2, "report": False}
+    more = detector.train("shapes", tmp_path / "run", progress=False, resume=str(tmp_path / "run"), **further)
+    assert more.steps == 2 * result.steps and [row["epoch"] for row in more.to_dict()["validations"]] == [1, 2]
+    with pytest.raises(UserError, match="goes on in that folder: give it as `folder` too"):
+        detector.train("shapes", tmp_path / "other", resume=str(tmp_path / "run"), **further)
 
 
 def test_wrong_settings_are_one_line(tmp_path):

@@ -49,5 +49,6 @@ def check_best(options: TrainerOptions, val: DetectionData | None) -> None:
     low, high = AREAS.get(best.partition("_")[2], (0.0, math.inf))
     if not ((areas >= low) & (areas <= high)).any():
         kind = best.partition("_")[2]
-        missing = f"no {kind} box ({low:g} to {high:g} square pixels)" if kind else "no box"
+        sizes = f"from {low:g}{f' to {high:g}' if high < math.inf else ''} square pixels"
+        missing = f"no {kind} box ({sizes})" if kind else "no box"
         raise UserError(f"{place}: the validation split has {missing}; take another figure, or trainer.best=ap")

@@ -44,7 +44,12 @@ def test_what_the_data_cannot_give_is_refused_in_one_line(tiny, root):
     empty = replace(val, records=tuple(r.select(np.zeros(len(r.labels), bool)) for r in val.records))
     for data, best, words in (
         (None, "loss", "trainer.best=loss: the data has no validation split"),
-        (small, "ap_large", "trainer.best=ap_large: the validation split has no large box"),
+        (
+            small,
+            "ap_large",
+            r"trainer.best=ap_large: the validation split has no large box \(from 9216 square pixels\);",
+        ),
+        (small, "ar_medium", r"no medium box \(from 1024 to 9216 square pixels\)"),
         (empty, "ar100", "trainer.best=ar100: the validation split has no box;"),
     ):
         with pytest.raises(UserError, match=words):
