@@ -97,7 +97,8 @@ def test_families_of_baselines_are_drawn_by_the_module_that_is_named() -> None:
     from nas.models.baselines import YOLO_SIZES
     from nas.models.baselines.yolo import SIZES
 
-    assert {family(name) for name in BASELINES} == {"yolo", "yolov7", "yolov9", "rtdetrv2"}
+    drawn = {family(name) for name in BASELINES}
+    assert drawn == {"yolo", "yolov7", "yolov9", "rtdetrv2", "dfine", "deimv2", "lwdetr", "rfdetr"}
     assert all(tuple(sizes) == YOLO_SIZES for sizes in SIZES.values())
 
 

@@ -207,8 +207,9 @@ class Gatherer:
         """The row of a published model, with the figures of that source and the table of its engine."""
         if row.model not in self._known:
             try:
+                check_model(row.model)
                 self._known[row.model] = self._own(row.model)
-            except UserError as error:  # a family whose optional package is missing keeps its published figures
+            except UserError as error:  # a family not drawn here, or whose package is missing, keeps published figures
                 self.problems.append(f"{row.model}: published figures alone, {error}.")
                 self._known[row.model] = Entry(row.model, row.family, row.image_size, {})
                 self._operations[row.model] = ()
@@ -320,7 +321,8 @@ class Gatherer:
 
 def with_published(entry: Entry, row: PublishedRow) -> Entry:
     """The entry with a published row's figures, and how far ours lie from them."""
-    figures = dict(entry.figures) | {key: Figure(value, row.source) for key, value in row.figures.items()}
+    source = f"{row.source}: {row.protocol}"
+    figures = dict(entry.figures) | {key: Figure(value, source) for key, value in row.figures.items()}
     for column, (ours, theirs) in DIFFERENCES.items():
         if ours in figures and theirs in figures:
             percent = 100 * (figures[ours].value / figures[theirs].value - 1)
@@ -349,7 +351,8 @@ def drawn_backbone(name: str) -> str | None:
 
 def family_of(name: str) -> str:
     """The part of a name that its sizes share."""
-    match = re.match(r"(damo-yolo|yolov?\d+|rtdetrv2|tinynas|deepmad|mae-det|gelan|c3k2)", name.lower())
+    families = r"damo-yolo|yolov?\d+|yolo-nas|rtdetrv2|d-fine|deimv2|lw-detr|rf-detr|tinynas|deepmad|mae-det|gelan|c3k2"
+    match = re.match(f"({families})", name.lower())
     return match[1] if match else "ours"
 
 

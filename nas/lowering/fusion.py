@@ -102,9 +102,13 @@ def _alive(nodes: Sequence[Node], outputs: set[int]) -> list[Node]:
     return [node if index in outputs else Node("reshape", (), (), ()) for index, node in enumerate(nodes)]
 
 
-def _prepares(node: Node) -> bool:
-    """Scaling or shifting of the image by a constant: part of its preparation, or of the first convolution's weights."""
-    return node.kind in ("mul", "div", "sub", "add") and node.inputs == (-1,)
+def _preparing(nodes: Sequence[Node]) -> set[int]:
+    """Scalings and shifts of the image by constants: part of its preparation, or of the first convolution's weights."""
+    found = {-1}
+    for index, node in enumerate(nodes):
+        if node.kind in ("mul", "div", "sub", "add") and len(node.inputs) == 1 and node.inputs[0] in found:
+            found.add(index)
+    return found
 
 
 def _is_sum(node: Node) -> bool:
@@ -120,7 +124,8 @@ class _Fuser:
             for source in dict.fromkeys(node.inputs):
                 if source >= 0:
                     self.readers[source].append(index)
-        self.absorbed = [node.kind in VIEWS or _prepares(node) for node in nodes]
+        preparing = _preparing(nodes)
+        self.absorbed = [node.kind in VIEWS or index in preparing for index, node in enumerate(nodes)]
 
     def run(self) -> tuple[Operation, ...]:
         kernels: list[tuple[int, Operation]] = []

@@ -13,7 +13,7 @@ from torch import Tensor
 from nas.errors import UserError
 from nas.models.backbone import BackboneModule
 from nas.models.base import DetectorModule
-from nas.models.baselines import BASELINES, canonical_name
+from nas.models.baselines import BASELINES, DETR_FAMILIES, canonical_name
 from nas.models.build import build_model
 from nas.models.checkpoint import load_weights
 from nas.models.torch_file import read_torch
@@ -82,6 +82,8 @@ def from_official(
     Raises UserError that counts and names missing, unexpected and misshapen entries.
     """
     key = name if is_published(name) else canonical_name(name) or name
+    if key.rpartition("-")[0] in DETR_FAMILIES:
+        raise UserError(f"official weights of {key} are not read yet: give a checkpoint of this library (.safetensors)")
     source = f"the weights for {name}" if isinstance(state_dict_or_path, Mapping) else str(state_dict_or_path)
     state = clean_state(state_dict_or_path)
     kind = "rows" if key in BASELINES else "ours"

@@ -145,12 +145,13 @@ def _error(entry: Entry, column: str) -> float | None:
 
 @dataclass(frozen=True, slots=True)
 class PublishedRow:
-    """One row of published figures, None where nothing was printed."""
+    """One row of published figures, only those that were printed; `protocol` says how AP and milliseconds were taken."""
 
     model: str
     family: str
     image_size: int
     figures: dict[str, float]
+    protocol: str
     source: str
 
 
@@ -160,7 +161,8 @@ def published_rows() -> tuple[PublishedRow, ...]:
     with PUBLISHED_FILE.open(encoding="utf-8", newline="") as file:
         for row in csv.DictReader(file):
             figures = {ours: float(row[theirs]) for theirs, ours in PUBLISHED_COLUMNS.items() if row[theirs]}
-            rows.append(PublishedRow(row["model"], row["family"], int(row["image_size"]), figures, row["source"]))
+            told = (row["protocol"], row["source"])
+            rows.append(PublishedRow(row["model"], row["family"], int(row["image_size"]), figures, *told))
     return tuple(rows)
 
 

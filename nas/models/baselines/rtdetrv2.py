@@ -108,17 +108,12 @@ class RTDETRv2(DetectorModule):
 
     def predict(self, images: Tensor) -> tuple[Tensor, Tensor]:
         logits, boxes = self.decode(self._encoded(images)[1])
-        centre, half = boxes[..., :2], boxes[..., 2:] / 2
-        height, width = images.shape[-2:]
-        size = torch.tensor([width, height, width, height], device=boxes.device, dtype=boxes.dtype)
-        return logits.sigmoid(), torch.cat((centre - half, centre + half), -1) * size
+        return logits.sigmoid(), pixel_corners(boxes, images)
 
     def decode(self, maps: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Class logits (B, 300, C) and boxes (B, 300, 4), centre and size relative to the image, of encoder maps."""
         body = self.body
-        levels = [project(level) for project, level in zip(body.decoder_input_proj, maps, strict=True)]
-        shapes = [(level.shape[2], level.shape[3]) for level in levels]
-        memory = torch.cat([level.flatten(2).transpose(1, 2) for level in levels], 1)
+        memory, shapes = tokens([project(level) for project, level in zip(body.decoder_input_proj, maps, strict=True)])
         queries, references = self._select(memory, shapes)
         for index in range(self.size.run_layers):
             position = body.decoder.query_pos_head(references)
@@ -160,6 +155,20 @@ class RTDETRv2(DetectorModule):
         return self
 
 
+def pixel_corners(boxes: Tensor, images: Tensor) -> Tensor:
+    """Corners in pixels of boxes (B, Q, 4) given by centre and size relative to the image."""
+    centre, half = boxes[..., :2], boxes[..., 2:] / 2
+    height, width = images.shape[-2:]
+    size = torch.tensor([width, height, width, height], device=boxes.device, dtype=boxes.dtype)
+    return torch.cat((centre - half, centre + half), -1) * size
+
+
+def tokens(maps: Sequence[Tensor]) -> tuple[Tensor, Shapes]:
+    """The places of maps (B, D, H, W), level by level, as one sequence (B, A, D), and the height and width of each map."""
+    memory = torch.cat([level.flatten(2).transpose(1, 2) for level in maps], 1)
+    return memory, [(level.shape[2], level.shape[3]) for level in maps]
+
+
 def decoder_layer(
     layer: parts.RTDetrV2DecoderLayer, queries: Tensor, position: Tensor, memory: Tensor, shapes: Shapes, boxes: Tensor
 ) -> Tensor:
@@ -192,8 +201,9 @@ def deformable_attention(
     return attention.output_proj(sampled)
 
 
-def anchor_logits(shapes: Shapes, like: Tensor) -> tuple[Tensor, Tensor]:
-    """Logits of the anchor boxes (1, A, 4), huge where they touch the outer 1 %, and their validity (1, A, 1)."""
+def anchor_boxes(shapes: Shapes, like: Tensor) -> tuple[Tensor, Tensor]:
+    """The anchor of every place (1, A, 4), centre and size relative to the image, and whether it keeps off the outer 1 %
+    (1, A, 1)."""
     kind = torch.promote_types(like.dtype, torch.float32)
     anchors = []
     for level, (height, width) in enumerate(shapes):
@@ -203,9 +213,14 @@ def anchor_logits(shapes: Shapes, like: Tensor) -> tuple[Tensor, Tensor]:
         side = torch.full_like(grid_x, 0.05 * 2.0**level)
         anchors.append(torch.stack((grid_x, grid_y, side, side), -1).view(1, -1, 4))
     boxes = torch.cat(anchors, 1)
-    valid = ((boxes > 0.01) & (boxes < 0.99)).all(-1, keepdim=True)
+    return boxes, ((boxes > 0.01) & (boxes < 0.99)).all(-1, keepdim=True)
+
+
+def anchor_logits(shapes: Shapes, like: Tensor) -> tuple[Tensor, Tensor]:
+    """Logits of the anchor boxes (1, A, 4), huge where they touch the outer 1 %, and their validity (1, A, 1)."""
+    boxes, valid = anchor_boxes(shapes, like)
     logits = torch.log(boxes / (1 - boxes))
-    return torch.where(valid, logits, torch.full_like(logits, torch.finfo(kind).max)), valid
+    return torch.where(valid, logits, torch.full_like(logits, torch.finfo(logits.dtype).max)), valid
 
 
 def inverse_sigmoid(x: Tensor, eps: float = 1e-5) -> Tensor:

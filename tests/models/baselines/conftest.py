@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from nas.models.base import DetectorModule
 from nas.models.baselines import build_baseline
 
 KEPT = ("num_batches_tracked", "anchors", "anchor_grid", "valid_mask", "num_points_scale")
@@ -100,3 +101,26 @@ def our_name() -> Callable[[str], str]:
         return row
 
     return translate
+
+
+@pytest.fixture(scope="session")
+def lively() -> Callable[[str, int], DetectorModule]:
+    """A detector of seven classes in which every weight and statistic matters, in evaluation mode."""
+
+    def build(name: str, side: int) -> DetectorModule:
+        torch.manual_seed(0)
+        model = build_baseline(name, 7, side).eval()
+        with torch.no_grad():
+            for weight in (each for each in model.parameters() if each.requires_grad and each.numel()):
+                if weight.dim() > 1:
+                    weight.normal_(0, weight[0].numel() ** -0.5)
+                else:
+                    weight.add_(0.1 * torch.randn_like(weight))
+            for entry, value in model.named_buffers():
+                if entry.endswith("running_mean"):
+                    value.normal_(0, 0.1)
+                if entry.endswith("running_var"):
+                    value.uniform_(0.5, 1.5)
+        return model
+
+    return build

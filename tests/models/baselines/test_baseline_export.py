@@ -31,21 +31,39 @@ def pictures(side: int) -> list[np.ndarray]:
     return made
 
 
-def assert_same_findings(model, side: int, path: Path) -> None:
+def assert_same_findings(model, side: int, path: Path, batch: int | None = 1) -> None:
     model.fuse()
-    graph = export_onnx(model, side, batch=1)
+    graph = export_onnx(model, side, batch=batch)
     assert not [node for node in graph.graph.node if "NonMaxSuppression" in node.op_type]
     set_metadata(graph, Metadata(tuple(model.classes), side, model.end_to_end))
     runtime = load_runtime(write(graph, path))
     assert runtime.end_to_end == model.end_to_end
-    agreement = verify(model, runtime, pictures(side), TOLERANCES["fp32"], end_to_end=model.end_to_end)
-    assert agreement.problem == "" and agreement.detections > 100, agreement
+    seen = pictures(side) if batch else [np.concatenate(pictures(side))]
+    agreement = verify(model, runtime, seen, TOLERANCES["fp32"], end_to_end=model.end_to_end)
+    assert agreement.problem == "" and agreement.detections >= 100, agreement
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", FAMILIES)
 def test_onnx_agrees_with_torch(name: str, golden_model: Callable[[str], torch.nn.Module], tmp_path: Path) -> None:
     assert_same_findings(golden_model(name), FAMILIES[name], tmp_path / "model.onnx")
+
+
+@pytest.mark.parametrize(
+    ("name", "side"),
+    [
+        ("deimv2-atto", 160),
+        pytest.param("deimv2-s", 128, marks=pytest.mark.slow),
+        pytest.param("d-fine-n", 256, marks=pytest.mark.slow),
+        pytest.param("lw-detr-t", 192, marks=pytest.mark.slow),
+        pytest.param("rf-detr-n", 288, marks=pytest.mark.slow),
+    ],
+)
+def test_detectors_of_transformers_agree_with_torch(
+    name: str, side: int, lively: Callable[[str, int], torch.nn.Module], tmp_path: Path
+) -> None:
+    pytest.importorskip("transformers", "5.23")
+    assert_same_findings(lively(name, side), side, tmp_path / "model.onnx", batch=None)
 
 
 @pytest.mark.slow
