@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from hydra.core.global_hydra import GlobalHydra
 
 from nas.commands.train import TrainCommand, train
@@ -127,8 +128,13 @@ def test_command_line_resume_and_refusals(model, home, monkeypatch, capsys):
     assert not error_of(monkeypatch, home, *freely) and "4 steps" in capsys.readouterr().out
     refused = error_of(monkeypatch, home, "resume=run", "seed=3")
     assert refused == "error: resume=run goes on with its own settings; take away seed=3"
-    other = error_of(monkeypatch, home, "resume=run", "trainer.workers=1", "trainer.epochs=3")
-    assert other == "error: resume=run goes on with its own settings; take away trainer.epochs=3"
+    other = error_of(monkeypatch, home, "resume=run", "trainer.workers=1", "trainer.accumulate=2")
+    assert other == "error: resume=run goes on with its own settings; take away trainer.accumulate=2"
+    further = ("resume=run", "progress=false", "report=false", "trainer.epochs=3")
+    assert not error_of(monkeypatch, home, *further) and "6 steps" in capsys.readouterr().out
+    assert yaml.safe_load((home / "run" / "config.yaml").read_text())["trainer"]["epochs"] == 3
+    fewer = error_of(monkeypatch, home, "resume=run", "trainer.epochs=2")
+    assert fewer == "error: run is a training of 3 epochs: it can go on to more, not to 2"
 
 
 def test_a_mistyped_resume_creates_nothing(home, monkeypatch):
