@@ -127,8 +127,9 @@ def test_pointwise_layers_that_hang_together_are_one_kernel() -> None:
     ends = [node("exp", -1), node("mul", 0, -1), conv(0), conv(1)]
     both, *_ = fuse_graph(ends)
     assert (both.kind, both.in_channels, both.out_channels) == ("elementwise", 8, 16)  # two results are written
-    gated = [node("exp", -1), node("mul", 0, -1, reads=(MAP, (1, 8, 1, 1)))]
-    assert one(*gated).in_channels == 8
+    for small in ((1, 8, 1, 1), (1, 2, 20, 20)):  # up to a quarter of the largest is next to nothing
+        assert one(node("exp", -1), node("mul", 0, -1, reads=(MAP, small))).in_channels == 8
+    assert one(node("exp", -1), node("mul", 0, -1, reads=(MAP, (1, 3, 20, 20)))).in_channels == 11
     joined = [node("exp", -1), node("log", 0), node("concat", 0, 1, shape=(1, 16, 20, 20), reads=(MAP, MAP))]
     assert one(*joined) == Operation("elementwise", 8, 16, 20, 20, 20, 20)
     other = [node("exp", -1), conv(-1), node("concat", 0, 1, shape=(1, 16, 20, 20), reads=(MAP, MAP))]
@@ -186,6 +187,11 @@ def test_memory_is_what_is_alive_together() -> None:
     size = 8 * 20 * 20
     assert peak_values([conv(-1)], [0]) == 2 * size
     assert peak_values([conv(-1), node("silu", 0), node("batchnorm", 1)], [2]) == 2 * size  # in place
+    beside = [conv(-1), node("silu", 0), node("concat", 0, 1, shape=(1, 16, 20, 20), reads=(MAP, MAP))]
+    assert peak_values(beside, [2]) == 3 * size  # the activation is no map of its own
+    assert (
+        peak_values([node("reshape", -1), conv(0), conv(1), conv(0)], [2, 3]) == 3 * size
+    )  # nor is a view of the image
     assert peak_values([conv(-1), conv(0), conv(1)], [2]) == 2 * size  # the image and what is read are given back
     kept = [conv(-1), conv(0), node("concat", 0, 1, shape=(1, 16, 20, 20), reads=(MAP, MAP))]
     assert peak_values(kept, [2]) == 4 * size

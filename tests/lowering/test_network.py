@@ -13,9 +13,9 @@ import nas
 from nas.cost.count import count_spec, peak_memory_mb
 from nas.errors import SpecError, UserError
 from nas.lowering import Operation, backbone_operations, operations
-from nas.lowering.network import head_operations
+from nas.lowering.network import head_operations, stem_operations
 from nas.lowering.repgfpn import neck_graph
-from nas.spec import DetectorSpec, HeadSpec, NeckSpec, image_side
+from nas.spec import Backbone, DetectorSpec, HeadSpec, NeckSpec, Stem, image_side
 from search_spaces import load_published
 
 MODELS = ("T", "S", "M", "L", "Ns", "Nm", "Nl")
@@ -65,6 +65,27 @@ def test_branches_exist_in_the_training_form_alone() -> None:
     assert any(op.branch for op in operations(spec, "train"))
     assert not any(op.branch for op in operations(spec, "merged"))
     assert not any(op.norm for op in operations(spec, "folded"))
+
+
+def test_the_image_is_read_by_three_channels() -> None:
+    first, second = stem_operations(Stem("focus", 24), (64, 96), "relu")
+    assert first == Operation("slice", 3, 12, 32, 48, 64, 96, 2, 2)
+    assert (second.in_channels, second.out_channels, second.stride, second.height) == (12, 24, 1, 32)
+    (alone,) = stem_operations(Stem("conv", 24), (64, 96), "relu")
+    assert (alone.in_channels, alone.out_channels, alone.stride, alone.height, alone.in_width) == (3, 24, 2, 32, 96)
+
+
+def test_pyramids_pool_where_and_as_wide_as_published() -> None:
+    def pools(name: str) -> list[list[int]]:
+        spec = load_published(name)
+        backbone = spec.backbone if isinstance(spec, DetectorSpec) else spec
+        assert isinstance(backbone, Backbone)
+        groups = backbone_operations(backbone, 640)[1:]
+        return [[op.kernel for op in group if op.kind == "maxpool" and op.role == "spp"] for group in groups]
+
+    assert pools("damo-yolo-s")[-1] == [5, 9, 13] and not any(pools("damo-yolo-s")[:-1])
+    *before, carrier, attention = pools("yolo11-n-backbone")
+    assert carrier == [5, 5, 5] and attention == [] and not any(before)
 
 
 def test_the_head_is_two_projections_a_level_and_one_decoding() -> None:
