@@ -25,6 +25,7 @@ def few_searches(monkeypatch: pytest.MonkeyPatch) -> None:
     )
 
 
+@pytest.mark.slow
 def test_finalists_use_the_budget_up_and_differ() -> None:
     found = PROPOSAL.finalists()
     assert len(found) == 7 and len({finalist.digest for finalist in found}) == 7
