@@ -113,6 +113,7 @@ def test_a_search_by_references_resumes_only_with_use(mine: str, command: Callab
     assert (run / "best.yaml").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_sweeps_mix_what_is_shipped_and_what_is_not(mine: str, command: Callable[..., str], tmp_path: Path) -> None:
     sweep = (
         "searcher=random",

@@ -133,6 +133,7 @@ def test_scores_of_specs_are_taken_at_the_size_that_is_asked_for(tmp_path: Path)
         run_ranking(replace(config, image_size=33))
 
 
+@pytest.mark.slow
 def test_an_edited_file_is_another_network_and_one_listed_twice_keeps_its_scores(tmp_path: Path) -> None:
     mine, entries = tmp_path / "mine.yaml", tmp_path / "networks.yaml"
     rows = [(mine, 0.3), ("tinynas_l20_k1kx", 0.4), ("tinynas_l20_k1kx", 0.46), ("tinynas_l25_k1kx", 0.5)]

@@ -156,9 +156,8 @@ def test_a_resumed_run_refuses_other_settings(finished: Path, monkeypatch: pytes
 SMALL = {"space": find_space("tinynas_k1kx", depths=(1, 2, 2, 2, 2)), "neck": "nano"}
 
 
-@pytest.mark.parametrize(
-    "searcher", ["evolution", *(pytest.param(name, marks=pytest.mark.slow) for name in ("nsga2", "random"))]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("searcher", ["evolution", "nsga2", "random"])
 def test_a_search_that_goes_on_further_is_the_longer_search(searcher: str, tmp_path: Path) -> None:
     for evaluations in (2500, 4100):
         further = nas.find(

@@ -85,7 +85,9 @@ def test_a_configuration_of_each_set_names_its_layout(name: str) -> None:
     assert commit in config.download[0].url
 
 
-@pytest.mark.parametrize("name", sorted(COUNTS))
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name == "cards" else pytest.mark.slow) for name in sorted(COUNTS)]
+)
 def test_fetched_annotations_equal_the_shared_ones(shared: Path, tmp_path: Path, name: str) -> None:
     source = shared / "data" / name
     archive = packed(tmp_path / "a.zip", load_annotated(name)["folder"], {})

@@ -52,7 +52,7 @@ def test_onnx_equals_torch_for_any_batch(graph, fused, pictures, tmp_path, batch
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("suffix", [".onnx", ".xml"])
+@pytest.mark.parametrize("suffix", [".onnx", pytest.param(".xml", marks=pytest.mark.slow)])
 def test_a_file_of_fixed_batch_takes_any_number(fused, pictures, tmp_path, suffix):
     graph = export_onnx(fused, SIDE, batch=3)
     if suffix == ".xml":

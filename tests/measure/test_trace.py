@@ -98,7 +98,7 @@ def random_detector(seed: int) -> DetectorSpec:
     return DetectorSpec(backbone, neck, head, 32 * choose.randint(4, 8))
 
 
-@pytest.mark.parametrize("seed", range(24))
+@pytest.mark.parametrize("seed", [*range(8), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(8, 24))])
 def test_random_detectors_trace_to_their_lowering(seed: int) -> None:
     assert_equal(random_detector(seed))
 

@@ -127,7 +127,7 @@ def test_a_head_is_exchanged_and_starts_from_the_weights_of_the_other(tmp_path):
     assert yolo26.auxiliary == "one_to_many" and build_baseline("yolo11n", 5, 64, NAMES).auxiliary == ""
 
 
-@pytest.mark.parametrize("suffix", ["onnx", "openvino"])
+@pytest.mark.parametrize("suffix", ["onnx", pytest.param("openvino", marks=pytest.mark.slow)])
 def test_one_graph_without_nms_is_exported(suffix, tmp_path):
     pytest.importorskip(suffix)
     torch.manual_seed(4)

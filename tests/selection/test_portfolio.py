@@ -45,6 +45,7 @@ def test_other_limits_hold_too() -> None:
         assert budget.admits(finalist.metrics)
 
 
+@pytest.mark.slow
 def test_ranges_parts_and_other_devices_hold_in_a_selection() -> None:
     limits = {"latency_ms": 3.0, "params_m": [4, 9], "latency_ms@cpu_onnxruntime_fp32_1thread": 400, "flops_g.neck": 9}
     budget = Budget.of(limits)

@@ -63,7 +63,7 @@ def test_a_rung_that_is_done_is_read_back(task: TrainingTask, tmp_path: Path, mo
     assert trainings(finalist(task), 0, 2) == first
 
 
-@pytest.mark.parametrize("broken", ["best.safetensors", "last.safetensors"])
+@pytest.mark.parametrize("broken", ["best.safetensors", pytest.param("last.safetensors", marks=pytest.mark.slow)])
 def test_a_fault_behind_the_validation_is_made_good(
     task: TrainingTask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: str
 ) -> None:

@@ -196,6 +196,7 @@ def test_half_precision_on_the_cpu(tiny, root, tmp_path):
     assert result.steps == 12 and all(np.isfinite(float(row["total"])) for row in tiny.steps(tmp_path / "run"))
 
 
+@pytest.mark.slow
 def test_double_precision_distils_and_saves_a_float32_model(tiny, root, tmp_path):
     teacher = tiny.run(root, tmp_path / "teacher", {"epochs": 2}).last
     task = tiny.tiny_task(root, {"epochs": 2, "precision": "fp64"}, distill=DistillOptions(str(teacher)))
