@@ -118,6 +118,7 @@ def error_of(monkeypatch, home, *arguments) -> str:
     return ""
 
 
+@pytest.mark.slow
 def test_command_line_resume_and_refusals(model, home, monkeypatch, capsys):
     options = [f"{key}={value}" for key, value in SHORT.items()]
     done = command(home, f"model={model}", "data=shapes", "hydra.run.dir=run", *options)

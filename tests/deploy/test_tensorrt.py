@@ -96,6 +96,7 @@ def half(fused: DetectionModel) -> Any:
     return deployed_graph(fused, SIDE, ExportSettings("tensorrt", "fp16"))
 
 
+@pytest.mark.slow
 def test_int8_graphs_hold_8_bit_values_around_zero_and_no_quantised_bias(int8: Any) -> None:
     constants = {item.name: item for item in int8.graph.initializer}
     producers = {name: node for node in int8.graph.node for name in node.output}

@@ -215,6 +215,7 @@ def trained(short: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> 
     return folder
 
 
+@pytest.mark.slow
 def test_a_run_is_trained_recorded_and_never_repeated(short: dict[str, Any], trained: Path, tmp_path: Path) -> None:
     jobs = wanted([network(0), network(1)], "bccd", 1, True)
     work = trained / "work"

@@ -233,6 +233,7 @@ def operations_sample() -> Any:
     return Operation("conv", 16, 16, 8, 8, 8, 8, 3)
 
 
+@pytest.mark.slow
 def test_what_is_timed_is_what_is_exported(tmp_path: Path) -> None:
     from nas.deploy import ExportSettings
     from nas.deploy.export import export_model

@@ -31,6 +31,7 @@ def finalist(task: TrainingTask) -> Finalist:
     return Finalist("tiny", "searched", "", "", task.model, digest(task.model), {"latency_ms": 1.0})
 
 
+@pytest.mark.slow
 def test_rungs_equal_a_straight_training_byte_by_byte(task: TrainingTask, tmp_path: Path) -> None:
     trainings = Trainings(task, tmp_path / "candidates")
     rungs = [trainings(finalist(task), 0, epochs) for epochs in (2, 4, 5)]

@@ -26,7 +26,8 @@ def detectors(tiny):
     return [build_detector(tiny.tiny_spec(), classes=FIVE), *(build_baseline(name, 5, 64, FIVE) for name in names)]
 
 
-@pytest.mark.parametrize("classes", [FIVE, pytest.param(("a", "b"), marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("classes", [FIVE, ("a", "b")])
 def test_fused_checkpoints_are_refused_with_the_remedy(tiny, tmp_path, classes):
     words = "is in its form for deployment .0 of .* give the checkpoint that it was made from, such as best.safetensors"
     for index, model in enumerate(detectors(tiny)):

@@ -192,7 +192,7 @@ def saved_often(tiny, root, tmp_path_factory) -> Path:
     return folder / "run"
 
 
-@pytest.mark.parametrize("at", ["best", "epoch"])
+@pytest.mark.parametrize("at", ["best", pytest.param("epoch", marks=pytest.mark.slow)])
 def test_killed_between_a_validation_and_its_state_no_row_is_there_twice(
     tiny, root, saved_often, tmp_path, monkeypatch, at
 ):

@@ -207,6 +207,7 @@ def test_double_precision_distils_and_saves_a_float32_model(tiny, root, tmp_path
     assert {value.dtype for value in load_checkpoint(result.best).parameters()} == {torch.float32}
 
 
+@pytest.mark.slow
 def test_float32_on_the_cpu_keeps_the_plain_layout(tiny, root, tmp_path, monkeypatch):
     seen = []
     step = Trainer._step
