@@ -120,6 +120,7 @@ def test_the_report_orders_by_val_and_gives_the_lead_with_its_interval(tmp_path:
     assert f"nas.select leads damo-t scaled, the best drawn network on val, by {lead(ours, theirs)}" in text
 
 
+@pytest.mark.slow
 def test_a_session_times_deployed_files_of_all_kinds() -> None:
     pytest.importorskip("onnxruntime")
     found = measure([people()[0], replace(people()[2], data="bccd")], 5)

@@ -65,7 +65,9 @@ def killed(scorer: str, evaluations: int, state: Path, after: int) -> None:
     process.wait()
 
 
-@pytest.mark.parametrize(("scorer", "evaluations"), [("zico", 20), (depth_per_parameter, 60)])
+@pytest.mark.parametrize(
+    ("scorer", "evaluations"), [pytest.param("zico", 20, marks=pytest.mark.slow), (depth_per_parameter, 60)]
+)
 @pytest.mark.filterwarnings("ignore::nas.errors.Caution")
 def test_workers_and_kills_change_no_digit(scorer: Any, evaluations: int, tmp_path: Path) -> None:
     straight = digits(found(scorer, evaluations))
