@@ -38,7 +38,7 @@ def assert_same_findings(model, side: int, path: Path, batch: int | None = 1) ->
     set_metadata(graph, Metadata(tuple(model.classes), side, model.end_to_end))
     runtime = load_runtime(write(graph, path))
     assert runtime.end_to_end == model.end_to_end
-    seen = pictures(side) if batch else [np.concatenate(pictures(side))]
+    seen = pictures(side) if batch else [*pictures(side), np.concatenate(pictures(side))]
     agreement = verify(model, runtime, seen, TOLERANCES["fp32"], end_to_end=model.end_to_end)
     assert agreement.problem == "" and agreement.detections >= 100, agreement
 
