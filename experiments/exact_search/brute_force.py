@@ -47,7 +47,8 @@ WHOLE = ("latency_ms", "params_m", "flops_g", "activations_m", "layers")
 PARTS = ("params_m.stride16", "flops_g.stride8", "latency_ms.stem", "activations_m.stride32", "layers.stride16",
          "latency_ms@cpu_onnxruntime_fp32_1thread")  # fmt: skip
 #: Scores that are drawn, and those that joined them from a space's number ADDED on, so that the rows before stay as drawn.
-SCORES, ADDED_SCORES, ADDED = ("mae", "mae", "mae", "params", "macs", "layers"), ("level_balance", "mae_residual"), 16
+SCORES, ADDED = ("mae", "mae", "mae", "params", "macs", "layers"), 16
+ADDED_SCORES = ("level_balance", "mae_residual", "effective_rank")
 BEHIND = ("params_m.neck", "flops_g.head", "latency_ms.neck")
 
 

@@ -71,6 +71,11 @@ class Formula(ABC):
         """The score as a sum over parts, None where it is none."""
         return None
 
+    def logs(self) -> tuple[float, ...] | None:
+        """Weights by level where the score is minus the sum of the logarithms of the gains up to each level's end, none
+        of them negative; else None."""
+        return None
+
     @property
     def digest(self) -> str:
         """Of what was read from a file, which a search that goes on must find again; empty without one."""

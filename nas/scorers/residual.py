@@ -93,6 +93,10 @@ class EffectiveRank(Formula):
     ) -> Array:
         return weighted(-np.log(gains), self.level_weights)
 
+    def logs(self) -> tuple[float, ...] | None:
+        weights = tuple(float(weight) for weight in self.level_weights)
+        return weights if min(weights) >= 0 < max(weights) else None
+
 
 def mae_residual(spec: Spec, level_weights: Weights = DETECTOR_LEVELS) -> float:
     """Residual-aware entropy of a backbone, or of a detector's backbone.

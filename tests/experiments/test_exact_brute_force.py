@@ -28,7 +28,9 @@ def test_exact_search_and_brute_force_agree(name: str) -> None:
 
 
 @pytest.mark.parametrize(("name", "score"), [("tinynas_k1kx", "mae_residual"), ("official_mbv2", "level_balance"),
-                                             ("gelan", "level_balance"), ("c3k2", "mae_residual")])  # fmt: skip
+                                             ("gelan", "level_balance"), ("c3k2", "mae_residual"),
+                                             ("tinynas_k1kx", "effective_rank"), ("tinynas_k1dwsek1", "effective_rank"),
+                                             ("c3k2", "effective_rank")])  # fmt: skip
 def test_it_agrees_under_scores_that_joined_later(name: str, score: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(brute_force, "ADDED_SCORES", ("mae_residual",) if name == "official_mbv2" else (score,))
     monkeypatch.setattr(brute_force, "SCORES", ())

@@ -52,10 +52,10 @@ def test_without_a_proof_no_limit_is_blamed() -> None:
 
 
 def test_why_there_is_no_proof_is_told() -> None:
-    found = nas.find({"latency_ms": 3.0}, scorer="effective_rank", evaluations=100)
+    found = nas.find({"latency_ms": 3.0}, scorer="deepmad", evaluations=100)
     assert any("unproven: exact search needs a score that is a sum over blocks" in note for note in found.notes)
-    found = nas.find({"latency_ms": 3.0}, "c3k2", scorer="effective_rank", evaluations=100)
-    assert any("unproven: scorer effective_rank is none of the sums" in note for note in found.notes)
+    found = nas.find({"latency_ms": 3.0}, "c3k2", scorer="deepmad", evaluations=100)
+    assert any("unproven: scorer deepmad is none of the sums" in note for note in found.notes)
     found = nas.find({"flops_g": 3}, "official_mbv2", scorer="mae_residual", scope="backbone", evaluations=100)
     assert any("in space official_mbv2 shortcuts depend on widths" in note for note in found.notes)
     found = nas.find({"latency_ms": 3.0, "peak_memory_mb": 1e6}, evaluations=100)

@@ -128,7 +128,7 @@ class Optimum:
         scale = max(abs(top), 1.0)
         fine, upper = DELTA * scale, top
         stages, least = None, floor - fine
-        for width in _widths(scale):
+        for width in widths(scale):
             if width > 0.01 * scale and relaxation.bins < _COARSE and relaxation.refine():
                 return self.reach(relaxation, limit, units, floor)
             lower, size = max(top - width, least), min(width, scale)
@@ -208,7 +208,7 @@ class Optimum:
         """Enumerate what lies between bound and best network, as far as that is possible."""
         top, scale = self.upper, max(abs(self.upper), 1.0)
         search = LabelSearch(self.parts, self.together(), None, effort=self.effort)
-        for width in _widths(scale):
+        for width in widths(scale):
             lower = max(self.score, top - width)
             while True:
                 try:
@@ -235,7 +235,7 @@ class Optimum:
         return np.where(tops > 0, tops - values, values) / self.parts.limits
 
 
-def _widths(scale: float) -> Iterator[float]:
+def widths(scale: float) -> Iterator[float]:
     """Distances below a bound, each three times the one before; the last has no end."""
     width = _FIRST_GAP
     while width < _LAST_GAP:

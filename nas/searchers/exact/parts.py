@@ -22,8 +22,8 @@ from nas.spec import Backbone, Spec
 
 Integers = npt.NDArray[np.int64]
 
-#: The scores that are such a sum.
-SUMS = "mae, mae_residual, level_balance, learned, params, macs or layers"
+#: The scores that are such a sum, or logarithms of sums.
+SUMS = "mae, mae_residual, level_balance, effective_rank, learned, params, macs or layers"
 #: The most blocks of one position that are priced.
 MOST_OPTIONS = 6_000_000
 #: The most bins that bounds are refined to.
@@ -196,8 +196,14 @@ def most_bins(widths: list[Integers], carries: list[int], units: int, cells: int
 
 
 def linear_score(formula: Formula | None, levels: int) -> Linear:
-    """The score as a sum over parts; raises UserError for a score that is none, or weights that do not fit the levels."""
+    """The score as a sum over parts; for one of logarithms of sums, minus the gains, which it falls with.
+
+    Raises UserError for a score that is neither, or weights that do not fit the levels.
+    """
     linear = formula.linear() if formula is not None else None
+    logs = formula.logs() if formula is not None else None
+    if logs is not None:
+        linear = Linear((-1.0,) * len(logs), (0.0,) * len(logs))
     if linear is None:
         raise UserError(f"exact search needs a score that is a sum over blocks: {SUMS}")
     if not linear.metric:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 
 from nas.errors import UserError
-from nas.scorers.formula import formula_of
+from nas.scorers.formula import Formula, formula_of
 from nas.searchers.base import Candidate, Problem
 from nas.searchers.evolution import Evolution, RandomSearch
 from nas.searchers.exact.effort import STEPS
@@ -122,7 +122,12 @@ def chain_problem(problem: Problem) -> ChainProblem | None:
         return None
     score = problem.score
     formula = formula_of(score.scorer, dict(score.options)) if isinstance(score, ScorerScore) else None
-    return None if formula is None or formula.linear() is None else StageProblem(problem, problem.space, formula)
+    return StageProblem(problem, problem.space, formula) if _served(formula) else None
+
+
+def _served(formula: Formula | None) -> TypeGuard[Formula]:
+    """Whether exact search serves a score: a sum over blocks, or logarithms of such sums."""
+    return formula is not None and (formula.linear() is not None or formula.logs() is not None)
 
 
 def _no_sum(problem: Problem) -> str:
@@ -136,7 +141,7 @@ def _no_sum(problem: Problem) -> str:
     name = problem.score.scorer.name if isinstance(problem.score, ScorerScore) else "of this search"
     if isinstance(problem.space, TinyNASSpace) and isinstance(problem.score, ScorerScore):
         formula = formula_of(problem.score.scorer, dict(problem.score.options))
-        if formula is not None and formula.linear() is not None:
+        if _served(formula):
             return f"in space {problem.space.name} shortcuts depend on widths, so scorer {name} is no sum over blocks there"
     return f"scorer {name} is none of the sums over blocks that exact search serves: {SUMS}"
 
@@ -163,7 +168,7 @@ def search_exactly(
             chain.objective.additive(name)
         except UserError as error:  # before any work
             raise UserError(f"searcher exact cannot serve: {error}; use evolution") from None
-    several = len(sums) > 1
+    several = len(sums) > 1 or chain.objective.formula is not None and chain.objective.formula.logs() is not None
     known = problem.encode(start)
     warm_up = _WARM_UP if problem.generous else _SLOW_WARM_UP
     first = run_loop(problem, Evolution(problem), warm_up, start=known) if several else empty

@@ -17,6 +17,7 @@ from annotated_types import Ge, Le
 from nas.errors import InternalError
 from nas.options import Positive, Share
 from nas.searchers.base import Candidate, Certificate, admitted
+from nas.searchers.exact.boxes import BoxedOptimum
 from nas.searchers.exact.effort import STEPS, Effort, Halt
 from nas.searchers.exact.labels import LabelSearch, Relaxation, TooManyLabels
 from nas.searchers.exact.optimum import DELTA, Optimum
@@ -112,6 +113,19 @@ class _Beside:
             if halt.interrupted or effort.spent:
                 raise
 
+    def add_found(self, optimum: BoxedOptimum, share: float, count: int) -> None:
+        """The best networks of different shape among those that were looked at, within `share` of the best score."""
+        if optimum.best is None or not count:
+            return
+        problem, rows = optimum.problem, np.unique(optimum.found, axis=0)
+        scores = problem.evaluate(rows).score
+        rows = rows[np.argsort(-scores, kind="stable")][
+            : np.count_nonzero(scores >= optimum.score - share * abs(optimum.score))
+        ]
+        found = _candidates(problem, rows[_different(problem, rows, 4 * count)])
+        self.near = [one for one in found if problem.budget.admits(one.metrics)][:count]
+        self.share = share
+
     def _look_near(self, optimum: Optimum, wide: float, share: float, count: int) -> None:
         """Add networks within `share` from the labels within `wide` of the best score; raises TooManyLabels and Halt."""
         relaxation, problem, score = optimum.tightest, optimum.problem, optimum.score
@@ -164,10 +178,17 @@ def exact_search(
         effort.tell("pricing every block")
         parts = chain_of(problem, effort)
         nothing = np.zeros((0, problem.width), dtype=np.int64)
-        optimum = Optimum(problem, parts, bins, effort, nothing if start is None else start)
+        begin = nothing if start is None else start
+        logs = problem.objective.formula.logs() if problem.objective.formula is not None else None
+        if logs is not None:
+            optimum = BoxedOptimum(problem, parts, bins, effort, begin, logs)
+        else:
+            optimum = Optimum(problem, parts, bins, effort, begin)
         effort.tell("proving the optimum")
         optimum.solve()
-        if optimum.best is not None:
+        if isinstance(optimum, BoxedOptimum):
+            beside.add_found(optimum, share, near)
+        elif optimum.best is not None:
             effort.tell("front")
             beside.add_front(optimum, levels)
             effort.tell("networks of other shapes")
@@ -203,7 +224,8 @@ def _open_bound(problem: ChainProblem, effort: Effort) -> float:
     that one remains where the effort ends.
     """
     upper = np.inf
-    if linear_score(problem.objective.formula, len(set(problem.levels))).metric:
+    formula = problem.objective.formula
+    if linear_score(formula, len(set(problem.levels))).metric or formula is not None and formula.logs() is not None:
         return upper
     try:
         effort.tell("a bound without what stands behind the backbone")
