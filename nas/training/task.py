@@ -6,7 +6,6 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
 
 from nas.augment.pipeline import Augmentation
 from nas.data.dataset import DetectionData
@@ -61,7 +60,7 @@ def as_saved(task: TrainingTask, state: State) -> TrainingTask:
     return replace(task, options=replace(task.options, epochs=before))
 
 
-def fingerprint_of(task: TrainingTask, detector: DetectorModule) -> dict[str, Any]:
+def fingerprint_of(task: TrainingTask, detector: DetectorModule) -> dict[str, object]:
     """What a run and its continuation must have in common, by the name that a refusal tells."""
     options = task.options
     return {
@@ -83,7 +82,7 @@ def fingerprint_of(task: TrainingTask, detector: DetectorModule) -> dict[str, An
 
 
 def passport_facts(
-    fingerprint: Mapping[str, Any], table: str | None, known: Passport | None, resume: bool
+    fingerprint: Mapping[str, object], table: str | None, known: Passport | None, resume: bool
 ) -> dict[str, str]:
     """What the passport of the checkpoints says of the training; known: that of the file that it goes on or starts from."""
     told = {name: fingerprint[name] for name in ("training data", "validation data", "recipe", "seed")}

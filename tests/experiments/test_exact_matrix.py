@@ -80,7 +80,7 @@ def test_the_matrix_is_whole() -> None:
 
 def test_what_is_not_served_says_why() -> None:
     assert "space giraffe is no chain" in refusal(problem_of("giraffe", "mae", "latency_3ms"))
-    assert "effective_rank is none of the sums" in refusal(problem_of("c3k2", "effective_rank", "latency_3ms"))
+    assert "deepmad is none of the sums" in refusal(problem_of("c3k2", "deepmad", "latency_3ms"))
     assert "a sum over blocks" in refusal(problem_of("official_tiny", "deepmad", "latency_3ms"))
     assert refusal(problem_of("official_tiny", "mae", "latency_3ms")) == ""
     with pytest.raises(UserError, match="no budget 'nope'"):

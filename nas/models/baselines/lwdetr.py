@@ -105,10 +105,10 @@ class LWDETR(DETR):
             del groups[1:]
         for embedding in (model.reference_point_embed, model.query_feat):
             embedding.weight = nn.Parameter(embedding.weight[:count].clone(), embedding.weight.requires_grad)
-        self.resize_positions(model.backbone.backbone.embeddings)
+        self._resize_positions(model.backbone.backbone.embeddings)
         return self
 
-    def resize_positions(self, embeddings: Any) -> None:
+    def _resize_positions(self, embeddings: Any) -> None:
         """Interpolate the learned codes of places to this detector's image size, once and for all."""
         side, codes = self.image_size // 16, embeddings.position_embeddings
         if codes.shape[1] != side * side + 1:

@@ -32,7 +32,7 @@ class RFDETR(LWDETR):
 
     title = "RF-DETR"
 
-    def resize_positions(self, embeddings: Any) -> None:
+    def _resize_positions(self, embeddings: Any) -> None:
         side, codes = self.image_size // PATCH, embeddings.position_embeddings
         if codes.shape[1] != side * side + 1:
             tokens = codes.new_empty(1, side * side + 1, codes.shape[2])  # only its shape is read
