@@ -32,6 +32,7 @@ def config(model: Path, data: DataConfig, **more: object) -> EvaluateCommand:
     return EvaluateCommand(model=str(model), data=data, **options)  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_a_checkpoint_and_its_export_score_the_same(checkpoint: Path, shapes: DataConfig, tmp_path: Path) -> None:
     exported = tmp_path / "m.onnx"
     Detector.load(checkpoint).export(exported, check_images=2)

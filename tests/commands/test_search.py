@@ -149,6 +149,7 @@ def test_a_corrupt_table_row_is_named_before_the_search(tmp_path: Path, monkeypa
     assert "broken.json" in line
 
 
+@pytest.mark.slow
 def test_a_resumed_run_refuses_other_settings(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "seed" in error_of(monkeypatch, f"resume={finished}", "seed=5")
 

@@ -153,6 +153,7 @@ def words(path: Path) -> str:
     return re.sub(r"<[^>]+>", "", re.sub(r"<(style|script)>.*?</\1>", "", path.read_text(), flags=re.S))
 
 
+@pytest.mark.slow
 def test_a_benchmark_says_what_to_deploy_and_what_not(pages: dict[str, Path]) -> None:
     text = words(pages["benchmark"])
     assert "onnx fp32 is the fastest that keeps the AP: 42.00 ms a frame" in text and "1.5 times as fast" in text

@@ -39,6 +39,7 @@ def test_finalists_use_the_budget_up_and_differ() -> None:
     assert PROPOSAL.finalists() == found
 
 
+@pytest.mark.slow
 def test_other_limits_hold_too() -> None:
     budget = Budget.of({"latency_ms": 3.0, "params_m": 4, "peak_memory_mb": 100})
     for finalist in replace(PROPOSAL, budget=budget, candidates=4).finalists():

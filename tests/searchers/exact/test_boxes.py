@@ -81,6 +81,7 @@ def test_the_optimum_of_the_default_space_is_proved() -> None:
     assert all(one.metrics["score"] >= 0.99 * certificate.optimum for one in found.near)
 
 
+@pytest.mark.slow
 def test_several_limits_and_one_that_nothing_keeps() -> None:
     both = nas.find({"latency_ms": 3.0, "params_m": (2, 5)}, "c3k2", scorer="effective_rank", searcher="exact")
     alone = nas.find({"latency_ms": 3.0}, "c3k2", scorer="effective_rank", searcher="exact")
