@@ -195,14 +195,18 @@ def most_bins(widths: list[Integers], carries: list[int], units: int, cells: int
     return bins
 
 
+def logs_of(formula: Formula | None) -> tuple[float, ...] | None:
+    """Weights by level of a score of logarithms of sums; None for every other."""
+    return formula.logs() if formula is not None else None
+
+
 def linear_score(formula: Formula | None, levels: int) -> Linear:
     """The score as a sum over parts; for one of logarithms of sums, minus the gains, which it falls with.
 
     Raises UserError for a score that is neither, or weights that do not fit the levels.
     """
     linear = formula.linear() if formula is not None else None
-    logs = formula.logs() if formula is not None else None
-    if logs is not None:
+    if (logs := logs_of(formula)) is not None:
         linear = Linear((-1.0,) * len(logs), (0.0,) * len(logs))
     if linear is None:
         raise UserError(f"exact search needs a score that is a sum over blocks: {SUMS}")

@@ -14,7 +14,7 @@ from nas.scorers.formula import Formula, formula_of
 from nas.searchers.base import Candidate, Problem
 from nas.searchers.evolution import Evolution, RandomSearch
 from nas.searchers.exact.effort import STEPS
-from nas.searchers.exact.parts import SUMS, ChainProblem
+from nas.searchers.exact.parts import SUMS, ChainProblem, logs_of
 from nas.searchers.exact.search import ExactResult, exact_search
 from nas.searchers.history import History
 from nas.searchers.loop import Progress, SearchOutcome, interruptible, run_loop
@@ -28,7 +28,7 @@ from search_spaces.tinynas import TinyNASSpace
 
 #: Costs at which the proof adds to the front that was found.
 _LEVELS = 8
-#: Evaluations of the evolution before an exact search under several limits; of a problem whose evaluations are slow.
+#: Evaluations of the evolution before an exact search that needs a good start; of a problem whose evaluations are slow.
 _WARM_UP, _SLOW_WARM_UP = 20_000, 2_000
 
 
@@ -154,7 +154,8 @@ def search_exactly(
 ) -> SearchOutcome:
     """An exact search in the form of the others; its history holds the networks that it returns.
 
-    Under several limits a short evolution comes first: its best, or that of `start`, is what the proof starts from.
+    Under several limits, and for a score of logarithms, a short evolution comes first: its best, or that of `start`, is
+    what the proof starts from.
     """
     chain = chain_problem(problem)
     if chain is None:
@@ -168,11 +169,11 @@ def search_exactly(
             chain.objective.additive(name)
         except UserError as error:  # before any work
             raise UserError(f"searcher exact cannot serve: {error}; use evolution") from None
-    several = len(sums) > 1 or chain.objective.formula is not None and chain.objective.formula.logs() is not None
+    warm = len(sums) > 1 or logs_of(chain.objective.formula) is not None
     known = problem.encode(start)
     warm_up = _WARM_UP if problem.generous else _SLOW_WARM_UP
-    first = run_loop(problem, Evolution(problem), warm_up, start=known) if several else empty
-    if len(known) and not several:
+    first = run_loop(problem, Evolution(problem), warm_up, start=known) if warm else empty
+    if len(known) and not warm:
         first = run_loop(problem, RandomSearch(problem, batch=len(known)), len(known), start=known)
     if first.interrupted:
         return first

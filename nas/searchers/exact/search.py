@@ -21,7 +21,7 @@ from nas.searchers.exact.boxes import BoxedOptimum
 from nas.searchers.exact.effort import STEPS, Effort, Halt
 from nas.searchers.exact.labels import LabelSearch, Relaxation, TooManyLabels
 from nas.searchers.exact.optimum import DELTA, Optimum
-from nas.searchers.exact.parts import ChainProblem, Integers, chain_of, linear_score
+from nas.searchers.exact.parts import ChainProblem, Integers, chain_of, linear_score, logs_of
 from nas.searchers.pareto import best_first
 from nas.spec import digest
 
@@ -179,8 +179,7 @@ def exact_search(
         parts = chain_of(problem, effort)
         nothing = np.zeros((0, problem.width), dtype=np.int64)
         begin = nothing if start is None else start
-        logs = problem.objective.formula.logs() if problem.objective.formula is not None else None
-        if logs is not None:
+        if (logs := logs_of(problem.objective.formula)) is not None:
             optimum = BoxedOptimum(problem, parts, bins, effort, begin, logs)
         else:
             optimum = Optimum(problem, parts, bins, effort, begin)
@@ -225,7 +224,7 @@ def _open_bound(problem: ChainProblem, effort: Effort) -> float:
     """
     upper = np.inf
     formula = problem.objective.formula
-    if linear_score(formula, len(set(problem.levels))).metric or formula is not None and formula.logs() is not None:
+    if linear_score(formula, len(set(problem.levels))).metric or logs_of(formula) is not None:
         return upper
     try:
         effort.tell("a bound without what stands behind the backbone")
