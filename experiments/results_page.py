@@ -14,7 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from experiments.command import run
+from experiments.packed import read_packed
 from experiments.result_plots import interval
+from experiments.selection.contestants import read_contestants
+from experiments.selection.report import by_val, lead, runs_of, selected_and_drawn
 from nas.files import read_json, write_atomic
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -40,6 +43,7 @@ class Result:
 def results() -> list[Result]:
     """All results, the most telling first."""
     return [
+        selections(),
         score_truth(),
         backbones(),
         blood(),
@@ -54,7 +58,36 @@ def results() -> list[Result]:
 
 
 #: How many of them README shows.
-SHOWN = 5
+SHOWN = 6
+
+
+def selections() -> Result:
+    """What nas.select chose against what people drew, at equal measured milliseconds."""
+    folder = "experiments/selection"
+    people = read_contestants(ROOT / folder / "contestants.jsonl.gz")
+    rows = read_packed(ROOT / folder / "runs.jsonl.gz")
+    answers, rivals = [], []
+    for data in dict.fromkeys(one.data for one in people):
+        own = [one for one in people if one.data == data]
+        runs = runs_of(own, rows)
+        trained = by_val(own, runs)
+        pair = selected_and_drawn(trained)
+        if pair is not None:
+            ours, theirs = ([row["test_ap"] for row in runs[one.digest]] for one in pair)
+            answers.append(
+                f"{data}: test AP {ap_text(ours)}; lead over {pair[1].name}, the best drawn one on val: {lead(ours, theirs)}"
+            )
+            others = [one for one in trained if one not in pair]
+            told_of = (f"{one.name} {ap_text([row['test_ap'] for row in runs[one.digest]])}" for one in others)
+            rivals.append(f"{data}: {', '.join(told_of)}")
+    return Result(
+        "Does what `nas.select` chose beat what people drew, at equal measured milliseconds (30 epochs from scratch)?",
+        "; ".join(answers),
+        f"{'; '.join(rivals)}; an interval over zero says no",
+        (f"{folder}/results.md",),
+        "python -m experiments.selection train",
+        machines_of([row["machine"] for row in rows]),
+    )
 
 
 def score_truth() -> Result:
@@ -258,6 +291,13 @@ def conditions_of(rows: Sequence[Mapping[str, str]], scale: str) -> str:
 def told(machine: Mapping[str, Any]) -> str:
     """Machine, date and commit of an evidence file."""
     return f"{machine['processor']}, {machine['cores']} cores, {machine['date']}, commit {machine['commit']}"
+
+
+def machines_of(machines: Sequence[Mapping[str, Any]]) -> str:
+    """Processors, last date and commits of many runs."""
+    processors, commits = (sorted({machine[name] for machine in machines}) for name in ("processor", "commit"))
+    last = max(machine["date"] for machine in machines)
+    return f"{' and '.join(processors)}, {last}, {'commit' if len(commits) == 1 else 'commits'} {', '.join(commits)}"
 
 
 def shown(found: Sequence[Result]) -> str:

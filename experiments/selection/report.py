@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,9 +34,8 @@ def section(
     data: str, contestants: Sequence[Contestant], rows: Sequence[dict[str, Any]], measured: dict[str, Any]
 ) -> list[str]:
     """The lines of a data set: contestants by mean val AP, then what leads whom by how much."""
-    runs = {one.digest: [row for row in rows if row["digest"] == one.digest] for one in contestants}
-    trained = [one for one in contestants if runs[one.digest]]
-    trained.sort(key=lambda one: -val_ap(runs[one.digest]))
+    runs = runs_of(contestants, rows)
+    trained = by_val(contestants, runs)
     lines = [
         f"## {data}",
         "",
@@ -53,15 +52,31 @@ def section(
             f"| {one.name} | {one.family} | {time} | {len(own)} | {val_ap(own):.3f} | {np.mean(tests):.3f} | {spread} |"
         )
     lines.append("")
-    selected = next((one for one in trained if one.family == "selected"), None)
-    drawn = next((one for one in trained if one.family == "drawn"), None)  # the best of them on val
-    if selected is not None and drawn is not None:
-        ours, theirs = ([row["test_ap"] for row in runs[one.digest]] for one in (selected, drawn))
+    pair = selected_and_drawn(trained)
+    if pair is not None:
+        ours, theirs = ([row["test_ap"] for row in runs[one.digest]] for one in pair)
         lines += [
-            f"nas.select leads {drawn.name}, the best drawn network on val, by {lead(ours, theirs)} of test AP.",
+            f"nas.select leads {pair[1].name}, the best drawn network on val, by {lead(ours, theirs)} of test AP.",
             "",
         ]
     return lines
+
+
+def runs_of(contestants: Sequence[Contestant], rows: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    """The runs of each contestant, by its digest."""
+    return {one.digest: [row for row in rows if (row["data"], row["digest"]) == (one.data, one.digest)]
+            for one in contestants}  # fmt: skip
+
+
+def by_val(contestants: Sequence[Contestant], runs: Mapping[str, Sequence[dict[str, Any]]]) -> list[Contestant]:
+    """Those that are trained, the highest mean validation AP first."""
+    return sorted((one for one in contestants if runs[one.digest]), key=lambda one: -val_ap(runs[one.digest]))
+
+
+def selected_and_drawn(trained: Sequence[Contestant]) -> tuple[Contestant, Contestant] | None:
+    """The network of nas.select and the best drawn one, where both are trained; `trained` is in the order of val."""
+    first = {one.family: one for one in reversed(trained)}
+    return (first["selected"], first["drawn"]) if {"selected", "drawn"} <= first.keys() else None
 
 
 def val_ap(rows: Sequence[dict[str, Any]]) -> float:
