@@ -58,7 +58,7 @@ def results() -> list[Result]:
 
 
 #: How many of them README shows.
-SHOWN = 6
+SHOWN = 5
 
 
 def selections() -> Result:
