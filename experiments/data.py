@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from experiments.evidence import read_record
 from experiments.tables import FOLDER
 from nas.config import hydra_schema, settings_of
 from nas.errors import UserError
-from nas.files import config_folder, read_yaml
+from nas.files import config_folder
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -25,7 +26,7 @@ def data_config(name: str) -> DataConfig:
 
     from nas.data.sources import DataConfig
 
-    file = OmegaConf.create(read_yaml(f"{config_folder()}/data/{name}.yaml"))
+    file = OmegaConf.create(read_record(Path(config_folder(), "data", f"{name}.yaml")))
     merged = OmegaConf.merge(OmegaConf.structured(hydra_schema(DataConfig)), file)
     return settings_of(DataConfig, cast("DictConfig", merged))
 

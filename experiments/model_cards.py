@@ -17,10 +17,11 @@ from typing import Any
 
 from experiments.command import run, split_words
 from experiments.data import keep_drawn_out
+from experiments.evidence import read_record
 from experiments.result_plots import interval
 from experiments.tables import load_table
 from nas.errors import UserError
-from nas.files import config_folder, dump_yaml, read_json, read_text, read_yaml, write_atomic
+from nas.files import config_folder, dump_yaml, read_text, write_atomic
 from nas.report.canvas import ACCENT, WARM, canvas, label, save_png
 from nas.training.hooks import read_epochs
 
@@ -51,7 +52,8 @@ def write_card(place: Path, runs: Sequence[Path], measure: bool, hardware: str, 
         [read_header(folder / "best.safetensors") for folder in runs],
         [run_record(folder) for folder in runs],
     )
-    header, record, model = headers[0], records[0], load_checkpoint(path)
+    record, model = records[0], load_checkpoint(path)
+    header: dict[str, Any] = headers[0]
     name = card_name(record["scale"], record["table"], record["row"]) if "table" in record else place.name
     card = place / CARD if output is None else output / f"{name}.md"
     keep_drawn_out(str(record.get("data")), card)
@@ -92,9 +94,9 @@ def run_record(run: Path) -> dict[str, Any]:
     if (run / "result.json").is_file():
         from experiments.scales import scale_document
 
-        result = read_json(run / "result.json")
+        result = read_record(run / "result.json")
         composed = run / ".hydra/config.yaml"
-        scale = read_yaml(composed)["scale"] if composed.is_file() else scale_document(result["scale"])
+        scale = read_record(composed)["scale"] if composed.is_file() else scale_document(result["scale"])
         row = load_table(result["table"]).row(result["row"])
         parts = {name: value for name in ("backbone", "teacher") if (value := getattr(row, name))}
         settings = {
@@ -104,7 +106,7 @@ def run_record(run: Path) -> dict[str, Any]:
         }
         return result | {"settings": settings}
     if (run / "config.yaml").is_file():
-        config = read_yaml(run / "config.yaml")
+        config = read_record(run / "config.yaml")
         settings = {group: config[group] for group in SHOWN if group in config}
         record = {"model": config["model"], "data": config["data"]["name"], "seed": config["seed"]}
         teacher = config.get("distill", {}).get("teacher")
@@ -188,7 +190,7 @@ def _accuracy(run: Path, header: Mapping[str, Any], record: Mapping[str, Any]) -
     }
     if "epoch" in extra:
         found["chosen"] = f"epoch {extra['epoch']}, step {extra['step']}, by validation AP"
-    test = read_json(run / "test.json") if (run / "test.json").is_file() else record
+    test = read_record(run / "test.json") if (run / "test.json").is_file() else record
     return found | {f"test {name}": f"{float(test[name]):.4f}" for name in ("ap", "ap50", "ap75") if name in test}
 
 

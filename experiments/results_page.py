@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from experiments.command import run
+from experiments.evidence import read_record
 from experiments.packed import read_packed
 from experiments.result_plots import interval
 from experiments.selection.contestants import read_contestants
 from experiments.selection.report import by_val, lead, runs_of, selected_and_drawn
-from nas.files import read_json, write_atomic
+from nas.files import write_atomic
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE, README = ROOT / "docs/results.md", ROOT / "README.md"
@@ -124,7 +125,7 @@ def backbones() -> Result:
 
 def blood() -> Result:
     """The searched detector against YOLO11n in the same trainer."""
-    ours, theirs = (read_json(ROOT / f"experiments/bccd/{name}.json") for name in ("train", "yolo11n"))
+    ours, theirs = (read_record(ROOT / f"experiments/bccd/{name}.json") for name in ("train", "yolo11n"))
     own = ours["searched detector"]
     return Result(
         "A searched detector against YOLO11n, both from scratch on BCCD in this trainer?",
@@ -157,7 +158,7 @@ def optima() -> Result:
 def milliseconds() -> Result:
     """The error of the shipped processor table on unseen detectors."""
     path = "nas/cost/tables/cpu_onnxruntime_fp32_1thread.json"
-    header = read_json(ROOT / path)
+    header = read_record(ROOT / path)
     checked = header["validation"]
     return Result(
         f"Predicted CPU milliseconds of {checked['networks']} detectors that the table has not seen (160 to 640 px)?",
@@ -173,7 +174,7 @@ def milliseconds() -> Result:
 def int8() -> Result:
     """AP and time of quantised files."""
     path = "experiments/bccd/int8.json"
-    rows = read_json(ROOT / path)
+    rows = read_record(ROOT / path)
     ort, vino = rows["onnx int8"], rows["openvino int8"]
     whole = {name: rows[f"{name} fp32"] for name in ("onnx", "openvino")}
     return Result(
@@ -239,7 +240,7 @@ def proxies() -> Result:
 def t4() -> Result:
     """The calibrated T4 model."""
     path = "nas/cost/tables/t4_tensorrt_fp16.json"
-    checked: Mapping[str, Any] = read_json(ROOT / path)["validation"]
+    checked: Mapping[str, Any] = read_record(ROOT / path)["validation"]
     errors = checked["fit_error_percent"]
     worst = max(errors, key=lambda name: abs(errors[name]))
     return Result(

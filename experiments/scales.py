@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from experiments.data import available, experiment_splits
+from experiments.evidence import read_record
 from experiments.tables import FOLDER, Row, Table, detector_of, narrowed
 from nas.augment.pipeline import Augmentation
 from nas.config import one_line
 from nas.errors import UserError
-from nas.files import read_yaml
 from nas.spec import DetectorSpec, to_dict
 from nas.training.options import DistillOptions, TrainerOptions
 
@@ -63,7 +63,7 @@ def scale_names() -> tuple[str, ...]:
     """Names of all scales, the longest trainings of the widest networks first."""
 
     def size(name: str) -> tuple[float, int]:
-        scale = read_yaml(_file(name))
+        scale = read_record(_file(name))
         return scale["image_size"] * scale.get("narrow", 1.0), scale["trainer"]["epochs"]
 
     return tuple(sorted((path.stem for path in (FOLDER / "scale").glob("*.yaml")), key=size, reverse=True))
@@ -86,7 +86,7 @@ def load_scale(name: str) -> Scale:
 
 def scale_document(name: str) -> dict[str, Any]:
     """What the scale's file says."""
-    return dict(read_yaml(_file(name)))
+    return read_record(_file(name))
 
 
 def _file(name: str) -> Path:

@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from experiments.evidence import read_record
 from nas.api import load
 from nas.errors import UserError
-from nas.files import load_spec, read_yaml
+from nas.files import load_spec
 from nas.spec import Backbone, DetectorSpec, from_dict, to_dict
 
 FOLDER = Path(__file__).resolve().parent
@@ -68,7 +69,7 @@ def load_table(name: str) -> Table:
     path = FOLDER / name / "table.yaml"
     if not path.is_file():
         raise UserError(f"no experiment {name!r}; there are {', '.join(table_names())}")
-    data = read_yaml(path)
+    data = read_record(path)
     known = {"title", "source", "reading", "model", "rows"}
     if set(data) - known:
         raise UserError(f"{path}: unknown keys {', '.join(sorted(set(data) - known))}")
@@ -90,7 +91,7 @@ def detector_of(table: Table, row: Row) -> DetectorSpec:
     spec = load(row.model)
     if not isinstance(spec, DetectorSpec):
         raise UserError(f"{table.name}, row {row.name!r}: {row.model} is not a whole detector")
-    data = to_dict(spec)
+    data: dict[str, Any] = to_dict(spec)
     if row.backbone:
         backbone = load_spec(FOLDER / table.name / row.backbone)
         if not isinstance(backbone, Backbone):
@@ -98,7 +99,7 @@ def detector_of(table: Table, row: Row) -> DetectorSpec:
         data["backbone"] = to_dict(backbone)
     for path, value in row.changes.items():
         place, *inner = path.split(".")
-        target = data
+        target: dict[str, Any] = data
         for key in inner:
             target, place = target.get(place, {}), key
         if place not in target:
@@ -118,7 +119,7 @@ def narrowed(spec: DetectorSpec, factor: float, image_size: int) -> DetectorSpec
     def narrow(width: int) -> int:
         return max(8, 8 * round(width * factor / 8))
 
-    data = to_dict(spec)
+    data: dict[str, Any] = to_dict(spec)
     data["image_size"] = image_size
     data["backbone"]["stem"]["out"] = narrow(spec.backbone.stem.out)
     for block in data["backbone"]["blocks"]:

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from experiments.command import run
+from experiments.evidence import read_record
 from nas.errors import UserError
-from nas.files import read_json, save_spec
+from nas.files import save_spec
 from nas.spec import Backbone, DetectorSpec, HeadSpec, NeckSpec, Spec
 from search_spaces import find_space
 from search_spaces.c3k2 import BACKBONES as C3K2
@@ -86,7 +87,7 @@ def write_published(source: str | Path, folder: Path = FOLDER) -> list[str]:
 
     A backbone is judged by the space of its search, a detector by its backbone as searched.
     """
-    records = {record["id"]: record for record in read_json(source)["records"]}
+    records = {record["id"]: record for record in read_record(Path(source))["records"]}
     searched: dict[str, tuple[Backbone, dict[str, Any], str]] = {}
     for identity, (name, source_text, space) in BACKBONES.items():
         record = records[identity]

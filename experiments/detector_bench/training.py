@@ -162,10 +162,10 @@ def test_scores(task: TrainingTask, result: TrainingResult, test: DetectionData 
 
     assert test is not None
     model = load_checkpoint(result.last)
-    options = task.options
+    options, batch = task.options, task.options.step_images
     if options.ema.norm_images:
-        model = NormStatistics(task.train, model.image_size, options.batch_size, options.ema.norm_images)(model)
-    return evaluate(model.fuse(), test, model.image_size, batch_size=options.batch_size)
+        model = NormStatistics(task.train, model.image_size, batch, options.ema.norm_images)(model)
+    return evaluate(model.fuse(), test, model.image_size, batch_size=batch)
 
 
 def curve_of(folder: Path) -> tuple[tuple[int, float, float], ...]:

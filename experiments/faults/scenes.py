@@ -38,11 +38,13 @@ from nas.config import compose_config
 from nas.data.by_path import find_data
 from nas.data.shapes import draw_shapes
 from nas.data.sources import load_splits
+from nas.deploy import ExportSettings
 from nas.deploy.runtime import Metadata
 from nas.files import save_spec, write_atomic
 from nas.models.build import build_model
 from nas.models.checkpoint import load_checkpoint, save_checkpoint
 from nas.models.detector import build_detector
+from nas.selection.portfolio import Proposal
 from nas.spec import Backbone, DetectorSpec, HeadSpec, NeckSpec, Residual, Stem
 from nas.training.options import EmaOptions, TrainerOptions
 from nas.training.run import run_training
@@ -129,7 +131,7 @@ def prepare_export(place: Path) -> None:
     prepared(place)
     model = load_checkpoint(place / "tiny.safetensors")
     fused = copy.deepcopy(model).fuse().eval()
-    graph = export.deployed_graph(fused, model.image_size, export.ExportSettings())
+    graph = export.deployed_graph(fused, model.image_size, ExportSettings())
     export.deployed_graph = lambda *rest: graph
     export._median_milliseconds = lambda *rest: 1.0
 
@@ -148,13 +150,13 @@ def prepare_select(place: Path) -> None:
     words = {"+budget.mine.params_m": 1.5, "image_size": 64, "candidates": 2, "evaluations": 100}
     settings = compose_config("select", SelectCommand, words | {"neck": "nano", "data": str(place / "shapes")})
     found = select_screen.proposal_of(settings, 5).finalists()
-    select_screen.Proposal.finalists = lambda self, say: found  # type: ignore[method-assign]
+    Proposal.finalists = lambda self, say: found  # type: ignore[method-assign]
     graphs = {}
     for finalist in found:
         model = build_detector(finalist.spec).eval()
         facts = Metadata(tuple(model.classes), model.image_size, False, False, "fp32")
-        export._write(export.deployed_graph(model.fuse(), model.image_size, export.ExportSettings()),
-                      place / f"{finalist.name}.onnx", facts, export.ExportSettings())  # fmt: skip
+        export._write(export.deployed_graph(model.fuse(), model.image_size, ExportSettings()),
+                      place / f"{finalist.name}.onnx", facts, ExportSettings())  # fmt: skip
         graphs[finalist.name] = (place / f"{finalist.name}.onnx").read_bytes()
 
     def exported(model: Any, path: Path, settings: Any) -> Any:
@@ -179,7 +181,8 @@ class Forked:
 
     def __init__(self, line: list[str], stdout: Any, stderr: Any, **rest: Any) -> None:
         sys.stdout.flush()
-        self.pid, self.returncode = os.fork(), None
+        self.pid = os.fork()
+        self.returncode: int | None = None
         if not self.pid:
             code = 1
             try:

@@ -20,6 +20,7 @@ import numpy as np
 from experiments.command import options_of, run
 from experiments.evidence import save_result
 from nas.cost.table_file import cpu_name
+from nas.deploy.runtime import Runtime
 from nas.detector import Detector
 from nas.errors import UserError
 from nas.inference import PredictCommand
@@ -33,6 +34,8 @@ def measure(model: str, source: Path, scratch: Path, rounds: int) -> tuple[list[
     detector = Detector.load(model)
     count, side = len(list(source.iterdir())), detector.image_size
     network = detector.network
+    if not isinstance(network, Runtime):
+        raise UserError(f"{model} is no deployed file: give an .onnx or an OpenVINO .xml")
     images = np.random.default_rng(0).uniform(0, 255, (1, 3, side, side)).astype(np.float32)
     for _ in range(3):
         network.run(images)

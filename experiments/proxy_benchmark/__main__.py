@@ -26,7 +26,7 @@ from nas.scorers.agreement import spearman
 from nas.scorers.measuring import read_table
 
 HERE = Path(__file__).parent
-_OTHERS = [
+_OTHERS = (
     "snip",
     "grad_norm",
     "fisher",
@@ -40,7 +40,7 @@ _OTHERS = [
     "synflow",
     "aznas",
     "vote",
-]
+)
 
 
 def parts(tables: str, folder: Path, count: int = 1000) -> dict[str, RankSettings]:
@@ -49,14 +49,14 @@ def parts(tables: str, folder: Path, count: int = 1000) -> dict[str, RankSetting
     sample = {"sample": count, "spread_networks": 40, "spread_seeds": 5}
     bench = {"benchmark": "nasbench201"} | common
     return {
-        "all": RankSettings(**bench, scorers=["synflow"], batch=1, folder=str(folder / "all")),  # type: ignore[arg-type]
-        "sample": RankSettings(**bench, **sample, scorers=_OTHERS, folder=str(folder / "sample")),  # type: ignore[arg-type]
+        "all": RankSettings(**bench, scorers=("synflow",), batch=1, folder=folder / "all"),  # type: ignore[arg-type]
+        "sample": RankSettings(**bench, **sample, scorers=_OTHERS, folder=folder / "sample"),  # type: ignore[arg-type]
         "grasp": RankSettings(
             **bench,  # type: ignore[arg-type]
             **sample,  # type: ignore[arg-type]
-            scorers=["grasp"],
+            scorers=("grasp",),
             batch=4,
-            folder=str(folder / "grasp"),
+            folder=folder / "grasp",
         ),
         "macro": RankSettings(
             **common,  # type: ignore[arg-type]
@@ -64,9 +64,9 @@ def parts(tables: str, folder: Path, count: int = 1000) -> dict[str, RankSetting
             sample=300,
             spread_networks=20,
             spread_seeds=3,
-            scorers=["synflow", "naswot", "zico", "zen", "meco", "aznas"],
+            scorers=("synflow", "naswot", "zico", "zen", "meco", "aznas"),
             batch=8,
-            folder=str(folder / "macro"),
+            folder=folder / "macro",
         ),
     }
 

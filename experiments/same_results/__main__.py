@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from experiments.command import options_of, run
+from experiments.evidence import read_record
 from nas.errors import UserError
-from nas.files import read_yaml
 
 DEFAULTS = {"before": "", "after": "HEAD", "only": "", "without": "", "folder": "outputs/same_results"}
 ROOT = Path(__file__).resolve().parents[2]
@@ -33,7 +33,7 @@ def main(words: list[str]) -> None:
     options = options_of(words, DEFAULTS)
     if not options["before"]:
         raise UserError("same_results needs before=REV, the commit to compare with")
-    plan = read_yaml(Path(__file__).with_name("runs.yaml"))
+    plan = read_record(Path(__file__).with_name("runs.yaml"))
     wanted = [
         name for name in plan["runs"] if not options["only"] or name.startswith(tuple(options["only"].split(",")))
     ]
@@ -96,7 +96,7 @@ def _lasting(path: Path, volatile: set[str]) -> bytes:
         values = [json.loads(line) for line in text.splitlines()] if path.suffix == ".jsonl" else json.loads(text)
         return json.dumps(_without(values, volatile), sort_keys=True).encode()
     if path.suffix == ".yaml":
-        return json.dumps(_without(read_yaml(path), volatile), sort_keys=True).encode()
+        return json.dumps(_without(read_record(path), volatile), sort_keys=True).encode()
     if path.suffix == ".csv":
         rows = list(csv.DictReader(io.StringIO(path.read_text())))
         return json.dumps(_without(rows, volatile), sort_keys=True).encode()

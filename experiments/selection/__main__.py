@@ -12,12 +12,12 @@ session. `report` writes results.md. `contestants=`, `table=` and `times=` are t
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from experiments.command import options_of, run, run_workers, shard_of
 from experiments.detector_bench.measuring import class_count
+from experiments.evidence import save_result
 from experiments.selection.contestants import (
     PATH,
     add_contestants,
@@ -29,7 +29,7 @@ from experiments.selection.training import PATH as TABLE
 from experiments.selection.training import measure, session_of, train_missing
 from nas.commands.select import SelectCommand
 from nas.errors import UserError
-from nas.files import read_json, read_yaml, write_atomic
+from nas.files import read_yaml
 from nas.options import read_object
 
 FILES = {"contestants": str(PATH), "table": str(TABLE), "times": str(TABLE.with_name("times.json"))}
@@ -56,9 +56,7 @@ def main(arguments: list[str]) -> None:
         for data in options["data"].split(","):
             chosen = [one for one in read_contestants(people) if one.data == data]
             if chosen:
-                known = read_json(times) if times.is_file() else {}
-                known[data] = measure(chosen, class_count(data))
-                write_atomic(times, json.dumps(known, indent=1, sort_keys=True) + "\n")
+                save_result(times, data, measure(chosen, class_count(data)))
                 print(f"{data}: {len(chosen)} networks in one session")
     else:
         from experiments.selection.report import write_report

@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
+from experiments.evidence import read_record
 from experiments.packed import read_packed
 from experiments.selection.contestants import Contestant
 from nas.errors import UserError
-from nas.files import read_json, write_atomic
+from nas.files import write_atomic
 
 
 def write_report(contestants: Sequence[Contestant], table: Path, times: Path) -> str:
@@ -20,7 +21,7 @@ def write_report(contestants: Sequence[Contestant], table: Path, times: Path) ->
     rows = read_packed(table)
     if not rows:
         raise UserError(f"{table} holds no run yet: python -m experiments.selection train")
-    measured = read_json(times) if times.is_file() else {}
+    measured = read_record(times) if times.is_file() else {}
     lines = []
     for data in dict.fromkeys(one.data for one in contestants):
         chosen = [one for one in contestants if one.data == data]

@@ -15,7 +15,6 @@ from experiments.detector_bench.training import bench_config, recipe_of, trained
 from experiments.packed import read_packed, write_packed
 from experiments.selection.contestants import Contestant
 from nas.commands.train import TrainCommand
-from nas.measure import cpu_facts
 from nas.spec import DetectorSpec, digest
 
 PATH = Path(__file__).with_name("runs.jsonl.gz")
@@ -45,11 +44,12 @@ def wanted(contestants: Sequence[Contestant], sets: Sequence[str], **more: Any) 
 
 def train_missing(
     contestants: Sequence[Contestant], sets: Sequence[str], table: Path, folder: Path, most: int = 0,
-    shard: tuple[int, int] = (0, 1), **more: Any,
+    shard: tuple[int, int] = (0, 1), finished: Callable[[Contestant, int, Path], object] | None = None, **more: Any,
 ) -> int:  # fmt: skip
     """Train what the table lacks, at most `most` runs (0: all), each going on where it was stopped; returns what remains.
 
-    shard (i, n): every n-th run from the i-th, for workers side by side.
+    shard (i, n): every n-th run from the i-th, for workers side by side. finished: sees each run's contestant, seed and
+    folder before the folder is removed. more: options of the training beside the recipe.
     """
     done = {key_of(row) for row in read_packed(table)}
     todo = [
@@ -61,6 +61,8 @@ def train_missing(
         place = folder / f"{one.data}-{one.digest.replace('@', '-')}-{seed}-{recipe}"
         row = {"data": one.data, "name": one.name, "family": one.family, "digest": one.digest, "seed": seed}
         row |= trained(config_of(one, seed, **more), one.model, place)
+        if finished is not None:
+            finished(one, seed, place)
         with FileLock(f"{table}.lock"):
             rows = {key_of(known): known for known in [*read_packed(table), row]}
             write_packed(table, [rows[key] for key in sorted(rows)])
@@ -102,8 +104,8 @@ def session_of(
 
 
 def measure(contestants: Sequence[Contestant], classes: int) -> Row:
-    """Milliseconds of all contestants of a data set in one session, and where."""
+    """Milliseconds of all contestants of a data set in one session."""
     session = session_of(classes, contestants[0].image_size)
     times = session([one.model for one in contestants])
-    return {"data": contestants[0].data, "machine": cpu_facts(), "threads": 1, "runtime": "ONNX Runtime, float32",
+    return {"data": contestants[0].data, "threads": 1, "runtime": "ONNX Runtime, float32",
             "ms": {one.digest: round(ms, 4) for one, ms in zip(contestants, times, strict=True)}}  # fmt: skip

@@ -1,0 +1,1 @@
+"""What a detector without NMS loses, and what its milliseconds are worth."""
