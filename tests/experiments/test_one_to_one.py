@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +10,7 @@ import pytest
 from scipy import stats
 
 from experiments.detector_bench.training import RECIPES
+from experiments.evidence import save_result
 from experiments.one_to_one.__main__ import main
 from experiments.one_to_one.report import paired, write_report
 from experiments.one_to_one.training import file_of, keep_file, measure, pair
@@ -47,7 +47,7 @@ def test_both_are_trained_exported_and_timed(
     session = measure("bccd", work)
     for turn in session["turns"]:
         assert set(turn) == {"NMS", "one-to-one"} and all(0 <= one["ap"] <= 1 for one in turn.values())
-    (tmp_path / "times.json").write_text(json.dumps({"bccd": session}))
+    save_result(tmp_path / "times.json", "bccd", session)
     text = write_report(table, tmp_path / "times.json")
     assert "| bccd | 1 |" in text and "| bccd | one-to-one |" in text
     file_of(work, "bccd", "NMS").unlink()
