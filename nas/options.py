@@ -91,10 +91,13 @@ NotNegative = Annotated[float, Ge(0)]
 Share = Annotated[float, Ge(0), Le(1)]
 """A part of a whole, from none to all."""
 Pixels = Annotated[int, Ge(1), Le(8192)]
-ImageSize = Annotated[int, Ge(32), Le(8192), MultipleOf(32)]
+LARGEST_STRIDE = 32
+"""What divides the sides of a detector's input."""
+ImageSize = Annotated[int, Ge(LARGEST_STRIDE), Le(8192), MultipleOf(LARGEST_STRIDE)]
 """Side of a detector's square input in pixels, which its strides must divide."""
-Resize = Literal["stretch", "letterbox"]
-"""How a picture becomes a detector's square input: stretched to it, or whole with grey beside it (nas.data.resize)."""
+Resize = Literal["stretch", "letterbox", "rectangle"]
+"""How a picture becomes a detector's input: stretched to the square, whole with grey beside it, or so in training and on
+rectangles with little grey where the network can take them (nas.data.resize)."""
 Name = Annotated[str, MinLen(1)]
 Threads = Annotated[int, Ge(1), Le(1024)]
 Workers = Annotated[int, Ge(0), Le(1024)]
@@ -104,6 +107,11 @@ Width = Annotated[int, Ge(1), Le(65_536)]
 Kernel = Annotated[int, Ge(1), Le(31), Rule("odd", lambda kernel: kernel % 2 == 1)]
 LOWEST_FIRST = Rule("lowest first", lambda pair: pair[0] <= pair[1])
 DISTINCT = Rule("all different", lambda entries: len(set(entries)) == len(entries))
+
+
+def in_squares(resize: Resize) -> Resize:
+    """What `resize` is where every input is a square."""
+    return "letterbox" if resize == "rectangle" else resize
 
 
 def check_value(name: str, value: object, annotation: type[Made]) -> Made:

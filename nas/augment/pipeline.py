@@ -134,15 +134,15 @@ class Augmenter:
         self._donors = Donors(self._records, data.num_classes) if recipe.copy_paste else None
         self._has_objects = np.array([len(record.labels) > 0 for record in self._records])
 
-    def __call__(self, draw: Draw) -> Sample:
-        """image (S, S, 3) at the draw's size with its boxes."""
+    def __call__(self, draw: Draw, fit: Fit | None = None) -> Sample:
+        """image (S, S, 3) at the draw's size with its boxes; `fit`: where a picture that is resized alone lies instead."""
         recipe = self.recipe
         rng = np.random.default_rng([self.seed, draw.epoch, draw.record, draw.again])
         moved = (
             recipe.closing_affine and recipe.moves if draw.closing else recipe.mosaic or recipe.moves or recipe.mixup
         )
         if not moved:
-            sample = self._whole(draw)
+            sample = self._whole(draw, fit)
         else:
             sample = self._composed(draw, rng)
         if self._donors is not None and not draw.closing and rng.random() < recipe.copy_paste:
@@ -160,10 +160,10 @@ class Augmenter:
             image, boxes, labels = apply_sada(image, boxes, labels, rng, strength)
         return Sample(image, boxes, labels)
 
-    def _whole(self, draw: Draw) -> Sample:
-        record, size = self._records[draw.record], draw.size
-        fit = Fit.of(record.width, record.height, size, self._source.resize)
-        return Sample(self._source.whole(draw.record, size), fit.to_input(record.boxes), record.labels)
+    def _whole(self, draw: Draw, fit: Fit | None) -> Sample:
+        record = self._records[draw.record]
+        fit = fit or Fit.of(record.width, record.height, draw.size, self._source.resize)
+        return Sample(self._source.whole(draw.record, fit), fit.to_input(record.boxes), record.labels)
 
     def _composed(self, draw: Draw, rng: np.random.Generator) -> Sample:
         recipe, size, resize = self.recipe, draw.size, self._source.resize

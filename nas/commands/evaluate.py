@@ -54,6 +54,7 @@ def evaluate_into(config: EvaluateCommand, folder: Path) -> Evaluation:
     from nas.data.sources import load_splits
     from nas.detector import Detector
     from nas.inference.evaluator import class_lookup, detect, time_model
+    from nas.inference.execution import resize_for
     from nas.inference.scoring import coco_results, score_detections
 
     detector = Detector.load(config.model)
@@ -64,7 +65,7 @@ def evaluate_into(config: EvaluateCommand, folder: Path) -> Evaluation:
     splits, _ = load_splits(config.data, (config.split,))
     data = splits[config.split]
     class_lookup(network, data)
-    resize = config.data.resize or network.resize
+    resize = resize_for(network, config.data.resize)
     loader = build_loader(data, config.batch_size, size, workers=config.workers, train=False, resize=resize)
     with _progress(config.progress) as advance:
         found, times = detect(

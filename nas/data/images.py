@@ -223,11 +223,10 @@ class ImageSource:
                 self._recent.popitem(last=False)
         return image
 
-    def whole(self, index: int, size: int) -> NDArray:
-        """RGB (size, size, 3), bilinear, resized as `nas.data.resize` says: what evaluation sees."""
+    def whole(self, index: int, fit: Fit) -> NDArray:
+        """RGB (H, W, 3), bilinear, resized as `nas.data.resize` says: what evaluation sees."""
         image = decode(self.records[index]) if self._resized is None else self._resized[index]
-        fit = Fit.of(self.records[index].width, self.records[index].height, size, self.resize)
-        resized = fitted(image, fit, size)
+        resized = fitted(image, fit)
         return resized.copy() if resized is image else resized
 
 

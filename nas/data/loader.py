@@ -3,7 +3,7 @@ batches whatever the number of workers or processes."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import cv2
@@ -14,21 +14,22 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from nas.augment.pipeline import Augmentation, Augmenter
-from nas.data.dataset import DetectionData
+from nas.data.dataset import DetectionData, Record
 from nas.data.images import ImageSource
+from nas.data.resize import MARGIN, Fit, fits_of
 from nas.data.sampler import Draw, EpochSampler
 from nas.errors import UserError
-from nas.options import Resize
+from nas.options import Resize, in_squares
 
 
 class Batch(NamedTuple):
-    """images (B, 3, S, S) uint8 RGB; boxes: B tensors (K, 4) float32 corners in pixels of the S x S image; labels: B
-    tensors (K,) int64; sizes (height, width) of the originals and indices into the data: B each."""
+    """images (B, 3, H, W) uint8 RGB; boxes: B tensors (K, 4) float32 corners in their pixels; labels: B tensors (K,) int64;
+    fits, where the originals lie in them if they were resized alone, and indices into the data: B each."""
 
     images: Tensor
     boxes: list[Tensor]
     labels: list[Tensor]
-    sizes: list[tuple[int, int]]
+    fits: list[Fit]
     indices: list[int]
     epoch: int
     position: int
@@ -82,7 +83,7 @@ class Loader:
             raw["images"],
             list(torch.from_numpy(raw["boxes"]).split(raw["counts"])),
             list(torch.from_numpy(raw["labels"]).split(raw["counts"])),
-            [(record.height, record.width) for record in records],
+            _fits(records, raw["size"], self.resize),
             raw["indices"],
             raw["epoch"],
             raw["position"],
@@ -125,7 +126,8 @@ def build_loader(
 ) -> Loader:
     """A loader of `data`: `batch_size` images a process, resized to image_size x image_size.
 
-    train: shuffled, augmented by `augmentation` (None: resize and flip); otherwise in order, resized alone.
+    train: shuffled, augmented by `augmentation` (None: resize and flip); otherwise in order, resized alone, with
+    resize="rectangle" by aspect ratio, each batch in rectangles of its own.
     cache: "none", "ram" (images decoded once and kept resized), or "auto". endless: workers prepare the
     next epoch before this one ends, for plans that do not change between epochs. closing_epochs: instead of the recipe's.
     factors (N,): how often each image comes in an epoch of a training, at least once (nas.data.rare). UserError for empty data.
@@ -135,6 +137,8 @@ def build_loader(
     if batch_size < 1 or workers < 0:
         raise UserError(f"batch size {batch_size} and workers {workers}: at least 1 and 0 are needed")
     recipe = (augmentation or Augmentation.plain(flip=0.5)).checked() if train else Augmentation.plain()
+    resize = in_squares(resize) if train else resize
+    aspects = [record.width / record.height for record in data.records] if resize == "rectangle" else None
     sampler = EpochSampler(
         len(data),
         batch_size,
@@ -147,10 +151,11 @@ def build_loader(
         recipe.closing_epochs if closing_epochs is None else closing_epochs,
         endless and workers > 0,
         factors,
+        None if aspects is None else np.argsort(aspects, kind="stable"),
     )
     source = ImageSource(data.records, image_size, cache, 4 * recipe.mosaic_pool, resize)
     batches: DataLoader = DataLoader(
-        _Images(data, Augmenter(data, source, recipe, seed, sampler.order)),
+        _Images(data, Augmenter(data, source, recipe, seed, sampler.order), resize),
         batch_sampler=sampler,
         num_workers=workers,
         collate_fn=_collate,
@@ -163,13 +168,18 @@ def build_loader(
 
 
 class _Images(Dataset):
-    """Draws to samples; lives in the workers."""
+    """The draws of a batch to samples; lives in the workers."""
 
-    def __init__(self, data: DetectionData, augmenter: Augmenter) -> None:
-        self._data, self._augmenter = data, augmenter
+    def __init__(self, data: DetectionData, augmenter: Augmenter, resize: Resize) -> None:
+        self._data, self._augmenter, self._resize = data, augmenter, resize
 
-    def __getitem__(self, draw: Draw) -> tuple[Draw, Any]:
-        return draw, self._augmenter(draw)
+    def __getitems__(self, draws: list[Draw]) -> list[tuple[Draw, Any]]:
+        fits = _fits([self._data.records[draw.record] for draw in draws], draws[0].size, self._resize)
+        return [(draw, self._augmenter(draw, fit)) for draw, fit in zip(draws, fits, strict=True)]
+
+
+def _fits(records: Sequence[Record], size: int, resize: Resize) -> list[Fit]:
+    return fits_of([(record.width, record.height) for record in records], size, resize, MARGIN)
 
 
 def _start_worker(_: int) -> None:
@@ -179,8 +189,7 @@ def _start_worker(_: int) -> None:
 def _collate(samples: list[tuple[Draw, Any]]) -> dict[str, Any]:
     """Images in one tensor, boxes and labels in one array each: few objects cross the process border."""
     draws = [draw for draw, _ in samples]
-    size = draws[0].size
-    images = torch.empty((len(samples), 3, size, size), dtype=torch.uint8)
+    images = torch.empty((len(samples), 3, *samples[0][1].image.shape[:2]), dtype=torch.uint8)
     if torch.utils.data.get_worker_info() is not None:
         images.share_memory_()
     target = images.numpy()
@@ -192,6 +201,7 @@ def _collate(samples: list[tuple[Draw, Any]]) -> dict[str, Any]:
         "labels": np.concatenate([sample.labels for _, sample in samples]),
         "counts": [len(sample.labels) for _, sample in samples],
         "indices": [draw.record for draw in draws],
+        "size": draws[0].size,
         "epoch": draws[0].epoch,
         "position": draws[0].batch,
     }

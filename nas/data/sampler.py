@@ -116,9 +116,10 @@ class EpochSampler:
 
     The global batches do not depend on the number of processes: `batch_size` is per process, and rank r takes the r-th
     part. Training wraps round so that every batch is full (ceil(draws / global batch) batches); otherwise the order is
-    that of the data and the last batch may be short. `sizes`: image sizes, one drawn a batch. `total_epochs` None: the
+    `still` and the last batch may be short. `sizes`: image sizes, one drawn a batch. `total_epochs` None: the
     end is not known, so that no epoch is a closing one and progress is 1. endless: go on with the next epoch's batches,
-    as far as `total_epochs`, instead of stopping after one. factors: of a training's `Order`.
+    as far as `total_epochs`, instead of stopping after one. factors: of a training's `Order`. still: the order of an
+    evaluation, None: that of the data.
     """
 
     def __init__(
@@ -134,8 +135,10 @@ class EpochSampler:
         closing_epochs: float = 0,
         endless: bool = False,
         factors: NDArray[np.float64] | None = None,
+        still: NDArray[np.int64] | None = None,
     ) -> None:
         self.endless = endless
+        self.still = np.arange(length) if still is None else still
         self.order = Order(length, seed, factors if train else None)
         self.length, self.batch_size, self.seed, self.train, self.sizes = length, batch_size, seed, train, sizes
         self.rank, self.world_size = rank, world_size
@@ -159,7 +162,7 @@ class EpochSampler:
 
     def _of_epoch(self, epoch: int, first: int) -> Iterator[list[Draw]]:
         draws = self.order.draws
-        order = self.order.of(epoch) if self.train else np.arange(self.length)
+        order = self.order.of(epoch) if self.train else self.still
         again = self.order.again(epoch) if self.train else np.zeros(self.length, np.int64)
         counts = np.bincount(order, minlength=self.length)
         for batch in range(first, len(self)):

@@ -58,7 +58,7 @@ class DataConfig:
     val: Split = field(default_factory=Split)
     test: Split = field(default_factory=Split)
     resize: Resize | None = (
-        None  # to the square input: stretch, or letterbox (with grey beside it); None: the model's own
+        None  # to the input: stretch, letterbox (with grey beside it) or rectangle (so, with little); None: the model's own
     )
     classes: Annotated[list[Name], MinLen(1)] | None = (
         None  # a subset or another order; default: all of the training annotations

@@ -24,10 +24,10 @@ from nas.deploy.runtime import Metadata, Runtime
 from nas.errors import UserError
 from nas.inference.execution import milliseconds
 from nas.inference.pictures import Source, open_pictures
-from nas.inference.predictor import fit_into
+from nas.inference.predictor import network_inputs
 from nas.models.base import DetectorModule
 from nas.models.passport import generated_pictures
-from nas.options import Resize
+from nas.options import Resize, in_squares
 
 #: Inputs of a batch when an export is checked.
 CHECK_BATCH = 4
@@ -197,9 +197,7 @@ def read_inputs(
     inputs: list[np.ndarray] = []
     for picture in islice(open_pictures(source or settings.images, settings.seed), 4 * count):
         if picture.pixels is not None and len(inputs) < count:
-            image = np.empty((1, 3, side, side), np.float32)
-            fit_into(picture.pixels, image[0], resize)
-            inputs.append(image)
+            inputs.append(network_inputs([picture.pixels], side, in_squares(resize))[0])
     if not inputs:
         raise UserError(f"{settings.images}: none of the files is a readable picture")
     return inputs

@@ -68,6 +68,7 @@ class Runtime:
     """
 
     num_classes: int
+    squares_alone = True
     device = "cpu"  # where the file runs; images are taken, and results given, on the CPU
     packages: tuple[str, ...] = ()  # what runs it
 

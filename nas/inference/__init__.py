@@ -12,8 +12,8 @@ class PredictOptions:
     """How a picture becomes detections.
 
     resize: `stretch` to the square input (as the official models are trained and scored), `letterbox` (keep the aspect, pad
-    with grey 114), or None: as the model was trained. `max_detections` a picture; `agnostic` lets boxes of different
-    classes compete.
+    with grey 114), `rectangle` (pad no more than the batch needs), or None: as the model was trained. `max_detections` a
+    picture; `agnostic` lets boxes of different classes compete.
     """
 
     score_threshold: Share = 0.3

@@ -13,7 +13,7 @@ from nas.data.dataset import DetectionData
 from nas.data.loader import Batch, Loader, build_loader
 from nas.data.resize import Fit
 from nas.errors import UserError
-from nas.inference.execution import Outputs, inference, milliseconds, now, told_when_full
+from nas.inference.execution import Outputs, inference, milliseconds, now, resize_for, told_when_full
 from nas.inference.postprocess import Detections, postprocess
 from nas.inference.scoring import Evaluation, Found, score_detections
 from nas.memory import kept_memory
@@ -39,15 +39,15 @@ def evaluate(
 ) -> Evaluation:
     """AP and the rest of a model over a split (or a loader of it with train=False).
 
-    `model` maps images (B, 3, S, S), float RGB 0..255, to scores (B, N, C) and boxes (B, N, 4). The official models
+    `model` maps images (B, 3, H, W), float RGB 0..255, to scores (B, N, C) and boxes (B, N, 4). The official models
     were scored with score_threshold 0.05 and max_candidates 30000. `classes`: names of the model's outputs (default:
     its own, else the data's), matched to the data by name. `progress(done, total)` counts batches. `resize`: how pictures
-    become inputs, None: as the model says. UserError if the classes do not fit.
+    become inputs (`resize_for`), None: as the model says. UserError if the classes do not fit.
     """
-    own: Resize = getattr(model, "resize", "stretch")
     loader = data
     if not isinstance(loader, Loader):
-        loader = build_loader(loader, batch_size, image_size, 0, workers, train=False, resize=resize or own)
+        chosen = resize_for(model, resize)
+        loader = build_loader(loader, batch_size, image_size, 0, workers, train=False, resize=chosen)
     found, times = detect(
         model, loader, score_threshold, iou_threshold, max_detections, max_candidates, classes, progress
     )
@@ -89,8 +89,8 @@ def detect(
             )
             seconds["model"] += ran - started
             seconds["postprocess"] += now(device) - ran
-            for index, (height, width), result in zip(batch.indices, batch.sizes, detections, strict=True):
-                found[index] = _in_original(result, Fit.of(width, height, images.shape[-1], loader.resize), lookup)
+            for index, fit, result in zip(batch.indices, batch.fits, detections, strict=True):
+                found[index] = _in_original(result, fit, lookup)
             if seen is not None:
                 seen(batch)
             if progress is not None:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from nas.errors import UserError
+from nas.options import Resize, in_squares
 
 #: What a network that predicts gives, scores (B, N, C) and boxes (B, N, 4) first.
 Outputs = Sequence[Tensor | np.ndarray]
@@ -33,6 +34,17 @@ def inference(model: object) -> Iterator[torch.device]:
     finally:
         for module, mode in zip(model.modules(), training, strict=True):
             module.training = mode
+
+
+def resize_for(network: object, asked: Resize | None) -> Resize:
+    """How pictures become a network's inputs: as asked, None: as it says, or stretched; one that takes squares alone gets
+    `letterbox` in the place of `rectangle`, which a line tells."""
+    own: Resize = getattr(network, "resize", "stretch")
+    resize = asked or own
+    if resize == "rectangle" and getattr(network, "squares_alone", False):
+        print("resize=rectangle: this network takes squares alone, its pictures are letterboxed", flush=True)
+        return in_squares(resize)
+    return resize
 
 
 def now(device: torch.device) -> float:

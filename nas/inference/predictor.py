@@ -15,12 +15,12 @@ import torch
 from torch import Tensor
 
 from nas.data.images import Pixels
-from nas.data.resize import Fit, fitted
+from nas.data.resize import Fit, fits_of, fitted
 from nas.errors import UserError
 from nas.files import write_atomic
 from nas.inference import PredictOptions
 from nas.inference.drawing import draw
-from nas.inference.execution import Outputs, inference, now, told_when_full
+from nas.inference.execution import Outputs, inference, now, resize_for, told_when_full
 from nas.inference.pictures import Picture, prefetch
 from nas.inference.postprocess import Detections, postprocess
 from nas.options import Resize
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 class Network(Protocol):
-    """What predicts: images (B, 3, S, S), float RGB 0..255, to scores (B, N, C) and corners (B, N, 4) in input pixels.
+    """What predicts: images (B, 3, H, W), float RGB 0..255, to scores (B, N, C) and corners (B, N, 4) in input pixels.
 
     `end_to_end` networks return their final rows, which need no NMS; `resize` is how pictures become their inputs (where
     they have none: stretched).
@@ -151,8 +151,7 @@ class Predictor:
         self.network, self.options = network, options or PredictOptions()
         self.classes = tuple(network.classes)
         self.side = image_size or network.image_size
-        own: Resize = getattr(network, "resize", "stretch")
-        self.resize = self.options.resize or own
+        self.resize = resize_for(network, self.options.resize)
         self.device = "cpu"
         if isinstance(network, torch.nn.Module):
             self.device = next((str(p.device) for p in network.parameters()), "cpu")
@@ -175,8 +174,7 @@ class Predictor:
 
     def inputs(self, pictures: Sequence[Pixels]) -> tuple[Tensor, list[Fit]]:
         """What the network is given for pictures, on its device, and where each lies in it."""
-        images = np.empty((len(pictures), 3, self.side, self.side), np.float32)
-        fits = [fit_into(picture, out, self.resize) for picture, out in zip(pictures, images, strict=True)]
+        images, fits = network_inputs(pictures, self.side, self.resize)
         return torch.from_numpy(images).to(self.device), fits
 
     def detections(self, outputs: Outputs) -> list[Detections]:
@@ -241,9 +239,11 @@ class Predictor:
         )
 
 
-def fit_into(picture: Pixels, out: np.ndarray, resize: Resize) -> Fit:
-    """Resize a picture (H, W, 3) bilinearly into an input (3, S, S) of floats 0..255, in place."""
-    fit = Fit.of(picture.shape[1], picture.shape[0], out.shape[1], resize)
-    for plane, channel in zip(cv2.split(fitted(picture, fit, out.shape[1])), out, strict=True):
-        channel[:] = plane
-    return fit
+def network_inputs(pictures: Sequence[Pixels], side: int, resize: Resize) -> tuple[np.ndarray, list[Fit]]:
+    """Pictures (H, W, 3), resized bilinearly, as one batch (B, 3, H', W') of floats 0..255, and where each lies in it."""
+    fits = fits_of([(picture.shape[1], picture.shape[0]) for picture in pictures], side, resize)
+    images = np.empty((len(pictures), 3, fits[0].outer_height, fits[0].outer_width), np.float32)
+    for picture, fit, image in zip(pictures, fits, images, strict=True):
+        for plane, channel in zip(cv2.split(fitted(picture, fit)), image, strict=True):
+            channel[:] = plane
+    return images, fits

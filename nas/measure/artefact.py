@@ -23,7 +23,7 @@ from nas.data.sources import DataConfig, load_splits
 from nas.errors import UserError
 from nas.extensions import use
 from nas.inference import PredictOptions
-from nas.options import Count, Name, Seed, Threads, read_object
+from nas.options import Count, Name, Seed, Threads, in_squares, read_object
 
 if TYPE_CHECKING:
     from nas.deploy.parity import Agreement
@@ -167,7 +167,7 @@ def measure(job: ArtefactJob) -> Measured:
     if job.scored_images is not None:
         scored = scored.subset(range(min(job.scored_images, len(scored))))
     network, memory_mb = _loaded(job)
-    resize = job.options.resize or data.resize or network.resize
+    resize = in_squares(job.options.resize or data.resize or network.resize)  # every format sees the same
     predictor = Predictor(network, replace(job.options, resize=resize))
     paths = [record.path for record in scored.records[: job.timed_images + WARM_UP]]
     times = predictor.time_frames(open_pictures(paths), WARM_UP if len(paths) > WARM_UP else 0)

@@ -77,7 +77,8 @@ class DetectorModule(nn.Module):
     Images are RGB, float, 0..255, (B, 3, H, W) with H and W multiples of 32. In eval mode `model(images)` returns
     scores (B, N, C) after the sigmoid and boxes (B, N, 4), corners in pixels, not clipped; in training mode a
     RawPrediction. With `end_to_end` the N rows are final and need no NMS. `name` is a hand-drawn detector's; `origin`
-    says where loaded entries came from, `passport` what the file told of them; `resize` how pictures become its inputs.
+    says where loaded entries came from, `passport` what the file told of them; `resize` how pictures become its inputs,
+    which with `squares_alone` are never other rectangles.
     """
 
     end_to_end: bool = False
@@ -86,6 +87,7 @@ class DetectorModule(nn.Module):
     origin: Origin
     passport: Passport | None = None
     resize: Resize = "stretch"
+    squares_alone: bool = False
 
     def __init__(self, classes: Sequence[str], image_size: int) -> None:
         super().__init__()

@@ -24,7 +24,7 @@ from nas.inference.scoring import Found, score_detections
 from nas.loss.assignment import pad_targets
 from nas.loss.validation import ValidationLoss
 from nas.models.base import DetectorModule, RawPrediction
-from nas.options import Resize
+from nas.options import Resize, in_squares
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -89,7 +89,7 @@ class NormStatistics:
             image_size,
             train=False,
             cache="auto",
-            resize=resize,
+            resize=in_squares(resize),  # as the training sees them
         )
 
     @torch.no_grad()

@@ -49,7 +49,7 @@ def test_batch(data: DetectionData) -> None:
         b.dtype == torch.float32 and n.dtype == torch.int64 for b, n in zip(batch.boxes, batch.labels, strict=True)
     )
     record = data.records[batch.indices[1]]
-    assert batch.sizes[1] == (record.height, record.width)
+    assert batch.fits[1][:2] == (record.width, record.height)
 
 
 def test_the_number_of_workers_changes_nothing(data: DetectionData) -> None:

@@ -1,4 +1,4 @@
-"""Pictures into square inputs and boxes there and back: stretched, or letterboxed, the same in every room."""
+"""Pictures into inputs and boxes there and back: stretched, letterboxed or on rectangles, the same in every room."""
 
 from __future__ import annotations
 
@@ -20,14 +20,18 @@ from nas.config import compose_config
 from nas.data.dataset import DetectionData, Record
 from nas.data.images import decode
 from nas.data.loader import build_loader
-from nas.data.resize import BACKGROUND, Fit, fitted
+from nas.data.resize import BACKGROUND, MARGIN, Fit, fits_of, fitted
 from nas.data.shapes import draw_shapes
 from nas.data.sources import load_splits
-from nas.deploy.runtime import Metadata, read_metadata
+from nas.deploy.runtime import Metadata, Runtime, read_metadata
 from nas.errors import UserError
-from nas.inference.evaluator import evaluate
+from nas.inference import PredictOptions
+from nas.inference.evaluator import detect, evaluate
 from nas.inference.pictures import Picture
-from nas.inference.predictor import Predictor
+from nas.inference.predictor import Prediction, Predictor
+from nas.models.base import DetectorModule
+from nas.models.baselines.detr import DETR
+from nas.models.baselines.rtdetrv2 import RTDETRv2
 from nas.models.checkpoint import load_checkpoint, read_header, save_checkpoint
 from nas.models.detector import build_detector
 from nas.options import Resize
@@ -35,7 +39,7 @@ from nas.training.run import run_training
 from nas.training.setup import adapt_classes, prepare_detector
 from tests.training.tiny_training import options, tiny_spec
 
-RESIZES: tuple[Resize, ...] = ("stretch", "letterbox")
+RESIZES: tuple[Resize, ...] = ("stretch", "letterbox", "rectangle")
 SHARES = st.tuples(*[st.floats(0, 1)] * 4)
 SIDES = st.integers(1, 256).map(lambda number: 32 * number)
 
@@ -65,12 +69,12 @@ def test_a_letterbox_keeps_the_aspect_and_stands_in_the_middle(width: int, heigh
     assert abs(fit.inner_width - max(1, width * scale)) <= 0.5 + 1e-6
     assert abs(fit.inner_height - max(1, height * scale)) <= 0.5 + 1e-6
     assert 0 <= side - fit.inner_width - 2 * fit.left <= 1 and 0 <= side - fit.inner_height - 2 * fit.top <= 1
-    assert Fit.of(width, height, side) == (width, height, side, side, 0, 0)
+    assert Fit.of(width, height, side) == (width, height, side, side, side, side)
 
 
 def test_what_is_free_is_grey() -> None:
     image = np.full((50, 200, 3), 255, np.uint8)
-    made = fitted(image, Fit.of(200, 50, 64, "letterbox"), 64)
+    made = fitted(image, Fit.of(200, 50, 64, "letterbox"))
     assert (made[24:40] == 255).all() and (made[:24] == BACKGROUND).all() and (made[40:] == BACKGROUND).all()
 
 
@@ -99,7 +103,7 @@ def test_loaders_letterbox_pictures_and_boxes(data: DetectionData, cache: str, t
     for image, boxes, index in zip(batch.images.permute(0, 2, 3, 1).numpy(), batch.boxes, batch.indices, strict=True):
         record = data.records[index]
         fit = Fit.of(record.width, record.height, 64, "letterbox")
-        np.testing.assert_array_equal(image, fitted(decode(record), fit, 64))
+        np.testing.assert_array_equal(image, fitted(decode(record), fit))
         rows, columns = np.nonzero(image[..., 0] > 184)  # half of the way from grey to white, and more
         seen = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
         assert np.abs(boxes.numpy() - seen).max() <= 1.5
@@ -128,9 +132,10 @@ class Bright(torch.nn.Module):
 
     def __init__(self, resize: Resize) -> None:
         super().__init__()
-        self.resize = resize
+        self.resize, self.shapes = resize, list[tuple[int, ...]]()
 
     def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        self.shapes.append(tuple(images.shape[2:]))
         boxes = torch.zeros(len(images), 1, 4)
         for row, image in enumerate(images):
             rows, columns = torch.nonzero(image[0] > 184).T
@@ -145,8 +150,8 @@ def test_evaluation_and_prediction_give_boxes_in_the_pictures_pixels(data: Detec
     found = list(Predictor(network)(map_pictures(data)))
     for one, record in zip(found, data.records, strict=True):
         assert np.abs(one.boxes[0] - record.boxes[0]).max() <= 1.6 * max(record.width, record.height) / 64
-    other = RESIZES[1 - RESIZES.index(resize)]
-    assert evaluate(network, data, 64, resize=other).ap50 == pytest.approx(1.0)  # asked for, it holds for both ways
+    for other in RESIZES:  # asked for, it holds for every way
+        assert evaluate(network, data, 64, resize=other).ap50 == pytest.approx(1.0)
 
 
 def map_pictures(data: DetectionData) -> list[Picture]:
@@ -163,21 +168,98 @@ def test_models_carry_it_in_every_file(tmp_path: Path) -> None:
     assert nas.Detector.load(path).deployed().resize == "letterbox"
     told = Metadata(("a",), 64, resize="letterbox").to_json()
     assert read_metadata(told, "m.onnx").resize == "letterbox"
+    for resize in RESIZES:
+        model.resize = resize
+        assert load_checkpoint(save_checkpoint(path, model)).resize == resize
+        assert read_metadata(Metadata(("a",), 64, resize=resize).to_json(), "m.onnx").resize == resize
     old = told.replace(', "resize": "letterbox"', "")
     assert read_metadata(old, "m.onnx").resize == "stretch"
     with pytest.raises(UserError, match="resize must be one of stretch, letterbox"):
         read_metadata(told.replace("letterbox", "crop"), "m.onnx")
 
 
-def test_a_training_validates_as_it_is_told_and_keeps_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@given(
+    st.lists(st.tuples(st.integers(1, 20_000), st.integers(1, 20_000)), min_size=1, max_size=8),
+    SIDES,
+    st.sampled_from((0, MARGIN)),
+    st.lists(st.floats(0, 1), min_size=4, max_size=4),
+)
+def test_a_rectangle_is_the_smallest_that_holds_its_batch(
+    sizes: list[tuple[int, int]], side: int, margin: int, shares: list[float]
+) -> None:
+    fits = fits_of(sizes, side, "rectangle", margin)
+    (outer,) = {(fit.outer_width, fit.outer_height) for fit in fits}
+    needed = max(fit.inner_width for fit in fits), max(fit.inner_height for fit in fits)
+    assert all(
+        pixels % 32 == 0 and 0 <= pixels - least - margin < 32 for pixels, least in zip(outer, needed, strict=True)
+    )
+    for fit, (width, height) in zip(fits, sizes, strict=True):
+        assert fit[2:4] == Fit.of(width, height, side, "letterbox")[2:4]  # as large as in the square
+        assert min(fit.left, fit.top) >= margin // 2
+        box = np.array([shares]) * (width, height, width, height)
+        assert np.abs(fit.to_picture(fit.to_input(box)) - box).max() < 1e-3
+
+
+def test_rectangles_are_those_of_the_authors() -> None:
+    def sides(margin: int, side: int, *sizes: tuple[int, int]) -> tuple[int, int]:
+        return fits_of(sizes, side, "rectangle", margin)[0][4:]  # width, height
+
+    assert sides(MARGIN, 1024, (512, 1024)) == (544, 1056)  # ultralytics/yolov5/issues/6404
+    assert sides(MARGIN, 640, (800, 800)) == (672, 672)  # ultralytics/ultralytics/issues/6192
+    assert sides(0, 512, (810, 1080)) == (384, 512)
+    assert sides(0, 640, (640, 480), (640, 426), (427, 640)) == (640, 640)
+    assert sides(0, 640, (640, 480), (640, 426)) == (640, 480)
+
+
+def test_an_evaluation_goes_by_aspect_whatever_the_batches(data: DetectionData) -> None:
+    (batch,) = build_loader(data, 2, 64, train=False, resize="rectangle")
+    assert batch.indices == [1, 0] and batch.images.shape == (2, 3, 96, 96)  # 27 x 64 and 64 x 24
+    network = Bright("rectangle")
+    assert evaluate(network, data, 64, batch_size=1).ap50 == pytest.approx(1.0)
+    assert network.shapes == [(96, 64), (64, 96)]
+    found = {size: detect(network, build_loader(data, size, 64, train=False, resize="rectangle"))[0] for size in (1, 2)}
+    for index in range(2):
+        np.testing.assert_allclose(found[1][index].boxes, found[2][index].boxes, atol=1e-4)
+
+
+def test_a_square_picture_is_predicted_on_as_in_a_letterbox(capsys: pytest.CaptureFixture) -> None:
+    torch.manual_seed(0)
+    model = build_detector(tiny_spec(), 5).eval()
+    square, wide = (
+        Picture("a", np.random.default_rng(0).integers(0, 255, s, np.uint8)) for s in ((90, 90, 3), (40, 90, 3))
+    )
+
+    def found(picture: Picture, resize: Resize, **told: bool) -> Prediction:
+        for name, value in told.items():
+            setattr(model, name, value)
+        return next(iter(Predictor(model, PredictOptions(score_threshold=0.001, resize=resize), 64)([picture])))
+
+    left, right = found(square, "letterbox"), found(square, "rectangle")
+    assert len(left) > 0 and left.to_dict() == right.to_dict()
+    assert found(wide, "letterbox").to_dict() != found(wide, "rectangle").to_dict()
+    assert capsys.readouterr().out == ""
+    assert found(wide, "letterbox").to_dict() == found(wide, "rectangle", squares_alone=True).to_dict()
+    assert capsys.readouterr().out.splitlines() == [
+        "resize=rectangle: this network takes squares alone, its pictures are letterboxed"
+    ]
+
+
+def test_files_and_transformers_take_squares_alone() -> None:
+    assert Runtime.squares_alone and DETR.squares_alone and RTDETRv2.squares_alone and not DetectorModule.squares_alone
+
+
+@pytest.mark.parametrize("resize", ["letterbox", "rectangle"])
+def test_a_training_validates_as_it_is_told_and_keeps_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, resize: Resize
+) -> None:
     monkeypatch.setenv("MAENAS_SHAPES", str(tmp_path / "shapes"))
     draw_shapes(tmp_path / "shapes", counts={"train": 8, "val": 3, "test": 1}, size=64)
-    config = compose_config("train", TrainCommand, {"data": "shapes", "data.resize": "letterbox", "test": False})
+    config = compose_config("train", TrainCommand, {"data": "shapes", "data.resize": resize, "test": False})
     task, _, _ = task_of(config)
-    assert task.resize == "letterbox"
+    assert task.resize == resize
     task = replace(task, model=tiny_spec(), options=options(epochs=1), augmentation=Augmentation.plain(), device="cpu")
     result = run_training(task, tmp_path / "run", progress=False)
     model = load_checkpoint(result.best)
     splits, _ = load_splits(config.data, ("val",))
-    assert model.resize == "letterbox"
+    assert model.resize == resize
     assert evaluate(model.fuse(), splits["val"], 64, batch_size=3).ap == result.score

@@ -11,7 +11,7 @@ from PIL import Image
 from nas.errors import UserError
 from nas.inference import PredictOptions
 from nas.inference.pictures import Picture, open_pictures, prefetch
-from nas.inference.predictor import Predictor, fit_into
+from nas.inference.predictor import Predictor, network_inputs
 
 
 class Echo:
@@ -39,7 +39,7 @@ def picture(width: int, height: int, box: tuple[int, int, int, int]) -> np.ndarr
     return image
 
 
-@pytest.mark.parametrize("resize", ["stretch", "letterbox"])
+@pytest.mark.parametrize("resize", ["stretch", "letterbox", "rectangle"])
 @pytest.mark.parametrize(("width", "height"), [(64, 64), (256, 128), (96, 320), (32, 16)])
 def test_boxes_come_back_in_the_pictures_pixels(width, height, resize):
     box = (width // 4, height // 4, width // 2, 3 * height // 4)
@@ -50,16 +50,16 @@ def test_boxes_come_back_in_the_pictures_pixels(width, height, resize):
 
 
 def test_letterbox_pads_with_grey_and_keeps_the_aspect():
-    out = np.empty((3, 64, 64), np.float32)
-    fit = fit_into(picture(200, 100, (0, 0, 200, 100)), out, "letterbox")
+    (out,), (fit,) = network_inputs([picture(200, 100, (0, 0, 200, 100))], 64, "letterbox")
     assert (fit.left, fit.top) == (0, 16) and fit.scale == (0.32, 0.32)
     assert (out[:, :16] == 114).all() and (out[:, 48:] == 114).all() and (out[0, 16:48] == 255).all()
 
 
 def test_extreme_pictures_fit(tmp_path):
-    for size in ((1, 1), (10, 4000), (4000, 10)):
-        for resize in ("stretch", "letterbox"):
-            fit_into(np.zeros((size[1], size[0], 3), np.uint8), np.empty((3, 64, 64), np.float32), resize)
+    for size, rectangle in (((1, 1), (64, 64)), ((10, 4000), (64, 32)), ((4000, 10), (32, 64))):
+        for resize, shape in (("stretch", (64, 64)), ("letterbox", (64, 64)), ("rectangle", rectangle)):
+            images, _ = network_inputs([np.zeros((size[1], size[0], 3), np.uint8)], 64, resize)
+            assert images.shape == (1, 3, *shape)
 
 
 def test_every_kind_of_source(tmp_path):

@@ -58,7 +58,7 @@ def of_transformers(title: str, *names: str) -> tuple[type, ...]:
 class DETR(DetectorModule):
     """An end-to-end detector around a network of `transformers`; a family says how maps and queries come about."""
 
-    end_to_end = True
+    end_to_end, squares_alone = True, True
     title: ClassVar[str]
     #: Paths of the modules whose outputs are the maps of backbone and neck.
     sources: ClassVar[dict[str, str]]

@@ -87,7 +87,7 @@ def _body(size: Size, num_classes: int) -> Any:
 class RTDETRv2(DetectorModule):
     """End-to-end detector of 300 queries."""
 
-    end_to_end = True
+    end_to_end, squares_alone = True, True
 
     def __init__(self, name: str, image_size: int, classes: Sequence[str]) -> None:
         super().__init__(classes, image_size)
