@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -13,14 +13,16 @@ from typing import TYPE_CHECKING
 
 import torch
 from lightning_fabric import Fabric
+from torch import Tensor
 
-from nas.data.dataset import relabel
-from nas.data.loader import build_loader
+from nas.data.dataset import DetectionData, relabel
+from nas.data.loader import Loader, build_loader
 from nas.data.rare import class_weights as balancing_weights
 from nas.data.rare import repeat_factors
 from nas.errors import UserError
 from nas.files import claimed
 from nas.inference.execution import told_when_full
+from nas.loss import LossOptions
 from nas.loss.detection import DetectionLoss
 from nas.loss.distill import Distiller
 from nas.loss.distributed import share_batch_norm
@@ -144,24 +146,24 @@ def _train(
     until: int | None,
 ) -> TrainingResult:
     """Everything of `run_training` that computes."""
+
+    def say(line: str) -> None:
+        if progress and fabric.is_global_zero:
+            print(line, flush=True)
+
     loggers = make_loggers(task.loggers, options.log_steps)
     state = read_state(folder) if resume else None
     if state is None and resumable(folder):
         raise UserError(f"{folder} already holds a training: resume it, or choose another folder")
     phases = Phases.of(options, task.augmentation)
     torch.manual_seed(task.seed)
-    source = folder / "last.safetensors" if resume else task.model
-    head = None if resume else task.one_to_one
-    detector = prepare_detector(source, task.train.classes, task.image_size, head, task.resize)
-    if task.weights is not None and not resume:
-        start_from(detector, task.weights)
+    detector = _detector(task, folder, resume)
     val = relabel(task.val, task.train.classes) if task.val is not None else None
     check_best(options, val)
     teacher = load_teacher(task.distill.teacher, detector) if task.distill.teacher else None
-    if progress and fabric.is_global_zero and not resume:
-        for name, model in (("weights", detector), ("teacher", teacher)):
-            if (origin := getattr(model, "origin", None)) is not None:
-                print(f"{name}: {origin}", flush=True)
+    for name, model in (("weights", detector), ("teacher", teacher)):
+        if not resume and (origin := getattr(model, "origin", None)) is not None:
+            say(f"{name}: {origin}")
     network = _network(task, detector, teacher)
     layout = torch.channels_last if options.channels_last else torch.contiguous_format
     network.to(device=fabric.device, memory_format=layout)  # type: ignore[call-overload]
@@ -172,6 +174,69 @@ def _train(
     if fabric.world_size > 1 and options.sync_batch_norm:
         network = share_batch_norm(network, fabric.device.type)  # type: ignore[assignment]
     optimizer = make_optimizer(network.children(), options.optimizer)
+    loader = _loader(task, options, fabric, phases, detector, say)
+    schedule = _schedule(task, phases, -(-len(loader) // options.accumulate))
+    parts = TrainingParts(network, ema, optimizer, loader, fabric.strategy.precision, Position())
+    fingerprint = fingerprint_of(task, detector)
+    if state is not None:
+        saved = as_saved(task, state)
+        parts.load(state, fingerprint_of(saved, detector))
+        if saved is not task:
+            _go_further(parts, options, phases)
+            say(f"from epoch {loader.sampler.epoch} on to {options.epochs} instead of {saved.options.epochs}")
+    forward = fabric.setup_module(torch.compile(network) if options.compile else network)  # type: ignore[arg-type]
+    loss_options = copy.copy(options.loss)
+    loss_options.end_to_end = loss_options.end_to_end or getattr(detector, "auxiliary", "") == "one_to_many"
+    class_weights = None
+    if options.loss.class_balance:
+        class_weights = torch.from_numpy(balancing_weights(task.train.histogram(), options.loss.class_balance))
+    training = Training(
+        fabric,
+        parts,
+        forward,
+        DetectionLoss(loss_options, detector.image_size, options.accumulate, class_weights=class_weights),
+        schedule,
+        options,
+        task.distill,
+        teacher,
+        None if val is None else _validator(val, task, options, fabric, detector, loss_options, class_weights),
+        folder,
+        fingerprint,
+        until,
+        passport_facts(fingerprint, task.table, detector.passport, resume),
+    )
+    if phases.shortened:
+        say(f"{options.epochs} epochs are too few for the recipe's phases: {phases}")
+    watching = [LogFiles(), *loggers, *([Screen()] if progress else []), *hooks]
+    Trainer(training, watching).fit()
+    position = parts.position
+    best, last = folder / "best.safetensors", folder / "last.safetensors"
+    if val is None:
+        best = last
+    score = figure(position.best, options.best) if position.best_epoch else -1.0
+    seconds = round(position.seconds, 1)
+    return TrainingResult(folder, best, last, score, position.best_epoch, position.step, seconds, options.best)
+
+
+def _detector(task: TrainingTask, folder: Path, resume: bool) -> DetectorModule:
+    """The detector at the start of this sitting: the task's with what fits of its `weights`, or the folder's last one."""
+    if resume:
+        return prepare_detector(folder / "last.safetensors", task.train.classes, task.image_size, None, task.resize)
+    detector = prepare_detector(task.model, task.train.classes, task.image_size, task.one_to_one, task.resize)
+    if task.weights is not None:
+        start_from(detector, task.weights)
+    return detector
+
+
+def _loader(
+    task: TrainingTask,
+    options: TrainerOptions,
+    fabric: Fabric,
+    phases: Phases,
+    detector: DetectorModule,
+    say: Callable[[str], None],
+) -> Loader:
+    """This process's share of the training images; what is repeated for rare classes is told."""
     factors = repeat_factors(task.train, options.repeat_threshold) if options.repeat_threshold else None
     loader = build_loader(
         task.train,
@@ -191,68 +256,31 @@ def _train(
         resize=detector.resize,
         factors=factors,
     )
-    if factors is not None and progress and fabric.is_global_zero:
+    if factors is not None:
         repeated, draws = (factors > 1).sum(), loader.sampler.order.draws
-        print(f"rare classes: {repeated} of {len(factors)} images are repeated, {draws} draws an epoch", flush=True)
-    schedule = _schedule(task, phases, -(-len(loader) // options.accumulate))
-    parts = TrainingParts(network, ema, optimizer, loader, fabric.strategy.precision, Position())
-    fingerprint = fingerprint_of(task, detector)
-    if state is not None:
-        saved = as_saved(task, state)
-        parts.load(state, fingerprint_of(saved, detector))
-        if saved is not task:
-            _go_further(parts, options, phases)
-            if progress and fabric.is_global_zero:
-                print(
-                    f"from epoch {loader.sampler.epoch} on to {options.epochs} instead of {saved.options.epochs}",
-                    flush=True,
-                )
-    forward = fabric.setup_module(torch.compile(network) if options.compile else network)  # type: ignore[arg-type]
-    loss_options = copy.copy(options.loss)
-    loss_options.end_to_end = loss_options.end_to_end or getattr(detector, "auxiliary", "") == "one_to_many"
-    class_weights = None
-    if options.loss.class_balance:
-        class_weights = torch.from_numpy(balancing_weights(task.train.histogram(), options.loss.class_balance))
-    validator = None
-    if val is not None:
-        size, batch = detector.image_size, options.local_batch(fabric.world_size)
-        count = options.ema.norm_images
-        wanted = count and fabric.is_global_zero
-        statistics = NormStatistics(task.train, size, batch, count, detector.resize) if wanted else None
-        loss = None
-        if options.validation_loss and isinstance(
-            detector, DetectorModule
-        ):  # a module of somebody else may lack the form
-            loss = functools.partial(ValidationLoss, loss_options, size, options.step_images, class_weights)
-        elif options.best == "loss":
-            raise UserError("trainer.best=loss: the loss of this module cannot be validated, it is no DetectorModule")
-        validator = Validator(val, size, batch, fabric, statistics, resize=detector.resize, loss=loss)
-    training = Training(
-        fabric,
-        parts,
-        forward,
-        DetectionLoss(loss_options, detector.image_size, options.accumulate, class_weights=class_weights),
-        schedule,
-        options,
-        task.distill,
-        teacher,
-        validator,
-        folder,
-        fingerprint,
-        until,
-        passport_facts(fingerprint, task.table, detector.passport, resume),
-    )
-    if phases.shortened and progress and fabric.is_global_zero:
-        print(f"{options.epochs} epochs are too few for the recipe's phases: {phases}", flush=True)
-    watching = [LogFiles(), *loggers, *([Screen()] if progress else []), *hooks]
-    Trainer(training, watching).fit()
-    position = parts.position
-    best, last = folder / "best.safetensors", folder / "last.safetensors"
-    if val is None:
-        best = last
-    score = figure(position.best, options.best) if position.best_epoch else -1.0
-    seconds = round(position.seconds, 1)
-    return TrainingResult(folder, best, last, score, position.best_epoch, position.step, seconds, options.best)
+        say(f"rare classes: {repeated} of {len(factors)} images are repeated, {draws} draws an epoch")
+    return loader
+
+
+def _validator(
+    val: DetectionData,
+    task: TrainingTask,
+    options: TrainerOptions,
+    fabric: Fabric,
+    detector: DetectorModule,
+    loss_options: LossOptions,
+    class_weights: Tensor | None,
+) -> Validator:
+    """What validates on `val`, whose classes are in the order of training; UserError where its loss is wanted and unknown."""
+    size, batch, count = detector.image_size, options.local_batch(fabric.world_size), options.ema.norm_images
+    wanted = count and fabric.is_global_zero
+    statistics = NormStatistics(task.train, size, batch, count, detector.resize) if wanted else None
+    loss = None
+    if options.validation_loss and isinstance(detector, DetectorModule):  # a module of somebody else may lack the form
+        loss = functools.partial(ValidationLoss, loss_options, size, options.step_images, class_weights)
+    elif options.best == "loss":
+        raise UserError("trainer.best=loss: the loss of this module cannot be validated, it is no DetectorModule")
+    return Validator(val, size, batch, fabric, statistics, resize=detector.resize, loss=loss)
 
 
 def _go_further(parts: TrainingParts, options: TrainerOptions, phases: Phases) -> None:
