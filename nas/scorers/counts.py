@@ -19,6 +19,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -34,6 +35,8 @@ from nas.spec import Spec, digest
 @dataclass(frozen=True)
 class Count(Formula):
     """A metric of the network, times a factor."""
+
+    monotone: ClassVar[bool] = True
 
     metric: str
     factor: float = 1.0
@@ -80,6 +83,8 @@ def chance(spec: Spec, seed: Seed = 0) -> float:
 @dataclass(frozen=True)
 class LevelBalance(LevelSum):
     """sum over levels of w_s (ln C_s + sum of ln MACs, in millions, of stem and blocks up to the end of s)."""
+
+    monotone: ClassVar[bool] = True
 
     def amount(self, operations: Sequence[Operation], side: int) -> float:
         return math.fsum(op.macs for op in main_convolutions(operations)) / 1e6

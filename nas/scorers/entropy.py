@@ -19,6 +19,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
+from typing import ClassVar
 
 from nas.blocks.operation import main_convolutions
 from nas.errors import UserError
@@ -43,6 +44,8 @@ def log_gain(operations: Sequence[Operation]) -> float:
 @dataclass(frozen=True)
 class Entropy(LevelSum):
     """sum over levels of w_s (ln C_s + gains up to the end of s)."""
+
+    monotone: ClassVar[bool] = True
 
     level_weights: Weights = LEVEL_WEIGHTS
 

@@ -12,6 +12,7 @@ import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,6 +44,9 @@ class Linear:
 
 class Formula(ABC):
     """One analytic score with its options; a frozen dataclass derives from it."""
+
+    #: Whether amounts only rise, or only fall, as the channels of a part's operations grow, and gains with the amounts.
+    monotone: ClassVar[bool] = False
 
     def amount(self, operations: Sequence[Operation], side: int) -> float:
         """What the operations of one part, on an image of `side` pixels, come to."""

@@ -32,6 +32,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from typing import ClassVar
 
 import numpy as np
 
@@ -67,6 +68,8 @@ def shares_behind(depth: int, shortcut: bool) -> float:
 class ResidualEntropy(LevelSum):
     """sum over levels of w_s (ln C_s + attenuated gains up to the end of s)."""
 
+    monotone: ClassVar[bool] = True
+
     def amount(self, operations: Sequence[Operation], side: int) -> float:
         shares = variance_shares(operations)
         return 0.5 * math.fsum(share * math.log(op.fan_in) for share, unit in shares for op in unit)
@@ -78,6 +81,8 @@ class ResidualEntropy(LevelSum):
 @dataclass(frozen=True)
 class EffectiveRank(Formula):
     """sum over levels of w_s ln D_s; the gain of a part is its sum of share / width."""
+
+    monotone: ClassVar[bool] = True
 
     level_weights: Weights = DETECTOR_LEVELS
 

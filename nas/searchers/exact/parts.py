@@ -165,7 +165,7 @@ def chain_of(problem: ChainProblem, effort: Effort | None = None, closed: bool =
         taps |= {index + 1 for index in problem.template.out_blocks if index < blocks}
     carries = [int(np.prod([len(widths[t]) for t in taps if t < p])) for p in range(len(widths))]
     most_bins(widths, carries, units)  # before anything is priced
-    price, effort = _Pricing(problem, closed), effort or Effort()
+    price, effort = Pricing(problem, closed), effort or Effort()
     options = [_stem_options(price)]
     options += [_block_options(price, index, widths[index], widths[index + 1], effort) for index in range(blocks)]
     costs, score = (_behind if closed else _open_end)(price, sorted(taps), widths, carries[-1], effort)
@@ -215,7 +215,7 @@ def linear_score(formula: Formula | None, levels: int) -> Linear:
     return linear
 
 
-class _Pricing:
+class Pricing:
     """Costs as shares of the limits, and scores, of parts from their vectors.
 
     What has a lower limit (`lower`) costs less than nothing until the most of every part is known; bounds without what
@@ -263,7 +263,7 @@ class _Pricing:
 
 
 def _behind(
-    price: _Pricing, taps: list[int], widths: list[Integers], carries: int, effort: Effort
+    price: Pricing, taps: list[int], widths: list[Integers], carries: int, effort: Effort
 ) -> tuple[Array, Array]:
     """Costs and score of a closing convolution, neck and head, by the state after the last block."""
     problem = price.problem
@@ -286,7 +286,7 @@ def _behind(
 
 
 def _open_end(
-    price: _Pricing, taps: list[int], widths: list[Integers], carries: int, effort: Effort
+    price: Pricing, taps: list[int], widths: list[Integers], carries: int, effort: Effort
 ) -> tuple[Array, Array]:
     """Costs (none) and score by the width after the last block, as if nothing stood behind it."""
     problem = price.problem
@@ -297,7 +297,7 @@ def _open_end(
     return np.zeros((len(score), len(price.resources))), score
 
 
-def _stem_options(price: _Pricing) -> Options:
+def _stem_options(price: Pricing) -> Options:
     widths = np.array(price.problem.stem_widths, dtype=np.int64)
     vectors = price.problem.stem_vectors(widths)
     zeros = np.zeros(len(widths), dtype=np.int64)
@@ -307,7 +307,7 @@ def _stem_options(price: _Pricing) -> Options:
     return Options(zeros, np.arange(len(widths)), choice, zeros, price.costs(vectors), score, starts)
 
 
-def _block_options(price: _Pricing, index: int, ins: Integers, outs: Integers, effort: Effort) -> Options:
+def _block_options(price: Pricing, index: int, ins: Integers, outs: Integers, effort: Effort) -> Options:
     """Every block of a position that no other of the same widths and units beats in score and all costs."""
     found: list[tuple[Integers, Integers, Integers, Integers, Array, Array]] = []
     for before, after, choice, units, vectors in price.problem.priced(index, ins, outs):

@@ -19,6 +19,7 @@ from nas.options import Positive, Share
 from nas.searchers.base import Candidate, Certificate, admitted
 from nas.searchers.exact.boxes import BoxedOptimum
 from nas.searchers.exact.effort import STEPS, Effort, Halt
+from nas.searchers.exact.groups import groups_of
 from nas.searchers.exact.labels import LabelSearch, Relaxation, TooManyLabels
 from nas.searchers.exact.optimum import DELTA, Optimum
 from nas.searchers.exact.parts import ChainProblem, Integers, chain_of, linear_score, logs_of
@@ -174,18 +175,25 @@ def exact_search(
     began, effort = time.monotonic(), Effort(steps, on_step, stop, np.inf if seconds is None else seconds)
     optimum: Optimum | None = None
     beside, reason, interrupted = _Beside(), "too many labels are needed", False
+    begin = np.zeros((0, problem.width), dtype=np.int64) if start is None else start
+    groups = groups_of(problem, effort, begin)
     try:
+        if groups is not None:
+            groups.solve()
+            if groups.done and not len(groups.best):
+                return ExactResult(None, [], [], None, groups.upper, "" if groups.upper == -np.inf else reason)
+            problem, begin = groups.left, groups.best
         effort.tell("pricing every block")
         parts = chain_of(problem, effort)
-        nothing = np.zeros((0, problem.width), dtype=np.int64)
-        begin = nothing if start is None else start
         if (logs := logs_of(problem.objective.formula)) is not None:
             optimum = BoxedOptimum(problem, parts, bins, effort, begin, logs)
         else:
             optimum = Optimum(problem, parts, bins, effort, begin)
         effort.tell("proving the optimum")
         optimum.solve()
-        if isinstance(optimum, BoxedOptimum):
+        if groups is not None:  # what else is near was dropped with the rest
+            beside.open_levels = levels
+        elif isinstance(optimum, BoxedOptimum):
             beside.add_found(optimum, share, near)
         elif optimum.best is not None:
             effort.tell("front")
@@ -194,10 +202,15 @@ def exact_search(
             beside.add_near(optimum, share, near)
     except Halt as halt:
         reason, interrupted = str(halt), halt.interrupted
+    if groups is not None and optimum is not None:
+        optimum.upper = min(max(optimum.upper, groups.dropped), groups.upper)
     if optimum is None:
-        known = [] if start is None else _candidates(problem, start[:1])
+        known = _candidates(problem, (begin if groups is None else groups.best)[:1])
         best = known[0] if known and problem.budget.admits(known[0].metrics) else None
-        upper = np.inf if interrupted or effort.spent else _open_bound(problem, effort)
+        if groups is not None:
+            upper = groups.upper
+        else:
+            upper = np.inf if interrupted or effort.spent else _open_bound(problem, effort)
         return ExactResult(best, known, [], None, upper, reason, 0, 0.0, interrupted)
     if optimum.best is None:
         return ExactResult(None, [], [], None, optimum.upper, "" if optimum.proven else reason, 0, 0.0, interrupted)

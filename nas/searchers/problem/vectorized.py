@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nas.blocks.operation import halved, main_convolutions
-from nas.cost.budget import Budget
+from nas.cost.budget import TIMES, Budget, Limited
 from nas.errors import UserError
 from nas.scorers.formula import uncounted
 from nas.searchers.base import Evaluation
@@ -179,6 +179,43 @@ class GeneProblem(GeneCodec):
                 units = np.full_like(mid, depth)
                 choice = np.stack([mid, np.full_like(mid, kernel), units], axis=1)
                 yield before, after, choice, units, table.whole(first, later, units)
+
+    @property
+    def monotone(self) -> bool:
+        """Whether every limited cost rises, and the score's amount only rises or only falls, with the widths of a block."""
+        objective = self.objective
+        tables = [objective.tables.get(cost.hardware, objective.table) for cost in map(Limited.of, self.budget.metrics)
+                  if cost.metric in TIMES]  # fmt: skip
+        known = all(table is None or table.header.kind == "kernel_model" for table in tables)
+        return known and (objective.formula is None or objective.formula.monotone)
+
+    def mids(self, index: int) -> Integers:
+        """Bottlenecks that block `index` can take, increasing."""
+        return self.tables[index][self.space.block_kernels(index)[0]].mids
+
+    def variants(self, index: int) -> Integers:
+        """(n, 2) kernels and depths that block `index` can take."""
+        return np.array([(k, depth) for k in self.space.block_kernels(index) for depth in self._depths(index)])
+
+    def allowed(self, index: int) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+        """Which widths may follow which (ins, outs), and which bottlenecks a width may have (outs, mids)."""
+        outs = np.array(self.space.widths(index))
+        ins = self.space.widths(index - 1) if index else self.stem_widths
+        ends = np.array([self.space.width_interval(index, width, None) for width in ins])
+        follows = (ends[:, :1] <= outs) & (outs <= ends[:, 1:])
+        has = np.array([np.isin(self.mids(index), self.space.bottlenecks(out)) for out in outs.tolist()])
+        return follows, has
+
+    def block_vectors(
+        self, index: int, kernel: Integers, before: Integers, mid: Integers, after: Integers, depth: Integers
+    ) -> Array:
+        """(n, width) vectors of blocks, by the numbers of their widths."""
+        vectors = np.empty((len(kernel), self.objective.width))
+        for value, table in self.tables[index].items():
+            chosen = np.flatnonzero(kernel == value)
+            if len(chosen):
+                vectors[chosen] = table(before[chosen], mid[chosen], after[chosen], depth[chosen])
+        return vectors
 
     def shapes(self, rows: Genes) -> tuple[Integers, Array]:
         """Depths, and logarithms of widths and bottlenecks, of every block of gene rows."""
