@@ -33,6 +33,8 @@ MOST_BOXES = 60_000
 _CHUNK, _STEPS = 100_000, 40
 #: Turns in which the price of one limit is sought, and rounds over several limits.
 _TURNS, _ROUNDS = 12, 3
+#: Members of a path that are looked at for one inside the budget.
+_HALVINGS = 6
 #: Share of a score or a limit that sums in other orders may differ by.
 HAIR = 1e-9
 
@@ -192,7 +194,8 @@ class Groups:
         self._pairs = [problem.allowed(index) for index in range(problem.blocks)]
         self._depths = [int(problem.variants(index)[:, 1].max()) for index in range(problem.blocks)]
         self._rules = [self._rules_of(index) for index in range(problem.blocks)]
-        self._offer(start)
+        if len(start):
+            self._offer(start)
         self.boxes = [self._first(index) for index in range(problem.blocks)]
 
     def solve(self) -> None:
@@ -494,12 +497,17 @@ class Groups:
                     self.boxes[index] = boxes
 
     def _try(self, reach: _Reach) -> None:
-        """Take the better of the members at the low and at the high corners of a path, and what is better beside it."""
-        members = [member for last in (False, True) if (member := self._member(reach, last))] if reach.path else []
-        for member in members:
-            around = np.array([member])
-            while (best := self._offer(around)) is not None:
-                around = self._around(best)
+        """Take the widest member of a path inside the budget, and what is better beside it."""
+        inside, outside = 0.0, 1.0
+        for turn in range(_HALVINGS if reach.path else 0):
+            share = (outside, inside)[turn] if turn < 2 else (inside + outside) / 2
+            better, fits = self._offer(self._member(reach, share))
+            while better is not None:
+                better, _ = self._offer(self._around(better))
+            if turn < 2 and fits != bool(turn):  # the widest fits, or not even the narrowest
+                break
+            if turn > 1:
+                inside, outside = (share, outside) if fits else (inside, share)
 
     def _around(self, row: Integers) -> Integers:
         """Members that differ by one unit of every block, or by one step of every bottleneck, at most."""
@@ -513,39 +521,36 @@ class Groups:
             wider[:, 4 * index + 2] = mids[np.clip(place, 0, len(mids) - 1)]
         return np.concatenate([deeper, wider])
 
-    def _member(self, reach: _Reach, last: bool) -> list[int]:
-        """Genes of the first, or last, widths in the boxes of a path; none where they do not fit together."""
+    def _member(self, reach: _Reach, share: float) -> Integers:
+        """The row (1, genes) of the member nearest to the widths at a share of the way through the boxes of a path."""
 
-        def choice(axis: Axis, group: int, fits: Mask) -> int:
-            found = axis.low[group] + np.flatnonzero(fits[axis.low[group] : axis.high[group] + 1])
-            return int(found[-last]) if len(found) else -1
+        def nearest(axis: Axis, group: int, fits: Mask) -> int:
+            wanted = axis.low[group] + share * (axis.high[group] - axis.low[group])
+            found = np.flatnonzero(fits)
+            return int(found[np.abs(found - wanted).argmin()])
 
-        axis, genes = self.axes[0], list[int]()
-        here = choice(axis, reach.stem, np.ones(len(axis.values), dtype=bool))
-        genes.append(int(axis.values[here]))
+        axis = self.axes[0]
+        here = nearest(axis, reach.stem, np.ones(len(axis.values), dtype=bool))
+        genes = [int(axis.values[here])]
         for index, row in enumerate(reach.path):
-            (_, mid, after), same = self.boxes[index].groups[row].tolist(), self.boxes[index].same[row]
-            axis, mids, (follows, has) = self.axes[index + 1], self.mids[index], self._pairs[index]
-            here = choice(axis, after, follows[here] & ((axis.values == genes[-4 if index else 0]) == same))
-            inner = choice(mids, mid, has[here]) if here >= 0 else -1
-            if inner < 0:
-                return []
-            variant = self.boxes[index].kernel[row], self.boxes[index].depth[row]
-            genes += [int(axis.values[here]), int(mids.values[inner]), *map(int, variant)]
-        return genes
+            boxes, (follows, has) = self.boxes[index], self._pairs[index]
+            axis, mids, (_, mid, after) = self.axes[index + 1], self.mids[index], boxes.groups[row].tolist()
+            equal = follows[here] & (axis.values == genes[-4 if index else 0]) & boxes.same[row]
+            here = nearest(axis, after, equal if equal.any() else follows[here])
+            inner = nearest(mids, mid, has[here])
+            genes += [int(axis.values[here]), int(mids.values[inner]), int(boxes.kernel[row]), int(boxes.depth[row])]
+        return np.array([genes])
 
-    def _offer(self, rows: Integers) -> Integers | None:
-        """Take the best of gene rows inside the budget and tell it, if it beats what is known."""
-        if not len(rows):
-            return None
+    def _offer(self, rows: Integers) -> tuple[Integers | None, bool]:
+        """Take the best of gene rows inside the budget, and tell it if it beats what is known; whether any is inside."""
         evaluation = self.problem.evaluate(rows)
         inside = admitted(self.problem.budget, self.problem.metrics, evaluation)
         inside &= rows[:, 4::4].sum(axis=1) <= self.problem.most_units
         row = int(np.where(inside, evaluation.score, -np.inf).argmax())
         if not inside[row] or evaluation.score[row] <= self.lower:
-            return None
+            return None, bool(inside[row])
         self.best, self.lower = rows[row : row + 1], float(evaluation.score[row])
-        return rows[row]
+        return rows[row], True
 
 
 def groups_of(problem: ChainProblem, effort: Effort, start: Integers) -> Groups | None:
