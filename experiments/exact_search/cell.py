@@ -1,7 +1,8 @@
 """python -m experiments.exact_search.cell SPACE SCORE BUDGET [seed=0]: one cell of the matrix, proved in a process of its own.
 
 A line `doing ...` for every stage, then one of JSON with what came out. The process has CPU_SECONDS and MEMORY; what it
-does not get done in them is unproven, with the bound that was reached, and a short evolution gives a value below it.
+does not get done in them is unproven, with the bound that was reached, and the best that was found, or that a short
+evolution finds, as a value below it.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from nas.searchers.settings import SearchSettings
 
 #: CPU time and memory of a cell's process; what of the time is kept for the evolution behind an unproven cell.
 CPU_SECONDS, RESERVE, MEMORY = 60.0, 15.0, 2 << 30
-#: Networks that evolution tries where there is no proof.
+#: Networks that evolution tries where exact search found none.
 EVALUATIONS = 2_000
 PROVED, NOTHING, UNPROVED, NOT_SERVED = "proved", "nothing fits", "unproved", "not served"
 
@@ -93,11 +94,12 @@ def prove(
             return Finding(PROVED, "", result.best.score, result.upper)
         if result.impossible:
             return Finding(NOTHING)
-    tell("evolution")
-    found = search_with("evolution", {}, problem, EVALUATIONS, seed).best
-    known = [candidate.score for candidate in (found, getattr(result, "best", None)) if candidate is not None]
     upper = result.upper if isinstance(result, ExactResult) and math.isfinite(result.upper) else None
-    return Finding(UNPROVED, reason, max(known) if known else None, upper)
+    best = result.best if isinstance(result, ExactResult) else None
+    if best is None:
+        tell("evolution")
+        best = search_with("evolution", {}, problem, EVALUATIONS, seed).best
+    return Finding(UNPROVED, reason, None if best is None else best.score, upper)
 
 
 def _result(chain: ChainProblem, seconds: float | None, tell: Callable[[str], None]) -> ExactResult | str:

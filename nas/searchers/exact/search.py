@@ -19,7 +19,7 @@ from nas.options import Positive, Share
 from nas.searchers.base import Candidate, Certificate, admitted
 from nas.searchers.exact.boxes import BoxedOptimum
 from nas.searchers.exact.effort import STEPS, Effort, Halt
-from nas.searchers.exact.groups import groups_of
+from nas.searchers.exact.groups import MOST_BOXES, groups_of
 from nas.searchers.exact.labels import LabelSearch, Relaxation, TooManyLabels
 from nas.searchers.exact.optimum import DELTA, Optimum
 from nas.searchers.exact.parts import ChainProblem, Integers, chain_of, linear_score, logs_of
@@ -180,6 +180,8 @@ def exact_search(
     try:
         if groups is not None:
             groups.solve()
+            if groups.dropped > -np.inf:
+                reason = f"more than {MOST_BOXES:,} groups of blocks of one position could hold the optimum"
             if groups.done and not len(groups.best):
                 return ExactResult(None, [], [], None, groups.upper, "" if groups.upper == -np.inf else reason)
             problem, begin = groups.left, groups.best

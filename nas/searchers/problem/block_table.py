@@ -81,8 +81,13 @@ class BlockTable:
         if base_in == base_out or base_in in set(outs) or base_out in set(inputs):
             base_in, base_out = int(max(inputs[-1], outs[-1])) + 1, int(max(inputs[-1], outs[-1])) + 2
 
+        known: dict[tuple[int, int, int], Array] = {}
+
         def first(points: Sequence[tuple[int, int, int]]) -> Array:
-            return cost([(i, b, o, 1) for i, b, o in points])
+            new = [point for point in dict.fromkeys(points) if point not in known]
+            if new:
+                known.update(zip(new, cost([(*point, 1) for point in new]), strict=True))
+            return np.array([known[point] for point in points])
 
         corner = first([(base_in, base_mid, base_out)])
         self._reduce = _Pairs(lambda ps: first([(i, b, base_out) for i, b in ps]), self.inputs, self.mids, width)
