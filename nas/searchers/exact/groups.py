@@ -120,7 +120,7 @@ class Groups:
         variants = np.repeat(self.problem.variants(index), 2, axis=0)
         same = np.arange(len(variants)) % 2 == 1
         groups = np.zeros((len(variants), 3), dtype=np.int64)
-        return Boxes.joined([self._priced(index, groups, *variants.T, same)[1]])
+        return Boxes.joined([self._priced(index, groups, variants[:, 0], variants[:, 1], same)[1]])
 
     def _priced(
         self, index: int, groups: Integers, kernel: Integers, depth: Integers, same: Mask
@@ -232,7 +232,7 @@ class Groups:
                 (inner[index], mids[index][1]),
                 (before[index + 1], halves[index + 1][1]),
             )
-            pieces = [boxes.take(slice(0))]
+            pieces = [boxes.take(np.zeros(0, dtype=np.int64))]
             for half in product((0, 1), repeat=3):
                 there, groups = np.ones(len(boxes), dtype=bool), list[Integers]()
                 for (axis, first), group, second in zip(axes, boxes.groups.T, half, strict=True):
