@@ -18,7 +18,7 @@ def test_six_notebooks() -> None:
 
 
 @pytest.mark.parametrize(
-    "path", [path for path in NOTEBOOKS if path.stem[0] in ("1", "4", "5", "6")], ids=lambda path: path.stem
+    "path", [path for path in NOTEBOOKS if path.stem[0] != "2"], ids=lambda path: path.stem
 )
 def test_stored_with_outputs_and_pictures(path: Path) -> None:
     book = nbformat.read(path, as_version=4)
