@@ -41,6 +41,7 @@ ELSEWHERE = {
     "python -m experiments.results_page": "writes the pages; tests/experiments/test_results_page.py",
     "python -m experiments.readme_picture": "writes the picture; tests/experiments/test_readme_picture.py",
     "python experiments/bccd/run.py train": "run before its int8",
+    "python -m experiments.detector_bench report": "reads the table; test_detector_bench.py writes one",
     "python -m experiments.selection train": "hours; test_selection_evidence.py trains two small ones",
     "python -m experiments.proxy_benchmark tables=PATH": "hours; test_proxy_benchmark.py has its parts, tests/report ranks",
 }
