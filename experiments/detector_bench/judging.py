@@ -25,8 +25,9 @@ from experiments.detector_bench.table import Run
 from nas.errors import UserError
 from nas.files import write_atomic
 from nas.scorers.agreement import spearman
-from nas.scorers.fitting import Trained, fit
+from nas.scorers.fitting import fit
 from nas.scorers.learned import Learned, network_of
+from nas.scorers.trained import Trained
 
 Array = NDArray[np.float64]
 

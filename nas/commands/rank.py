@@ -120,13 +120,15 @@ def _check(settings: RankSettings) -> None:
 def _fit(settings: RankSettings) -> str:
     """Fit the learned score to the table and write its file; what it is, in a few lines."""
     from nas import __version__
-    from nas.scorers.fitting import fit, read_table
+    from nas.scorers.fitting import fit
+    from nas.scorers.trained import read_table
 
     assert settings.table is not None and settings.output is not None
     found = fit(read_table(Path(settings.table)))
     found = replace(found, versions={"maenas": __version__, **found.versions})
     write_atomic(settings.output, found.to_json())
     kinds = ", ".join(dict.fromkeys(name.partition("@")[0] for name in found.features))
+    kinds += "" if found.by_stride else ", alike at all strides"
     lines = [
         f"{len(found.networks)} networks, {found.runs} runs; terms of {kinds}, shrinkage {found.shrinkage:g}; rank "
         f"correlation with the AP of left-out networks, data sets and bands taken out: {found.left_out or 0.0:+.2f}"

@@ -7,6 +7,8 @@ The AP of network i on data set d in band b of its budget is taken as
 scale_d the deviation of AP within the bands of d, so that every data set counts alike; the levels are free, the
 coefficients share one ridge penalty. Runs of several seeds are averaged. A network is its backbone: the kinds of
 features and the shrinkage are those that predict networks best of which no run, on whatever data, took part in the fit.
+All strides share the coefficient of a kind, unless coefficients of their own predict better by more than a standard
+error: a few dozen networks do not determine five times as many numbers.
 All of this is repeated without each tenth of the networks, and the errors on that tenth make the intervals (conformal:
 their ninth decile, counted for one network more than there are).
 
@@ -15,27 +17,21 @@ Everything is written with nine digits, and the order of the table's lines does 
 
 from __future__ import annotations
 
-import gzip
 import hashlib
-import json
 import math
-import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
-from pathlib import Path
-from typing import Annotated, Any
 
 import numpy as np
 import numpy.typing as npt
-from annotated_types import Ge, Le
 
 from nas.errors import UserError
-from nas.options import CountOrNone, Name, Positive, check_fields
 from nas.scorers.agreement import spearman
 from nas.scorers.formula import Array
 from nas.scorers.learned import FEATURES, KINDS, Band, DataTerm, Learned, features_of, network_of
-from nas.spec import Backbone, Spec, backbone_of, from_dict
+from nas.scorers.trained import Trained
+from nas.spec import Backbone, backbone_of
 
 Integers = npt.NDArray[np.int64]
 
@@ -46,50 +42,6 @@ COVERAGE = 0.9
 _FOLDS = 10
 #: Candidates for the shrinkage, in units of the penalty on standardised coefficients.
 SHRINKAGES = tuple(float(f"{10 ** (step / 2):.4g}") for step in range(-4, 9))
-
-
-@dataclass(frozen=True)
-class Trained:
-    """One trained network: its AP in [0, 1] on a data set, the band of its budget where the table has any, and its seed."""
-
-    spec: Spec
-    ap: Annotated[float, Ge(0), Le(1)]
-    data: Name
-    band_ms: Positive | None = None
-    seed: CountOrNone = 0
-
-
-def read_table(path: Path) -> list[Trained]:
-    """The rows of a table of JSON lines, plain or packed: `spec`, `test_ap` or `ap`, `data`, and `band_ms`, `seed`.
-
-    Other fields are passed over. Raises UserError that names the line for whatever cannot be used.
-    """
-    try:
-        content = path.read_bytes()
-        if content[:2] == b"\x1f\x8b":
-            content = gzip.decompress(content)
-        lines = content.decode().splitlines()
-    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
-        raise UserError(f"table={path} cannot be read: {getattr(error, 'strerror', None) or error}") from None
-    rows = []
-    for number, line in enumerate(lines, 1):
-        try:
-            rows.append(_row(json.loads(line)))
-        except (ValueError, RecursionError, UserError) as error:
-            raise UserError(f"table={path}, line {number}: {str(error).splitlines()[0]}") from None
-    return rows
-
-
-def _row(row: Any) -> Trained:
-    if not isinstance(row, dict):
-        raise UserError("not a mapping")
-    ap = "test_ap" if "test_ap" in row else "ap"
-    for name in ("spec", ap, "data"):
-        if name not in row:
-            raise UserError(f"there is no {'test_ap or ap' if name == 'ap' else name}")
-    values = {name: row[name] for name in ("data", "band_ms", "seed") if name in row} | {"ap": row[ap]}
-    checked: dict[str, Any] = check_fields(Trained, values, given=("spec",))
-    return Trained(spec=from_dict(row["spec"]), **checked)
 
 
 @dataclass(frozen=True)
@@ -183,16 +135,17 @@ def fit(rows: Sequence[Trained], intervals: bool = True) -> Learned:
 def _fit(rows: Sequence[Trained], fewest: int) -> Learned:
     cells = _cells(rows, fewest)
     scale = _scales(cells)
-    means, deviations = cells.features.mean(axis=0), (cells.features - _means(cells.features, cells.group)).std(axis=0)
-    varied = np.flatnonzero(deviations > 1e-9 * np.maximum(np.abs(means), 1.0))
-    standard = (cells.features - means) / np.where(deviations > 0, deviations, 1.0)
     target = cells.ap / scale[cells.data]
-    chosen, shrinkage = _choice(standard, cells, target, varied)
-    design, penalty = _design(standard, cells, chosen), _penalty(len(chosen), cells, shrinkage)
+    found = _choice(cells, target)
+    standard, spread = _columns(cells, found.groups)
+    design, penalty = _design(standard, cells), _penalty(len(found.groups), cells, found.shrinkage)
     solution = np.linalg.solve(design.T @ design + penalty, design.T @ target)
-    levels = solution[len(chosen) :].astype(np.float64)
+    levels = solution[len(found.groups) :].astype(np.float64)
     pooled, centre = float(scale.mean()), float(cells.ap.mean())
-    coefficients = pooled * solution[: len(chosen)] / deviations[chosen]
+    shared = pooled * solution[: len(found.groups)] / spread
+    chosen = np.array([column for group in found.groups for column in group], int)
+    coefficients = np.repeat(shared, [len(group) for group in found.groups])
+    means, deviations = cells.features.mean(axis=0), _deviations(cells, cells.features)
     return Learned(
         features=tuple(FEATURES[column] for column in chosen),
         coefficients=_rounded(coefficients),
@@ -200,7 +153,7 @@ def _fit(rows: Sequence[Trained], fewest: int) -> Learned:
         deviations=_rounded(deviations[chosen]),
         intercept=_short(centre - float(coefficients @ means[chosen])),
         centre=_short(centre),
-        shrinkage=shrinkage,
+        shrinkage=found.shrinkage,
         coverage=COVERAGE,
         left_out=None,
         table=_digest_of(rows),
@@ -221,38 +174,75 @@ def _scales(cells: _Cells) -> Array:
     return result
 
 
-def _design(standard: Array, cells: _Cells, chosen: Integers) -> Array:
-    """Chosen features and one column a group."""
-    return np.hstack([standard[:, chosen], np.eye(len(cells.groups))[cells.group]])
+@dataclass(frozen=True)
+class _Choice:
+    """Groups of features that share a coefficient, the shrinkage, and the square errors of left-out networks."""
+
+    groups: list[Integers]
+    shrinkage: float
+    errors: Array
+
+
+def _choice(cells: _Cells, target: Array) -> _Choice:
+    """What errs least on left-out networks: one coefficient for a kind of features, or by a clear lead one for each stride."""
+    own = [np.array([FEATURES.index(name) for name in FEATURES if name.startswith(f"{kind}@")]) for kind in KINDS]
+    shared = _least(cells, target, [[columns] for columns in own])
+    single = _least(cells, target, [list(columns[:, None]) for columns in own])
+    lead = shared.errors - single.errors
+    return single if lead.mean() > lead.std(ddof=1) / math.sqrt(len(lead)) else shared
+
+
+def _least(cells: _Cells, target: Array, kinds: Sequence[Sequence[Integers]]) -> _Choice:
+    """The kinds, each some groups of features, and the shrinkage with the least mean square error on left-out networks."""
+    varied = [[group for group in kind if _varies(cells, group)] for kind in kinds]
+    rows = [np.flatnonzero(cells.owner == network) for network in range(len(cells.networks))]
+    sizes = {len(own) for own in rows}
+    blocks = [np.array([own for own in rows if len(own) == size]) for size in sorted(sizes)]
+    best = _Choice([], SHRINKAGES[-1], np.full(len(rows), math.inf))
+    for used in (used for count in range(len(kinds)) for used in combinations(varied, count + 1)):
+        groups = [group for kind in used for group in kind]
+        design = _design(_columns(cells, groups)[0], cells)
+        squares, products = design.T @ design, design.T @ target
+        for shrinkage in SHRINKAGES:
+            inverse = np.linalg.inv(squares + _penalty(len(groups), cells, shrinkage))
+            residuals, spread = target - design @ (inverse @ products), design @ inverse
+            # A fit without some rows errs on them by (I - H)^-1 times what the whole fit does, H their part of the hat matrix.
+            errors = np.zeros(len(rows))
+            for own in blocks:
+                hat = spread[own] @ design[own].transpose(0, 2, 1)
+                without = np.linalg.solve(np.eye(own.shape[1]) - hat, residuals[own][:, :, None])
+                errors[cells.owner[own[:, 0]]] = (without**2).sum(axis=(1, 2))
+            if errors.sum() < best.errors.sum():
+                best = _Choice(groups, shrinkage, errors)
+    return best
+
+
+def _columns(cells: _Cells, groups: Sequence[Integers]) -> tuple[Array, Array]:
+    """The sum of each group of features, standardised within bands, and the deviations by which it was divided."""
+    sums = np.array([cells.features[:, group].sum(axis=1) for group in groups]).reshape(len(groups), -1).T
+    spread = _deviations(cells, sums)
+    return (sums - sums.mean(axis=0)) / spread, spread
+
+
+def _deviations(cells: _Cells, values: Array) -> Array:
+    """Of every column, within bands."""
+    found: Array = (values - _means(values, cells.group)).std(axis=0)
+    return found
+
+
+def _varies(cells: _Cells, group: Integers) -> bool:
+    values = cells.features[:, group].sum(axis=1, keepdims=True)
+    return bool(_deviations(cells, values)[0] > 1e-9 * max(abs(float(values.mean())), 1.0))
+
+
+def _design(standard: Array, cells: _Cells) -> Array:
+    """Columns of features and one a group of data set and band."""
+    return np.hstack([standard, np.eye(len(cells.groups))[cells.group]])
 
 
 def _penalty(features: int, cells: _Cells, shrinkage: float) -> Array:
     """What a shrinkage adds to the normal equations; the levels of the groups are not shrunk."""
     return np.diag([shrinkage] * features + [0.0] * len(cells.groups))
-
-
-def _choice(standard: Array, cells: _Cells, target: Array, varied: Integers) -> tuple[Integers, float]:
-    """The features, of some kinds out of KINDS, and the shrinkage with the least mean square error on left-out networks."""
-    kinds = [varied[[FEATURES[column].startswith(f"{kind}@") for column in varied]] for kind in KINDS]
-    rows = [np.flatnonzero(cells.owner == network) for network in range(len(cells.networks))]
-    sizes = {len(own) for own in rows}
-    blocks = [np.array([own for own in rows if len(own) == size]) for size in sorted(sizes)]
-    least, best = math.inf, (varied, SHRINKAGES[-1])
-    for used in (used for count in range(len(KINDS)) for used in combinations(kinds, count + 1)):
-        chosen = np.concatenate(used)
-        design = _design(standard, cells, chosen)
-        squares, products = design.T @ design, design.T @ target
-        for shrinkage in SHRINKAGES:
-            inverse = np.linalg.inv(squares + _penalty(len(chosen), cells, shrinkage))
-            residuals, spread = target - design @ (inverse @ products), design @ inverse
-            # A fit without some rows errs on them by (I - H)^-1 times what the whole fit does, H their part of the hat matrix.
-            error = 0.0
-            for own in blocks:
-                hat = spread[own] @ design[own].transpose(0, 2, 1)
-                error += float((np.linalg.solve(np.eye(own.shape[1]) - hat, residuals[own][:, :, None]) ** 2).sum())
-            if error < least:
-                least, best = error, (chosen, shrinkage)
-    return best
 
 
 def _term(cells: _Cells, number: int, scale: float, pooled: float, levels: Array) -> DataTerm:

@@ -96,6 +96,12 @@ class Learned(Formula):
     data: list[DataTerm]
     versions: dict[str, str]
 
+    @property
+    def by_stride(self) -> bool:
+        """Whether strides have coefficients of their own."""
+        kinds = [name.partition("@")[0] for name in self.features]
+        return len(set(zip(kinds, self.coefficients, strict=True))) > len(set(kinds))
+
     def amount(self, operations: Sequence[Operation], side: int) -> float:
         stride, sums = _sums(operations, side)
         known = self._known

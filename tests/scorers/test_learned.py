@@ -22,9 +22,10 @@ from nas.errors import UserError
 from nas.frame import Frame
 from nas.scorers import find_scorer
 from nas.scorers.agreement import spearman
-from nas.scorers.fitting import FEWEST, Trained, fit, read_table
+from nas.scorers.fitting import FEWEST, fit
 from nas.scorers.formula import formula_of
 from nas.scorers.learned import FEATURES, Learned, features_of, read_learned
+from nas.scorers.trained import Trained, read_table
 from nas.searchers.catalog import make_problem
 from nas.searchers.exact.search import exact_search
 from nas.searchers.problem import Objective
@@ -169,6 +170,15 @@ def test_the_fit_finds_the_planted_order(fitted: Learned) -> None:
     levels = [band.level for band in cards.bands]
     assert [band.band_ms for band in cards.bands] == [20, 24, 29] and np.diff(levels) == pytest.approx(0.02, abs=0.01)
     assert fitted.centre == pytest.approx(np.mean([fitted.score(spec) for spec in members(60)]))
+
+
+def test_strides_have_coefficients_of_their_own_where_that_is_clearly_better(fitted: Learned) -> None:
+    assert fitted.by_stride
+    rng = np.random.default_rng(2)
+    few = [replace(row, ap=row.ap + 0.03 * float(rng.normal())) for row in table_of(members(30)) if row.data == "cards"]
+    shared = fit(few)
+    assert not shared.by_stride and len(set(shared.coefficients)) == len({n.split("@")[0] for n in shared.features})
+    assert 0.2 < shared.left_out < 1  # as much noise as truth
 
 
 def test_noise_alone_is_shrunk_to_nothing(rows: list[Trained]) -> None:
