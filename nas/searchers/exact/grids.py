@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -48,7 +48,7 @@ class Narrowed:
         self._used = [np.intersect1d(here, rows[:, 0]) for here, rows in zip(used, blocks, strict=False)] + used[-1:]
         self.stem_widths = tuple(widths[0][self._used[0]].tolist())
 
-    def __getattr__(self, name: str) -> Any:
+    def __getattr__(self, name: str) -> object:
         return getattr(self._problem, name)
 
     def outs(self, index: int) -> tuple[int, ...]:
@@ -119,7 +119,7 @@ class Boxes:
         """Score less priced costs; scored False: as if no score counted."""
         return (self.score if scored else 0.0) - self.costs @ prices
 
-    def take(self, rows: npt.NDArray[Any]) -> Boxes:
+    def take(self, rows: Integers | Mask) -> Boxes:
         return Boxes(*(getattr(self, name)[rows] for name in self.__dataclass_fields__))
 
     @classmethod
