@@ -184,8 +184,10 @@ def _detections(
         return Check("detections", "this version draws other pictures", "not checked")
     problem = differing(network, sight, pictures, sight.score, sight.box)
     if problem and rounding is not None:
-        score, box = rounding(pictures)
-        problem = differing(network, sight, pictures, max(sight.score, 3 * score), max(sight.box, 3 * box))
+        from nas.deploy.parity import ROUNDINGS
+
+        score, box = (ROUNDINGS * value for value in rounding(pictures))
+        problem = differing(network, sight, pictures, max(sight.score, score), max(sight.box, box))
     total = sum(map(len, sight.rows))
     told = problem or f"{total} in {PICTURES} drawn pictures of {sight.side} pixels"
     return Check("detections", told, "differs" if problem else "same")

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from nas.deploy import FORMATS, HALF_SCALES_OPSET, ExportSettings, load_runtime
 from nas.deploy.onnx_graph import export_onnx, set_metadata, write
-from nas.deploy.parity import TOLERANCES, Agreement, Tolerance, rounding, verify
+from nas.deploy.parity import ROUNDINGS, TOLERANCES, Agreement, Tolerance, rounding, verify
 from nas.deploy.passport import give_passport
 from nas.deploy.runtime import Metadata, Runtime
 from nas.errors import UserError
@@ -180,7 +180,7 @@ def _agreement(
         return agreement
     # A network of hardly any training multiplies every rounding: two ways to compute it differ by what each is off.
     score, box = rounding(fused, batches)
-    return compared(replace(usual, score=max(usual.score, 3 * score), box=max(usual.box, 3 * box)))
+    return compared(replace(usual, score=max(usual.score, ROUNDINGS * score), box=max(usual.box, ROUNDINGS * box)))
 
 
 def _median_milliseconds(network: Callable[[Tensor], object], image: np.ndarray) -> float:
