@@ -144,7 +144,7 @@ def _fit(rows: Sequence[Trained], fewest: int) -> Learned:
     pooled, centre = float(scale.mean()), float(cells.ap.mean())
     shared = pooled * solution[: len(found.groups)] / spread
     chosen = np.array([column for group in found.groups for column in group], int)
-    coefficients = np.repeat(shared, [len(group) for group in found.groups])
+    coefficients = np.array([value for value, group in zip(shared, found.groups, strict=True) for _ in group])
     means, deviations = cells.features.mean(axis=0), _deviations(cells, cells.features)
     return Learned(
         features=tuple(FEATURES[column] for column in chosen),
@@ -185,7 +185,7 @@ class _Choice:
 
 def _choice(cells: _Cells, target: Array) -> _Choice:
     """What errs least on left-out networks: one coefficient for a kind of features, or by a clear lead one for each stride."""
-    own = [np.array([FEATURES.index(name) for name in FEATURES if name.startswith(f"{kind}@")]) for kind in KINDS]
+    own = np.arange(len(FEATURES)).reshape(len(KINDS), -1)
     shared = _least(cells, target, [[columns] for columns in own])
     single = _least(cells, target, [list(columns[:, None]) for columns in own])
     lead = shared.errors - single.errors
@@ -219,7 +219,8 @@ def _least(cells: _Cells, target: Array, kinds: Sequence[Sequence[Integers]]) ->
 
 def _columns(cells: _Cells, groups: Sequence[Integers]) -> tuple[Array, Array]:
     """The sum of each group of features, standardised within bands, and the deviations by which it was divided."""
-    sums = np.array([cells.features[:, group].sum(axis=1) for group in groups]).reshape(len(groups), -1).T
+    nothing = np.empty((len(cells.keys), 0))  # kinds that do not vary leave no group
+    sums = np.column_stack([nothing, *(cells.features[:, group].sum(axis=1) for group in groups)])
     spread = _deviations(cells, sums)
     return (sums - sums.mean(axis=0)) / spread, spread
 

@@ -181,6 +181,17 @@ def test_strides_have_coefficients_of_their_own_where_that_is_clearly_better(fit
     assert 0.2 < shared.left_out < 1  # as much noise as truth
 
 
+def test_kinds_that_do_not_vary_are_left_out() -> None:
+    rng, rows = random.Random(3), []
+    for _ in range(30):
+        widths = sorted(8 * rng.randint(2, 40) for _ in range(5))
+        blocks = tuple(Residual("k1kx", out, 8, 1, 2) for out in widths[1:])
+        rows.append(Trained(Backbone(Stem("conv", widths[0]), blocks, (1, 2, 3)), 0.3 + widths[-1] / 3000, "cards"))
+    found = fit(rows)
+    assert found.left_out > 0.9 and not {name for name in found.features if name.startswith("depth@")}
+    assert fit(rows, intervals=False).coefficients == found.coefficients
+
+
 def test_noise_alone_is_shrunk_to_nothing(rows: list[Trained]) -> None:
     rng = np.random.default_rng(1)
     noise = fit([replace(row, ap=0.5 + 0.01 * float(rng.normal())) for row in rows])
