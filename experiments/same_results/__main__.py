@@ -23,6 +23,7 @@ from typing import Any
 from experiments.command import options_of, run
 from experiments.evidence import read_record
 from nas.errors import UserError
+from nas.files import read_yaml
 
 DEFAULTS = {"before": "", "after": "HEAD", "only": "", "without": "", "folder": "outputs/same_results"}
 ROOT = Path(__file__).resolve().parents[2]
@@ -96,7 +97,7 @@ def _lasting(path: Path, volatile: set[str]) -> bytes:
         values = [json.loads(line) for line in text.splitlines()] if path.suffix == ".jsonl" else json.loads(text)
         return json.dumps(_without(values, volatile), sort_keys=True).encode()
     if path.suffix == ".yaml":
-        return json.dumps(_without(read_record(path), volatile), sort_keys=True).encode()
+        return json.dumps(_without(read_yaml(path), volatile), sort_keys=True).encode()
     if path.suffix == ".csv":
         rows = list(csv.DictReader(io.StringIO(path.read_text())))
         return json.dumps(_without(rows, volatile), sort_keys=True).encode()
