@@ -3,7 +3,7 @@ batches whatever the number of workers or processes."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import cv2
@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from nas.augment.pipeline import Augmentation, Augmenter
-from nas.data.dataset import DetectionData, Record
+from nas.data.dataset import DetectionData
 from nas.data.images import ImageSource
 from nas.data.resize import MARGIN, Fit, fits_of
 from nas.data.sampler import Draw, EpochSampler
@@ -43,10 +43,8 @@ class Loader:
     away if the sampler's plan has changed meanwhile.
     """
 
-    def __init__(
-        self, data: DetectionData, sampler: EpochSampler, batches: DataLoader, resize: Resize = "stretch"
-    ) -> None:
-        self.data, self.sampler, self.resize, self._batches = data, sampler, resize, batches
+    def __init__(self, data: DetectionData, sampler: EpochSampler, batches: DataLoader) -> None:
+        self.data, self.sampler, self._batches = data, sampler, batches
         self._stream: Iterator[dict[str, Any]] | None = None
         self._expected: dict[str, float | None] = {}
 
@@ -78,12 +76,11 @@ class Loader:
         return self._stream
 
     def _batch(self, raw: dict[str, Any]) -> Batch:
-        records = [self.data.records[index] for index in raw["indices"]]
         return Batch(
             raw["images"],
             list(torch.from_numpy(raw["boxes"]).split(raw["counts"])),
             list(torch.from_numpy(raw["labels"]).split(raw["counts"])),
-            _fits(records, raw["size"], self.resize),
+            raw["fits"],
             raw["indices"],
             raw["epoch"],
             raw["position"],
@@ -164,7 +161,7 @@ def build_loader(
         pin_memory=pin_memory,
         generator=torch.Generator(),  # the loader's own seed must not be drawn from the training's random state
     )
-    return Loader(data, sampler, batches, resize)
+    return Loader(data, sampler, batches)
 
 
 class _Images(Dataset):
@@ -173,35 +170,32 @@ class _Images(Dataset):
     def __init__(self, data: DetectionData, augmenter: Augmenter, resize: Resize) -> None:
         self._data, self._augmenter, self._resize = data, augmenter, resize
 
-    def __getitems__(self, draws: list[Draw]) -> list[tuple[Draw, Any]]:
-        fits = _fits([self._data.records[draw.record] for draw in draws], draws[0].size, self._resize)
-        return [(draw, self._augmenter(draw, fit)) for draw, fit in zip(draws, fits, strict=True)]
-
-
-def _fits(records: Sequence[Record], size: int, resize: Resize) -> list[Fit]:
-    return fits_of([(record.width, record.height) for record in records], size, resize, MARGIN)
+    def __getitems__(self, draws: list[Draw]) -> list[tuple[Draw, Fit, Any]]:
+        records = [self._data.records[draw.record] for draw in draws]
+        fits = fits_of([(record.width, record.height) for record in records], draws[0].size, self._resize, MARGIN)
+        return [(draw, fit, self._augmenter(draw, fit)) for draw, fit in zip(draws, fits, strict=True)]
 
 
 def _start_worker(_: int) -> None:
     cv2.setNumThreads(0)  # the workers are the parallelism
 
 
-def _collate(samples: list[tuple[Draw, Any]]) -> dict[str, Any]:
+def _collate(placed: list[tuple[Draw, Fit, Any]]) -> dict[str, Any]:
     """Images in one tensor, boxes and labels in one array each: few objects cross the process border."""
-    draws = [draw for draw, _ in samples]
-    images = torch.empty((len(samples), 3, *samples[0][1].image.shape[:2]), dtype=torch.uint8)
+    draws, fits, samples = zip(*placed, strict=True)
+    images = torch.empty((len(samples), 3, *samples[0].image.shape[:2]), dtype=torch.uint8)
     if torch.utils.data.get_worker_info() is not None:
         images.share_memory_()
     target = images.numpy()
-    for slot, (_, sample) in zip(target, samples, strict=True):
+    for slot, sample in zip(target, samples, strict=True):
         cv2.split(sample.image, list(slot))  # writes into the planes
     return {
         "images": images,
-        "boxes": np.concatenate([sample.boxes for _, sample in samples]),
-        "labels": np.concatenate([sample.labels for _, sample in samples]),
-        "counts": [len(sample.labels) for _, sample in samples],
+        "boxes": np.concatenate([sample.boxes for sample in samples]),
+        "labels": np.concatenate([sample.labels for sample in samples]),
+        "counts": [len(sample.labels) for sample in samples],
         "indices": [draw.record for draw in draws],
-        "size": draws[0].size,
+        "fits": list(fits),
         "epoch": draws[0].epoch,
         "position": draws[0].batch,
     }
