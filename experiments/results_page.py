@@ -18,7 +18,7 @@ from experiments.evidence import read_record
 from experiments.packed import read_packed
 from experiments.result_plots import interval
 from experiments.selection.contestants import read_contestants
-from experiments.selection.report import by_val, lead, runs_of, selected_and_drawn
+from experiments.selection.report import lead, selected_and_drawn, standings
 from nas.files import write_atomic
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -69,19 +69,16 @@ def selections() -> Result:
     people = read_contestants(ROOT / folder / "contestants.jsonl.gz")
     rows = read_packed(ROOT / folder / "runs.jsonl.gz")
     answers, rivals = [], []
-    for data in dict.fromkeys(one.data for one in people):
-        own = [one for one in people if one.data == data]
-        runs = runs_of(own, rows)
-        trained = by_val(own, runs)
-        pair = selected_and_drawn(trained)
-        if pair is not None:
-            ours, theirs = ([row["test_ap"] for row in runs[one.digest]] for one in pair)
-            answers.append(
-                f"{data}: test AP {ap_text(ours)}; lead over {pair[1].name}, the best drawn one on val: {lead(ours, theirs)}"
-            )
-            others = [one for one in trained if one not in pair]
-            told_of = (f"{one.name} {ap_text([row['test_ap'] for row in runs[one.digest]])}" for one in others)
-            rivals.append(f"{data}: {', '.join(told_of)}")
+    for data, trained in standings(people, rows).items():
+        if (pair := selected_and_drawn(trained)) is None:
+            continue
+        ours, theirs = pair
+        answers.append(
+            f"{data}: test AP {ap_text(ours.test_aps)}; lead over {theirs.contestant.name}, the best drawn one on val: "
+            f"{lead(ours.test_aps, theirs.test_aps)}"
+        )
+        others = (f"{one.contestant.name} {ap_text(one.test_aps)}" for one in trained if one not in pair)
+        rivals.append(f"{data}: {', '.join(others)}")
     return Result(
         "Does what `nas.select` chose beat what people drew, at equal measured milliseconds (30 epochs from scratch)?",
         "; ".join(answers),
