@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -190,20 +190,6 @@ def test_a_run_takes_the_precision_in_which_its_processor_is_fast(
 ) -> None:
     monkeypatch.setattr("torch.cpu.get_capabilities", lambda: flags)
     assert bench_config("cards", 0).trainer.precision == precision
-
-
-@pytest.fixture(scope="module")
-def short(tmp_path_factory: pytest.TempPathFactory, drawn_bccd: Callable[[Path], Path]) -> Iterator[dict[str, Any]]:
-    """Settings of a training of seconds, on drawn shapes in the place of BCCD."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MAENAS_BCCD", str(drawn_bccd(tmp_path_factory.mktemp("bccd") / "bccd")))
-        patch.setitem(RECIPES, "bccd", (64, 4))
-        yield {
-            "trainer.batch_size": 4,
-            "trainer.schedule.warmup_epochs": 1,
-            "trainer.ema.norm_images": 8,
-            "augmentation.closing_epochs": 1,
-        }
 
 
 @pytest.fixture(scope="module")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from scipy import stats
@@ -31,17 +31,10 @@ def test_the_two_differ_in_how_the_head_is_deployed_alone() -> None:
 
 
 @pytest.mark.slow
-def test_both_are_trained_exported_and_timed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, drawn_bccd: Callable[[Path], Path]
-) -> None:
-    monkeypatch.setenv("MAENAS_BCCD", str(drawn_bccd(tmp_path / "bccd")))
-    monkeypatch.setitem(RECIPES, "bccd", (64, 2))
-    short = {
-        "trainer.epochs": 2, "trainer.batch_size": 4, "trainer.schedule.warmup_epochs": 1, "trainer.ema.norm_images": 8,
-        "augmentation.closing_epochs": 1,
-    }  # fmt: skip
+def test_both_are_trained_exported_and_timed(tmp_path: Path, short: dict[str, Any]) -> None:
+    two_epochs = short | {"trainer.epochs": 2}
     table, work = tmp_path / "runs.jsonl.gz", tmp_path / "work"
-    assert train_missing(pair("bccd"), ["bccd"], table, work, most=2, finished=keep_file(work), **short) == 4
+    assert train_missing(pair("bccd"), ["bccd"], table, work, most=2, finished=keep_file(work), **two_epochs) == 4
     assert [(row["name"], row["seed"]) for row in read_packed(table)] == [("NMS", 0), ("one-to-one", 0)]
     assert len({row["digest"] for row in read_packed(table)}) == 2
     session = measure("bccd", work)

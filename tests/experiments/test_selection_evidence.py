@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from scipy import stats
 
-from experiments.detector_bench.training import RECIPES
 from experiments.packed import read_packed, write_packed
 from experiments.selection.__main__ import main
 from experiments.selection.contestants import (
@@ -88,23 +88,16 @@ def test_contestants_are_stored_by_data_set(tmp_path: Path) -> None:
     assert read_contestants(path) == [people()[2], people()[0]]
 
 
-def test_runs_are_trained_once_and_the_rest_later(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, drawn_bccd: Callable[[Path], Path]
-) -> None:
-    monkeypatch.setenv("MAENAS_BCCD", str(drawn_bccd(tmp_path / "bccd")))
-    monkeypatch.setitem(RECIPES, "bccd", (64, 4))
-    short = {
-        "trainer.epochs": 2, "trainer.batch_size": 4, "trainer.schedule.warmup_epochs": 1, "trainer.ema.norm_images": 8,
-        "augmentation.closing_epochs": 1,
-    }  # fmt: skip
+def test_runs_are_trained_once_and_the_rest_later(tmp_path: Path, short: dict[str, Any]) -> None:
+    two_epochs = short | {"trainer.epochs": 2}
     everybody = [*people()[:2], replace(people()[2], data="bccd")]
     table, work = tmp_path / "runs.jsonl.gz", tmp_path / "work"
     assert [(one.name, seed) for one, seed, _ in wanted(everybody, ["bccd"])[:4]] == [
         ("nas.select", 0), ("damo-t scaled", 0), ("yolo11n whole, scaled", 0), ("nas.select", 1),
     ]  # fmt: skip
-    assert train_missing(everybody, ["bccd"], table, work, most=1, shard=(1, 3), **short) == 2
+    assert train_missing(everybody, ["bccd"], table, work, most=1, shard=(1, 3), **two_epochs) == 2
     assert [row["name"] for row in read_packed(table)] == ["damo-t scaled"]
-    assert train_missing(everybody, ["bccd"], table, work, most=2, **short) == 6
+    assert train_missing(everybody, ["bccd"], table, work, most=2, **two_epochs) == 6
     rows = read_packed(table)
     assert {row["name"] for row in rows} == {one.name for one in everybody} and not list(work.iterdir())
     assert all(row["curve"][-1][0] == row["epochs"] == 2 and 0 <= row["test_ap"] <= 1 for row in rows)
