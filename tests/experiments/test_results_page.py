@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-import experiments.results_page as results_page
-from experiments.results_page import PAGE, README, ROOT, page, results, shown, with_block
+import experiments.findings as findings
+from experiments.findings import ROOT, results
+from experiments.results_page import PAGE, README, page, shown, with_block
 
 
 def test_the_pages_are_what_the_evidence_says() -> None:
@@ -33,8 +34,8 @@ def test_a_changed_file_changes_the_page(tmp_path: Path, monkeypatch: pytest.Mon
     folder.mkdir(parents=True)
     for name in ("train", "yolo11n"):
         (folder / f"{name}.json").write_bytes((ROOT / f"experiments/bccd/{name}.json").read_bytes())
-    monkeypatch.setattr(results_page, "ROOT", tmp_path)
+    monkeypatch.setattr(findings, "ROOT", tmp_path)
     known = json.loads((folder / "train.json").read_text())
     known["searched detector"]["ap"]["mean"] = 0.7654
     (folder / "train.json").write_text(json.dumps(known))
-    assert "test AP 0.765" in results_page.blood().answer
+    assert "test AP 0.765" in findings.blood().answer
