@@ -48,7 +48,7 @@ PARTS = ("params_m.stride16", "flops_g.stride8", "latency_ms.stem", "activations
          "latency_ms@cpu_onnxruntime_fp32_1thread")  # fmt: skip
 #: Scores that are drawn, and those that joined them from a space's number ADDED on, so that the rows before stay as drawn.
 SCORES, ADDED = ("mae", "mae", "mae", "params", "macs", "layers"), 16
-ADDED_SCORES = ("level_balance", "mae_residual", "effective_rank")
+ADDED_SCORES = ("level_balance", "mae_residual", "effective_rank", "mae_neck")
 BEHIND = ("params_m.neck", "flops_g.head", "latency_ms.neck")
 
 
@@ -81,8 +81,10 @@ def check_space(name: str, number: int, seed: int, problems: int = PER) -> dict[
     side = rng.choice((320, 416, 640))
     frame = Frame(image_size=side) if rng.random() < 0.5 else None
     score = rng.choice(SCORES if number < ADDED else (*SCORES, *ADDED_SCORES, *ADDED_SCORES))
-    weights = tuple(rng.choice((0.0, 0.5, 1.0, 4.0, 16.0)) for _ in range(4))
-    options: dict[str, object] = {"level_weights": (*weights, 1.0)} if score in ("mae", *ADDED_SCORES) else {}
+    weights = (*(rng.choice((0.0, 0.5, 1.0, 4.0, 16.0)) for _ in range(4)), 1.0)
+    options: dict[str, object] = {"level_weights": weights} if score in ("mae", *ADDED_SCORES) else {}
+    if score == "mae_neck":
+        frame, options = Frame(image_size=side), {"level_weights": weights[2:]}
     limited = WHOLE + PARTS + (BEHIND if frame is not None else ())
     free = make_problem(space, Budget.of(dict.fromkeys(limited, 1e9)), score, options, table, frame, side)
     if chain_problem(free) is None:  # depthwise units whose shortcuts depend on widths: mae_residual is no sum there

@@ -51,8 +51,8 @@ Row = dict[str, str]
 
 
 def score_names() -> tuple[str, ...]:
-    """Analytic scores: those in closed form and mae_neck; the learned one where a fitted file is shipped."""
-    names = [name for name, scorer in SCORERS.items() if scorer.closed_form or name == "mae_neck"]
+    """Scores in closed form; the learned one where a fitted file is shipped."""
+    names = [name for name, scorer in SCORERS.items() if scorer.closed_form]
     return tuple(name for name in names if name != "learned" or SHIPPED.is_file())
 
 

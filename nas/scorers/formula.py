@@ -21,7 +21,7 @@ from nas.blocks.operation import halved
 from nas.errors import UserError
 from nas.lowering import Operation, backbone_operations
 from nas.scorers.base import Scorer, Weights
-from nas.spec import Backbone, Residual, Spec, backbone_of, image_side
+from nas.spec import Backbone, NeckSpec, Residual, Spec, backbone_of, image_side
 
 Array = NDArray[np.float64]
 
@@ -79,6 +79,16 @@ class Formula(ABC):
         """Weights by level where the score is minus the sum of the logarithms of the gains up to each level's end, none
         of them negative; else None."""
         return None
+
+    @property
+    def through_neck(self) -> bool:
+        """Whether the score is a convex function, falling in none, of the gains up to C3, C4 and C5, and knows their widths."""
+        return False
+
+    def behind(self, neck: NeckSpec | None, out: tuple[int, ...] | None) -> Formula:
+        """The formula for backbones in front of a neck (None: bare ones), whose output widths are `out`, or (None) those
+        of C3, C4, C5; raises UserError where a score needs what there is not."""
+        return self
 
     @property
     def digest(self) -> str:

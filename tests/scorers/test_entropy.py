@@ -11,9 +11,12 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor
 
 from nas.cost.count import effectiveness
@@ -23,7 +26,7 @@ from nas.lowering.repgfpn import branch_widths, hidden_width, neck_graph
 from nas.scorers import SCORERS, find_scorer, score_spec
 from nas.scorers.counts import chance
 from nas.scorers.deepmad import deepmad
-from nas.scorers.entropy import Entropy, log_gain, mae, mae_neck, neck_log_variances
+from nas.scorers.entropy import Entropy, NeckEntropy, log_gain, mae, mae_neck, neck_log_variances
 from nas.scorers.formula import counted_depths
 from nas.scorers.learned import SHIPPED
 from nas.spec import Backbone, DetectorSpec, NeckSpec, Residual, Stem
@@ -121,8 +124,8 @@ def test_neck_formula_is_what_sampling_measures(options: dict[str, Any]) -> None
     neck = NeckSpec((40, 48, 56), 2, (0.75, 0.75, 0.75), **options)
     spec = SPACES["tinynas_k1kx"].initial()
     channels = spec.out_channels
-    expected = neck_log_variances(spec, neck)
     start = _backbone_logs(spec)
+    expected = neck_log_variances(neck, np.array([channels]), np.array([neck.out]), 2 * np.array([start]))[0]
     torch.manual_seed(1)
     maps = {
         name: math.exp(log - start[0]) * torch.randn(1, width, side, side, dtype=torch.float64)
@@ -178,6 +181,30 @@ def test_neck_score_sees_what_the_backbone_score_does_not() -> None:
     assert mae(deeper) == mae(spec) and mae_neck(deeper) > mae_neck(spec)
     with pytest.raises(UserError, match="whole detector"):
         mae_neck(spec.backbone)
+    with pytest.raises(UserError, match="three level weights"):
+        mae_neck(spec, (1.0, 1.0))
+
+
+@pytest.mark.parametrize(
+    ("name", "score"),
+    [("damo-yolo-t", 3313.5096927196537), ("damo-yolo-s", 3846.2565237736426), ("damo-yolo-m", 5538.669807023841)],
+)
+def test_neck_scores_of_published_detectors(name: str, score: float) -> None:
+    """Recorded when the formula went through the neck node by node, one network at a time."""
+    assert mae_neck(load_published(name)) == pytest.approx(score, rel=1e-13)
+
+
+@given(st.lists(st.floats(0.0, 40.0), min_size=9, max_size=9), st.floats(0, 1), st.integers(0, 3))
+def test_neck_score_is_convex_and_rising_in_the_gains(gains: list[float], share: float, kind: int) -> None:
+    neck = (NeckSpec((64, 64, 64)), NeckSpec((64, 64, 64), fusion="conv"), NeckSpec((64, 64, 64), 1, depthwise=True),
+            NeckSpec((64, 64, 64), extra_up=True, extra_down=False))[kind]  # fmt: skip
+    formula = NeckEntropy().behind(neck, None)
+    first, second, more = np.array(gains).reshape(3, 3)
+    rows = np.stack([first, second, share * first + (1 - share) * second, first + more])
+    one, two, between, higher = formula.combine(rows, np.full((4, 3), [32.0, 64.0, 96.0]), np.zeros(3), rows, {})
+    assert between <= share * one + (1 - share) * two + 1e-9 * max(one, two)
+    assert higher >= one - 1e-9 * one
+    assert formula.through_neck and not NeckEntropy((1.0, -1.0, 1.0)).through_neck
 
 
 def test_score_ignores_resolution_shortcuts_and_pyramids() -> None:

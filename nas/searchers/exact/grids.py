@@ -7,12 +7,9 @@ from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
 import numpy as np
-import numpy.typing as npt
 
-from nas.searchers.exact.parts import ChainProblem, Integers
+from nas.searchers.exact.parts import ChainProblem, Integers, Mask
 from nas.searchers.problem import Array
-
-Mask = npt.NDArray[np.bool_]
 
 
 @runtime_checkable
@@ -103,13 +100,15 @@ class Axis:
 @dataclass(frozen=True)
 class Boxes:
     """Boxes of one position, sorted by (before, after): groups, kernel, depth, whether input and output width are equal;
-    the least that they cost, the last column being units, and the most that they score."""
+    the least that they cost, the last column being units; the least and the most of what they are scored by (n, 2), and
+    the most that they score."""
 
     groups: Integers
     kernel: Integers
     depth: Integers
     same: Mask
     costs: Array
+    gains: Array
     score: Array
 
     def __len__(self) -> int:

@@ -10,6 +10,7 @@ with (`grids.Narrowed`).
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import cast
 
@@ -17,10 +18,11 @@ import numpy as np
 
 from nas.errors import UserError
 from nas.searchers.base import admitted
+from nas.searchers.exact.convex import convex_score, counted
 from nas.searchers.exact.effort import CELLS, Effort, Halt
-from nas.searchers.exact.grids import Allowed, Axis, Boxes, GridProblem, Mask, Narrowed
-from nas.searchers.exact.parts import ChainProblem, Integers, Pricing, logs_of
-from nas.searchers.exact.paths import Paths, Priced, Reach
+from nas.searchers.exact.grids import Allowed, Axis, Boxes, GridProblem, Narrowed
+from nas.searchers.exact.parts import ChainProblem, Integers, Mask, Pricing
+from nas.searchers.exact.paths import Paths, Reach
 from nas.searchers.problem import Array
 
 #: Blocks of one position that are priced one by one, and states of a chain that are told apart.
@@ -45,6 +47,17 @@ def _with_units(costs: Array, units: Integers | int = 0) -> Array:
     return np.column_stack([costs, np.broadcast_to(units, len(costs))])
 
 
+@dataclass(frozen=True)
+class _Ends:
+    """Costs (n, limits), and the least and the most of the scores (n, 2), of the stem's groups and of what stands behind the
+    chain by the states there; channels: the widest C3, C4 and C5 of these, of which only some are reached."""
+
+    stem: tuple[Array, Array]
+    behind: tuple[Array, Array]
+    channels: Integers
+    reached: Mask
+
+
 class Groups:
     """Halves groups of widths as long as boxes remain that may hold the optimum.
 
@@ -65,6 +78,9 @@ class Groups:
         self._pairs = [problem.allowed(index) for index in range(problem.blocks)]
         self._depths = [int(problem.variants(index)[:, 1].max()) for index in range(problem.blocks)]
         self._ahead = list[Array]()
+        self._convex = convex_score(problem)
+        #: What a gain counts, by part, and what a state counts: the plane above a convex score.
+        self._factors, self._base = np.ones(problem.blocks + 2), np.zeros(1)
         self._rules = [self._rules_of(index) for index in range(problem.blocks)]
         if len(start):
             self._offer(start)
@@ -74,9 +90,10 @@ class Groups:
         """Halve until all groups are single widths, or nothing is left that may beat `lower` (`done`)."""
         while all(map(len, self.boxes)):
             self.effort.tell(f"bounds of {sum(map(len, self.boxes)):,} groups of blocks")
-            paths = self._paths()
-            if not self._affordable(paths):
+            ends = self._ends()
+            if not self._affordable(ends) or not self._bent(ends):
                 break
+            paths = self._paths(ends)
             reach, self._prices = paths.lowest(self._prices, self._try)
             self.upper = min(self.upper, max(reach.value, self._least))
             if reach.value - self.lower <= self.rounding or not self._promising(paths, reach):
@@ -141,32 +158,64 @@ class Groups:
         k, d = kernel[rows], depth[rows]
         low = self.problem.block_vectors(index, k, i0, m0, o0, d)
         high = self.problem.block_vectors(index, k, i1, m1, o1, d)
-        costs, score = self._corners(low, high, outs.values[o0], outs.values[o1], index + 1)
-        return rows, Boxes(groups[rows], k, d, alike, _with_units(costs, d), score)
+        costs, gains = self._corners(low, high, outs.values[o0], outs.values[o1], index + 1)
+        return rows, Boxes(
+            groups[rows], k, d, alike, _with_units(costs, d), gains, gains[:, 1] * self._factors[index + 1]
+        )
 
     def _corners(self, low: Array, high: Array, narrow: Integers, wide: Integers, part: int) -> tuple[Array, Array]:
-        """The least costs and the highest score of what lies between two corners."""
+        """The least costs, and the least and the most of the scores (n, 2), of what lies between two corners."""
         costs = np.minimum(self.price.costs(low), self.price.costs(high))
         scores = [self.price.score(v, w, part) for v in (low, high) for w in (narrow, wide)]
-        return costs, np.max(scores, axis=0)
+        return costs, np.stack([np.min(scores, axis=0), np.max(scores, axis=0)], axis=1)
 
-    def _paths(self) -> Paths:
-        """The paths through the boxes, with the stem's groups and what stands behind the chain priced; Halt for too many."""
+    def _ends(self) -> _Ends:
+        """The stem's groups, and what stands behind the chain, priced; Halt for too many."""
         problem, axis = self.problem, self.axes[0]
         counts, taps = [len(axis.low) for axis in self.axes], (*self._taps, problem.blocks)
         sizes = [counts[tap] for tap in taps]
         if max(counts) * (states := int(np.prod(sizes))) > CELLS // 4:
             raise Halt(f"the bounds of {states:,} groups of states do not fit into memory", False)
         narrow, wide = axis.values[axis.low], axis.values[axis.high]
-        costs, score = self._corners(problem.stem_vectors(narrow), problem.stem_vectors(wide), narrow, wide, 0)
+        costs, gains = self._corners(problem.stem_vectors(narrow), problem.stem_vectors(wide), narrow, wide, 0)
         places = dict(zip(taps, np.unravel_index(np.arange(states), sizes), strict=True))
         low, first = self._channels({tap: self.axes[tap].values[self.axes[tap].low[at]] for tap, at in places.items()})
         high, last = self._channels({tap: self.axes[tap].values[self.axes[tap].high[at]] for tap, at in places.items()})
         low = np.maximum.accumulate(low, axis=1)
         high = np.minimum.accumulate(high[:, ::-1], axis=1)[:, ::-1]
-        return Paths(
-            self.boxes, (_with_units(costs), score), self._end(low, high, first, last), self._taps, counts, self._limits
-        )
+        behind = self._end(low, high, first, last)
+        return _Ends((_with_units(costs), gains), behind, high, np.all(low <= high, axis=1))
+
+    def _paths(self, ends: _Ends, sums: Array | None = None) -> Paths:
+        """The paths through the boxes; sums: what a gain counts, by part, instead of the score."""
+        (stem, first), (behind, last), boxes = ends.stem, ends.behind, self.boxes
+        factors, base = (self._factors, self._base) if sums is None else (sums, 0.0)
+        if sums is not None:
+            scores = [here.gains[:, 1] * factor for here, factor in zip(boxes, sums[1:-1], strict=True)]
+            boxes = [replace(here, score=score) for here, score in zip(boxes, scores, strict=True)]
+        score = np.where(ends.reached, last[:, 1] * factors[-1] + base, -np.inf)
+        counts = [len(axis.low) for axis in self.axes]
+        return Paths(boxes, (stem, first[:, 1] * factors[0]), (behind, score), self._taps, counts, self._limits)
+
+    def _bent(self, ends: _Ends) -> bool:
+        """Put the plane above a convex score where the boxes that are left have it lowest; whether anything may be left."""
+        if self._convex is None:
+            return True
+        columns = counted(self.problem, self._convex).T
+        parts = [ends.stem[1], *(boxes.gains for boxes in self.boxes), ends.behind[1][ends.reached]]
+        least = np.array([sum(f * g[:, 0].min() for f, g in zip(sums, parts, strict=True)) for sums in columns])
+        paths = (self._paths(ends, sums) for sums in columns)
+        most = np.array([path.lowest(np.zeros(len(self._limits)), lambda reach: None)[0].value for path in paths])
+        box = self._convex.box(least, most, ends.channels, ends.reached)
+        box = None if box is None else box.below(self._least)
+        if box is None:
+            return False
+        self._factors, self._base = counted(self.problem, self._convex) @ box.slopes, np.asarray(box.base)
+        self.boxes = [
+            replace(boxes, score=boxes.gains[:, 1] * factor)
+            for boxes, factor in zip(self.boxes, self._factors[1:-1], strict=True)
+        ]
+        return True
 
     def _channels(self, chosen: dict[int, Integers]) -> tuple[Integers, Integers]:
         """Widths C3, C4, C5 (n, 3), and of the last block, from those of the tapped parts."""
@@ -174,26 +223,28 @@ class Groups:
         fixed = np.full(len(last), template.blocks[-1].out)
         return np.stack([chosen.get(i + 1, fixed) for i in template.out_blocks], axis=1), last
 
-    def _end(self, low: Integers, high: Integers, first: Integers, last: Integers) -> Priced:
-        """What stands behind the chain, between its lowest and highest widths; unreached where there are none between."""
+    def _end(self, low: Integers, high: Integers, first: Integers, last: Integers) -> tuple[Array, Array]:
+        """Costs, and the least and the most of the scores (n, 2), of what stands behind the chain, between its lowest and
+        highest widths."""
         problem = self.problem
         reached = (low <= high).all(axis=1)
         vectors = np.zeros((2, len(low), problem.objective.width))
         for row, channels in enumerate((low, high)):
             vectors[row, reached] = problem.closings(channels[reached], self.effort.spend)
-        score = np.maximum(*map(self.price.behind, vectors))
+        gains = np.sort(np.stack([self.price.behind(v) for v in vectors], axis=1), axis=1)
         if len(problem.template.blocks) > problem.blocks:
             tails = problem.tail_vectors(first), problem.tail_vectors(last)
             fixed = np.full(len(low), problem.template.blocks[-1].out)
-            score = score + self._corners(*tails, fixed, fixed, len(problem.levels) - 1)[1]
+            gains = gains + self._corners(*tails, fixed, fixed, len(problem.levels) - 1)[1]
             vectors += np.stack(tails)
-        return _with_units(np.minimum(*map(self.price.costs, vectors))), np.where(reached, score, -np.inf)
+        return _with_units(np.minimum(*map(self.price.costs, vectors))), gains
 
     # ------------------------------------------------------------------ what remains
 
-    def _affordable(self, paths: Paths) -> bool:
+    def _affordable(self, ends: _Ends) -> bool:
         """Drop boxes on no path that keeps each limit alone; whether there is any such path."""
         for prices, limit in zip(np.eye(len(self._limits)), self._limits, strict=True):
+            paths = self._paths(ends, self._factors)
             reach, room = paths.reach(prices, scored=False), HAIR * max(abs(limit), 1.0)
             if reach.value < -room:
                 return False
@@ -328,7 +379,7 @@ class Groups:
 def groups_of(problem: ChainProblem, effort: Effort, start: Integers) -> Groups | None:
     """The groups of a problem whose blocks or states are too many to price all; None for every other, and where costs or
     amounts are not known to be monotone in widths."""
-    if not isinstance(problem, GridProblem) or logs_of(problem.objective.formula) is not None or not problem.monotone:
+    if not isinstance(problem, GridProblem) or not problem.monotone:
         return None
     try:
         problem.check_size(_MOST_BLOCKS)

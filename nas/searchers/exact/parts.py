@@ -21,9 +21,10 @@ from nas.searchers.problem import AMOUNT, Array, Objective
 from nas.spec import Backbone, Spec
 
 Integers = npt.NDArray[np.int64]
+Mask = npt.NDArray[np.bool_]
 
-#: The scores that are such a sum, or logarithms of sums.
-SUMS = "mae, mae_residual, level_balance, effective_rank, learned, params, macs or layers"
+#: The scores that are such a sum, or a convex function of sums.
+SUMS = "mae, mae_neck, mae_residual, level_balance, effective_rank, learned, params, macs or layers"
 #: The most blocks of one position that are priced.
 MOST_OPTIONS = 6_000_000
 #: The most bins that bounds are refined to.
@@ -168,7 +169,7 @@ def chain_of(problem: ChainProblem, effort: Effort | None = None, closed: bool =
     price, effort = Pricing(problem, closed), effort or Effort()
     options = [_stem_options(price)]
     options += [_block_options(price, index, widths[index], widths[index + 1], effort) for index in range(blocks)]
-    costs, score = (_behind if closed else _open_end)(price, sorted(taps), widths, carries[-1], effort)
+    costs, score = (_behind if closed else _open_end)(price, sorted(taps), widths, effort)
     tops, limits = np.zeros(len(price.limits)), price.limits.copy()
     for column in np.flatnonzero(price.lower):
         every = [*(part.costs for part in options), costs]
@@ -200,14 +201,22 @@ def logs_of(formula: Formula | None) -> tuple[float, ...] | None:
     return formula.logs() if formula is not None else None
 
 
+def is_convex(formula: Formula | None) -> bool:
+    """Whether a score is a convex function of sums over parts, and no sum itself."""
+    return formula is not None and (formula.through_neck or formula.logs() is not None)
+
+
 def linear_score(formula: Formula | None, levels: int) -> Linear:
-    """The score as a sum over parts; for one of logarithms of sums, minus the gains, which it falls with.
+    """The score as a sum over parts; for a convex function of sums, the gains that it rises with, or minus those that it
+    falls with.
 
     Raises UserError for a score that is neither, or weights that do not fit the levels.
     """
     linear = formula.linear() if formula is not None else None
     if (logs := logs_of(formula)) is not None:
         linear = Linear((-1.0,) * len(logs), (0.0,) * len(logs))
+    elif formula is not None and formula.through_neck:
+        linear = Linear((1.0,) * levels, (0.0,) * levels)
     if linear is None:
         raise UserError(f"exact search needs a score that is a sum over blocks: {SUMS}")
     if not linear.metric:
@@ -262,32 +271,34 @@ class Pricing:
         return vectors[:, column] * (self.linear.factor / unit)
 
 
-def _behind(
-    price: Pricing, taps: list[int], widths: list[Integers], carries: int, effort: Effort
-) -> tuple[Array, Array]:
-    """Costs and score of a closing convolution, neck and head, by the state after the last block."""
-    problem = price.problem
-    rest = np.arange(carries * len(widths[-1]))
+def pyramids(problem: ChainProblem, taps: Sequence[int], widths: list[Integers]) -> tuple[Integers, Integers, Mask]:
+    """By the state after the last block: widths C3, C4, C5 (n, 3), the width of the last block, and whether there is any
+    such network, as widths never decrease along a chain."""
+    rest = np.arange(int(np.prod([len(widths[tap]) for tap in taps])))
     chosen: dict[int, Integers] = {}
     for tap in reversed(taps):
         chosen[tap] = widths[tap][rest % len(widths[tap])]
         rest = rest // len(widths[tap])
     fixed = np.full(len(rest), problem.template.blocks[-1].out)
     channels = np.stack([chosen.get(i + 1, fixed) for i in problem.template.out_blocks], axis=1)
-    vectors = np.zeros((len(rest), problem.objective.width))
-    reached = (np.diff(channels, axis=1) >= 0).all(axis=1)  # widths never decrease along a chain
+    return channels, chosen[problem.blocks], np.all(np.diff(channels, axis=1) >= 0, axis=1)
+
+
+def _behind(price: Pricing, taps: list[int], widths: list[Integers], effort: Effort) -> tuple[Array, Array]:
+    """Costs and score of a closing convolution, neck and head, by the state after the last block."""
+    problem = price.problem
+    channels, last, reached = pyramids(problem, taps, widths)
+    vectors = np.zeros((len(last), problem.objective.width))
     vectors[reached] = problem.closings(channels[reached], effort.spend)
     score = price.behind(vectors)
     if len(problem.template.blocks) > problem.blocks:
-        tail = problem.tail_vectors(chosen[problem.blocks])
+        tail, fixed = problem.tail_vectors(last), np.full(len(last), problem.template.blocks[-1].out)
         vectors = vectors + tail
         score = score + price.score(tail, fixed, len(problem.levels) - 1)
     return price.costs(vectors), score
 
 
-def _open_end(
-    price: Pricing, taps: list[int], widths: list[Integers], carries: int, effort: Effort
-) -> tuple[Array, Array]:
+def _open_end(price: Pricing, taps: list[int], widths: list[Integers], effort: Effort) -> tuple[Array, Array]:
     """Costs (none) and score by the width after the last block, as if nothing stood behind it."""
     problem = price.problem
     score = np.zeros(len(widths[-1]))

@@ -14,7 +14,7 @@ from nas.scorers.formula import Formula, formula_of
 from nas.searchers.base import Candidate, Problem
 from nas.searchers.evolution import Evolution, RandomSearch
 from nas.searchers.exact.effort import STEPS
-from nas.searchers.exact.parts import SUMS, ChainProblem, logs_of
+from nas.searchers.exact.parts import SUMS, ChainProblem, is_convex
 from nas.searchers.exact.search import ExactResult, exact_search
 from nas.searchers.history import History
 from nas.searchers.loop import Progress, SearchOutcome, interruptible, run_loop
@@ -126,8 +126,8 @@ def chain_problem(problem: Problem) -> ChainProblem | None:
 
 
 def _served(formula: Formula | None) -> TypeGuard[Formula]:
-    """Whether exact search serves a score: a sum over blocks, or logarithms of such sums."""
-    return formula is not None and (formula.linear() is not None or formula.logs() is not None)
+    """Whether exact search serves a score: a sum over blocks, or a convex function of such sums."""
+    return formula is not None and (formula.linear() is not None or is_convex(formula))
 
 
 def _no_sum(problem: Problem) -> str:
@@ -154,7 +154,7 @@ def search_exactly(
 ) -> SearchOutcome:
     """An exact search in the form of the others; its history holds the networks that it returns.
 
-    Under several limits, and for a score of logarithms, a short evolution comes first: its best, or that of `start`, is
+    Under several limits, and for a convex function of sums, a short evolution comes first: its best, or that of `start`, is
     what the proof starts from.
     """
     chain = chain_problem(problem)
@@ -169,7 +169,7 @@ def search_exactly(
             chain.objective.additive(name)
         except UserError as error:  # before any work
             raise UserError(f"searcher exact cannot serve: {error}; use evolution") from None
-    warm = len(sums) > 1 or logs_of(chain.objective.formula) is not None
+    warm = len(sums) > 1 or is_convex(chain.objective.formula)
     known = problem.encode(start)
     warm_up = _WARM_UP if problem.generous else _SLOW_WARM_UP
     first = run_loop(problem, Evolution(problem), warm_up, start=known) if warm else empty

@@ -17,12 +17,12 @@ from annotated_types import Ge, Le
 from nas.errors import InternalError
 from nas.options import Positive, Share
 from nas.searchers.base import Candidate, Certificate, admitted
-from nas.searchers.exact.boxes import BoxedOptimum
+from nas.searchers.exact.convex import ConvexOptimum, convex_score
 from nas.searchers.exact.effort import STEPS, Effort, Halt
 from nas.searchers.exact.groups import MOST_BOXES, groups_of
 from nas.searchers.exact.labels import LabelSearch, Relaxation, TooManyLabels
 from nas.searchers.exact.optimum import DELTA, Optimum
-from nas.searchers.exact.parts import ChainProblem, Integers, chain_of, linear_score, logs_of
+from nas.searchers.exact.parts import ChainProblem, Integers, chain_of, is_convex, linear_score
 from nas.searchers.pareto import best_first
 from nas.spec import digest
 
@@ -114,7 +114,7 @@ class _Beside:
             if halt.interrupted or effort.spent:
                 raise
 
-    def add_found(self, optimum: BoxedOptimum, share: float, count: int) -> None:
+    def add_found(self, optimum: ConvexOptimum, share: float, count: int) -> None:
         """The best networks of different shape among those that were looked at, within `share` of the best score."""
         if optimum.best is None or not count:
             return
@@ -187,15 +187,15 @@ def exact_search(
             problem, begin = groups.left, groups.best
         effort.tell("pricing every block")
         parts = chain_of(problem, effort)
-        if (logs := logs_of(problem.objective.formula)) is not None:
-            optimum = BoxedOptimum(problem, parts, bins, effort, begin, logs)
+        if (convex := convex_score(problem)) is not None:
+            optimum = ConvexOptimum(problem, parts, bins, effort, begin, convex)
         else:
             optimum = Optimum(problem, parts, bins, effort, begin)
         effort.tell("proving the optimum")
         optimum.solve()
         if groups is not None:  # what else is near was dropped with the rest
             beside.open_levels = levels
-        elif isinstance(optimum, BoxedOptimum):
+        elif isinstance(optimum, ConvexOptimum):
             beside.add_found(optimum, share, near)
         elif optimum.best is not None:
             effort.tell("front")
@@ -213,7 +213,8 @@ def exact_search(
             upper = groups.upper
         else:
             upper = np.inf if interrupted or effort.spent else _open_bound(problem, effort)
-        return ExactResult(best, known, [], None, upper, reason, 0, 0.0, interrupted)
+        return ExactResult(best, known, [], None, min(upper, _own_limit(problem)), reason, 0, 0.0, interrupted)
+    optimum.upper = min(optimum.upper, _own_limit(problem))
     if optimum.best is None:
         return ExactResult(None, [], [], None, optimum.upper, "" if optimum.proven else reason, 0, 0.0, interrupted)
     best = _candidates(problem, optimum.best[None])[0]
@@ -231,6 +232,13 @@ def exact_search(
     )  # fmt: skip
 
 
+def _own_limit(problem: ChainProblem) -> float:
+    """What a score that is a count comes to at most where that count is limited; infinite for all others."""
+    linear = linear_score(problem.objective.formula, len(set(problem.levels)))
+    limits = [high for name, _, high in problem.budget.ranges if name == linear.metric]
+    return linear.factor * min(limits, default=np.inf) if linear.factor > 0 else np.inf
+
+
 def _open_bound(problem: ChainProblem, effort: Effort) -> float:
     """A bound on every score where the states of the whole chain are too many: the neck and head behind it cost nothing.
 
@@ -239,7 +247,7 @@ def _open_bound(problem: ChainProblem, effort: Effort) -> float:
     """
     upper = np.inf
     formula = problem.objective.formula
-    if linear_score(formula, len(set(problem.levels))).metric or logs_of(formula) is not None:
+    if linear_score(formula, len(set(problem.levels))).metric or is_convex(formula):
         return upper
     try:
         effort.tell("a bound without what stands behind the backbone")

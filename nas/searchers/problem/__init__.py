@@ -71,6 +71,9 @@ class Objective:
         image_size: int = 640,
         limited: Sequence[str] = (),
     ) -> None:
+        if formula is not None:
+            neck, out = (None, None) if frame is None else (frame.neck((2, 2, 2)), frame.out)
+            formula = formula.behind(neck, out)
         self.formula, self.table, self.frame = formula, table, frame
         self.image_size = frame.image_size if frame is not None else image_size
         self._more = [cost for cost in map(Limited.of, limited) if cost.part or cost.hardware or cost.metric == E2E]
@@ -181,6 +184,7 @@ class Objective:
             (0, *backbone.levels),
             [min(size) for size in sizes],
             closing[None],
+            self.formula.behind(spec.neck, spec.neck.out) if self.formula and isinstance(spec, DetectorSpec) else None,
         )
         return {"score": float(score[0])} | dict(zip(self.metrics, metrics[0].tolist(), strict=True))
 
@@ -192,25 +196,27 @@ class Objective:
         levels: Sequence[int],
         sides: Sequence[int],
         closing: Array,
+        formula: Formula | None = None,
     ) -> tuple[Array, Array]:
         """Scores (n,) and `metrics` (n, ...) from vectors of stem and blocks (n, parts, width).
 
         widths: output widths (n, parts); depths: as `counted_depths` (n, blocks); levels, sides: level and map side of each
-        part; closing: vectors of what is behind (n, width).
+        part; closing: vectors of what is behind (n, width); formula: of detectors with a neck of their own.
         """
+        formula = formula or self.formula
         total = parts.sum(axis=1) + closing
         ends = [i for i in range(len(levels)) if i + 1 == len(levels) or levels[i + 1] > levels[i]]
         running = parts[:, :, [LAYERS, LOG_FAN]].cumsum(axis=1)[:, ends]
         rho = (running[:, :, 0] * np.exp(-running[:, :, 1] / running[:, :, 0])).max(axis=1)
         sums = [total[:, column] / unit for column, unit in self._sums.values()]
         metrics = np.stack([*sums[: len(_ADDITIVE)], rho, *sums[len(_ADDITIVE) :]], axis=1)
-        if self.formula is None:
+        if formula is None:
             return np.zeros(len(parts)), metrics
         side = np.array([sides[i] for i in ends], dtype=np.float64)
         channels = widths[:, ends].astype(np.float64)
         named = dict(zip(self.metrics, metrics.T, strict=True))
-        gains = self.formula.gains(parts[:, :, AMOUNT]).cumsum(axis=1)[:, ends]
-        return self.formula.combine(gains, channels, side, depths.astype(np.float64), named), metrics
+        gains = formula.gains(parts[:, :, AMOUNT]).cumsum(axis=1)[:, ends]
+        return formula.combine(gains, channels, side, depths.astype(np.float64), named), metrics
 
     # ------------------------------------------------------------------ inside
 

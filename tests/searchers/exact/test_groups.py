@@ -7,6 +7,7 @@ from random import Random
 import numpy as np
 import pytest
 
+from experiments.exact_search import brute_force
 from experiments.exact_search.brute_force import check_space
 from experiments.exact_search.cell import PROVED, problem_of, prove
 from experiments.exact_search.small_spaces import members, small_space
@@ -45,9 +46,23 @@ def test_groups_and_brute_force_agree(name: str, monkeypatch: pytest.MonkeyPatch
     assert row["wrong"] == 0 and row["unproved"] == 0, row["cases"]
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", ["tinynas_k1kx", "tinynas_kxkx", "official_r50", "official_29m_224"])
+@pytest.mark.parametrize("score", ["effective_rank", "mae_neck"])
+def test_groups_under_planes_and_brute_force_agree(name: str, score: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_MOST_BLOCKS", 0)
+    monkeypatch.setattr(brute_force, "SCORES", (score,))
+    row = check_space(name, 2, seed=2, problems=6)
+    assert row["wrong"] == 0 and row["unproved"] == 0, row["cases"]
+
+
 @pytest.mark.parametrize(
-    ("score", "limit"), [("mae", "latency_ms"), ("level_balance", "params_m"), ("params", "flops_g")]
+    ("name", "score", "limit"),
+    [
+        (name, score, limit)
+        for name in FAMILIES
+        for score, limit in (("mae", "latency_ms"), ("level_balance", "params_m"), ("params", "flops_g"))
+    ]
+    + [(name, "effective_rank", "latency_ms") for name in ("tinynas_k1kx", "official_r50", "tinynas_k1dwk1")],
 )
 def test_every_halving_has_a_bound(name: str, score: str, limit: str, monkeypatch: pytest.MonkeyPatch) -> None:
     problem, best = small_problem(name, 3, score, limit, 0.6)
@@ -127,7 +142,7 @@ def test_only_what_is_monotone_and_too_fine_is_grouped() -> None:
 
     assert grouped("tinynas_k1kxk1", "mae", t4) and not grouped("tinynas_k1kx", "mae", t4)
     assert not grouped("tinynas_k1kxk1", "mae", cpu)  # measured milliseconds may fall with widths
-    assert not grouped("tinynas_k1kxk1", "effective_rank", t4)  # logarithms of sums
+    assert grouped("tinynas_k1kxk1", "effective_rank", t4)  # under planes
 
 
 @pytest.mark.parametrize(
@@ -135,6 +150,8 @@ def test_only_what_is_monotone_and_too_fine_is_grouped() -> None:
     [
         ("tinynas_k1kxk1", "mae_residual", "layers_25", 204.228417),  # 1.8e26 networks
         pytest.param("official_r50", "params", "latency_2ms", 16.825204, marks=pytest.mark.slow),  # 1.2e28
+        ("tinynas_k1kxk1", "effective_rank", "latency_3ms", 7.112308751),
+        pytest.param("tinynas_k1kxk1", "mae_neck", "latency_3ms", 6766.072149911, marks=pytest.mark.slow),
         pytest.param("official_r50", "mae", "flops_10g", 10086.662304, marks=pytest.mark.slow),
     ],
 )

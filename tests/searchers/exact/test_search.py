@@ -19,7 +19,7 @@ from nas.scorers.counts import PARAMS, LevelBalance
 from nas.scorers.deepmad import DeepMad
 from nas.scorers.entropy import Entropy
 from nas.scorers.formula import Formula
-from nas.scorers.residual import EffectiveRank, ResidualEntropy
+from nas.scorers.residual import ResidualEntropy
 from nas.searchers.exact.parts import chain_of
 from nas.searchers.exact.search import exact_search
 from nas.searchers.problem import Objective
@@ -158,9 +158,17 @@ def test_a_score_that_is_no_sum_is_refused() -> None:
 
 def test_a_space_that_is_too_wide_is_refused_where_groups_of_widths_are_no_help() -> None:
     space = SPACES["tinynas_k1kxk1"]
-    problem = GeneProblem(space, Objective(EffectiveRank(), TABLE), Budget.of({"flops_g": 10.0}))
+    measured = LatencyTable.load("cpu_onnxruntime_fp32_1thread")  # may fall with widths
+    problem = GeneProblem(space, Objective(Entropy(), measured), Budget.of({"latency_ms": 10.0}))
     with pytest.raises(UserError, match="narrow its channels"):
         exact_search(problem)
+
+
+def test_a_count_is_no_more_than_its_own_limit() -> None:
+    """Many networks come to nearly ten million parameters: a search that ends early knows that none comes to more."""
+    problem = GeneProblem(SPACES["tinynas_k1kx"], Objective(PARAMS, TABLE), Budget.of({"params_m": 10.0}))
+    found = exact_search(problem, levels=1, near=0, steps=1_000_000)
+    assert found.unproven and found.upper == 10.0 and found.certificate is None
 
 
 def test_equals_integer_programming() -> None:

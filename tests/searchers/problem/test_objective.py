@@ -87,6 +87,8 @@ def test_gene_tables_equal_the_objective(name: str, table: LatencyTable) -> None
         ("level_balance", {}),
         ("mae_residual", {"level_weights": [1, 0, 2, 1, 3]}),
         ("effective_rank", {}),
+        ("mae_neck", {}),
+        ("mae_neck", {"level_weights": [1, 0, 3]}),
     ],
 )
 def test_formulas_equal_the_scorers(scorer: str, options: dict, table: LatencyTable) -> None:

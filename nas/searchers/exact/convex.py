@@ -1,99 +1,102 @@
-"""The optimum of a score that is minus a sum of logarithms of sums, as `effective_rank` is: bounds by chords, box by box.
+"""The optimum of a score that is a convex function of sums over parts: bounds by planes, box by box.
 
--ln is convex: between two points it lies below the chord through them, beyond them above. In a box, an interval for
-the sum at every level's end, chords therefore bound the score by a sum over parts, whose optimum the bounds and labels of
-exact search find. Members outside the box score more than its chords say, so that boxes without the optimum soon fall below
-the best that is known. A box is closed by that, or by looking at all members that its chords do not exclude, or it
-is halved.
+A convex function lies, inside a box of intervals for its sums, below the plane that lies on or above it at the corners. Such
+a plane is a sum over parts, whose optimum the bounds and labels of exact search find. Boxes that fall below the best
+that is known go. A box is closed by that, or by looking at all members that its plane does not exclude, or it is halved.
 """
 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Protocol
 
 import numpy as np
 
+from nas.scorers.formula import Formula
+from nas.searchers.exact.chords import LogScore
 from nas.searchers.exact.effort import Effort
 from nas.searchers.exact.labels import LabelSearch, Relaxation, TooManyLabels
+from nas.searchers.exact.necks import NeckScore
 from nas.searchers.exact.optimum import Optimum, widths
-from nas.searchers.exact.parts import ChainProblem, Integers, Parts
+from nas.searchers.exact.parts import ChainProblem, Integers, Mask, Parts, is_convex, logs_of, pyramids
 from nas.searchers.problem import Array
 
 #: Labels after one part that a look at all members of a box may take.
 _LABELS = 200_000
-#: Share of a score that chords may promise too much for such a look.
+#: Share of a score that planes may promise too much for such a look.
 _CLOSE = 5e-3
-#: Labels of a search for better networks count as equal within this share of what the chords may promise too much.
+#: Labels of a search for better networks count as equal within this share of what the planes may promise too much.
 _COARSE = 1e-3
-#: Room for the rounding of edges.
-_HAIR = 1e-12
 
 
-@dataclass(frozen=True)
-class Box:
-    """Intervals, from low to high, of the sums at the ends of the scored levels; weights: of their logarithms."""
-
-    low: Array
-    high: Array
-    weights: Array
+class Box(Protocol):
+    """Intervals of the sums of gains up to the ends of the scored levels, or of what those sums are made of."""
 
     @property
     def slopes(self) -> Array:
-        """Of minus the weighted logarithms between the edges."""
-        wide = np.maximum(self.high - self.low, _HAIR * self.high)
-        return self.weights * np.where(self.high > self.low, np.log(self.high / self.low) / wide, 1.0 / self.low)
+        """Of the plane above the score, by sum; gains that the score falls with count negative."""
 
     @property
-    def base(self) -> float:
-        """What the chords come to where all sums are zero."""
-        return float((self.slopes * self.low - self.weights * np.log(self.low)).sum())
+    def base(self) -> Array | float:
+        """What the plane comes to where all sums are zero, by the state after the last block or for all."""
 
     @property
     def excess(self) -> float:
-        """The most that the chords promise too much: of an interval of the ratio r, no more than ln(r)^2 / 8 of its weight."""
-        return float((self.weights * np.log(self.high / self.low) ** 2).sum() / 8)
+        """About the most that the plane promises too much."""
 
     def below(self, score: float) -> Box | None:
         """The part in which a member may score more than `score`; None if there is none."""
-        low = np.maximum.accumulate(self.low)  # sums grow from level to level
-        most = -self.weights * np.log(low)
-        with np.errstate(over="ignore"):
-            reach = np.exp((most.sum() - most - score) / self.weights) * (1 + _HAIR)
-        high = np.minimum.accumulate(np.minimum(self.high, reach)[::-1])[::-1]
-        return replace(self, low=low, high=high) if (low <= high).all() else None
 
     def halves(self) -> Iterator[Box]:
-        """Two boxes, split where the chords promise too much the most."""
-        widest = int((self.weights * np.log(self.high / self.low) ** 2).argmax())
-        middle = np.sqrt(self.low[widest] * self.high[widest])
-        for edge in ("low", "high"):
-            values = getattr(self, edge).copy()
-            values[widest] = middle
-            yield replace(self, **{edge: values})
+        """Two boxes, split where the plane promises too much the most."""
 
 
-class BoxedOptimum(Optimum):
-    """Searches the best network within all limits as `Optimum` does, for a score of logarithms.
+class ConvexScore(Protocol):
+    """A score that is a convex function of sums of what parts are scored by, which it rises with."""
 
-    parts: scored by minus their gains; weights: by level, of the logarithms of the gains up to its end, none negative.
-    """
+    @property
+    def scored(self) -> list[int]:
+        """Levels up to whose ends it is summed."""
+
+    def box(self, least: Array, most: Array, channels: Integers, reached: Mask) -> Box | None:
+        """The box of all members by the least and the most of every sum (-inf: nothing fits), and the widths C3, C4, C5
+        (n, 3) by the state after the last block, of those that are reached; None where nothing fits."""
+
+    def scores(self, sums: Array, channels: Integers) -> Array:
+        """(n,) scores of networks by their sums (n, levels) and their widths C3, C4, C5 (n, 3)."""
+
+
+def convex_score(problem: ChainProblem) -> ConvexScore | None:
+    """The score of a problem as a convex function of sums; None where it is a sum itself."""
+    formula: Formula | None = problem.objective.formula
+    if (logs := logs_of(formula)) is not None:
+        return LogScore(logs)
+    if formula is None or not is_convex(formula):
+        return None
+    return NeckScore(formula, [problem.levels[index + 1] for index in problem.template.out_blocks])
+
+
+def counted(problem: ChainProblem, convex: ConvexScore) -> Array:
+    """Which parts are in which sum: (stem, blocks and what is behind them, sums)."""
+    ends = [*problem.levels[: problem.blocks + 1], problem.levels[-1]]
+    return np.array([[end <= level for level in convex.scored] for end in ends], dtype=np.float64)
+
+
+class ConvexOptimum(Optimum):
+    """Searches the best network within all limits as `Optimum` does, for a convex function of sums."""
 
     def __init__(
-        self, problem: ChainProblem, parts: Parts, bins: int, effort: Effort, start: Integers, weights: Sequence[float]
+        self, problem: ChainProblem, parts: Parts, bins: int, effort: Effort, start: Integers, convex: ConvexScore
     ) -> None:
         super().__init__(problem, parts, bins, effort, start)
-        self._scored = [level for level, weight in enumerate(weights) if weight]
-        self._logs = np.array([weights[level] for level in self._scored])
-        ends = [*problem.levels[: len(parts.options)], problem.levels[-1]]  # of the parts, and of what is behind them
-        #: Which parts' gains are in which level's sum: (parts and what is behind, scored levels).
-        self._counted = np.array([[end <= level for level in self._scored] for end in ends], dtype=np.float64)
+        self._convex, self._sums = convex, len(convex.scored)
+        self._counted = counted(problem, convex)
+        self._channels, _, self._reached = pyramids(problem, parts.taps, parts.widths)
         self._bare = self._with_sums(parts)
         count = len(parts.limits)
-        self._alone = [
-            np.append(row, np.zeros(len(self._scored))) for row in (np.eye(count) if count else np.zeros((1, 0)))
-        ]
+        self._alone = [np.append(row, np.zeros(self._sums)) for row in (np.eye(count) if count else np.zeros((1, 0)))]
 
     def solve(self) -> None:
         """Bring `best` and `upper` together, as far as labels and steps allow."""
@@ -120,17 +123,17 @@ class BoxedOptimum(Optimum):
 
     def _whole(self) -> Box | None:
         """The box of all members within the limits; None if there is none."""
-        low, high = [], []
+        least, most = np.array([self._ends(number) for number in range(self._sums)]).T
+        return self._convex.box(least, most, self._channels, self._reached)
+
+    def _ends(self, number: int) -> tuple[float, float]:
+        """The least of the sum of what parts are scored by, and the most within the limits (-inf: nothing fits)."""
+        counted = self._counted[:, number]
+        parts = self._weighted(counted, 0.0)
+        most = min(self._relaxation(parts, alone).upper() for alone in self._alone)
         options = [*(options.score for options in self._bare.options), self._bare.behind_score]
-        for number in range(len(self._scored)):
-            counted = self._counted[:, number]
-            parts = self._weighted(counted, 0.0)
-            least = -min(self._relaxation(parts, alone).upper() for alone in self._alone)
-            if least == np.inf:
-                return None
-            low.append(least)
-            high.append(sum(float((-score).max()) * share for score, share in zip(options, counted, strict=True)))
-        return Box(np.array(low), np.maximum(high, low), self._logs)
+        least = sum(float(score.min()) * share for score, share in zip(options, counted, strict=True))
+        return least, most
 
     def _look(self, box: Box, upper: float) -> float:
         """A bound on what members inside the box score, -inf once all that matter were looked at; better ones are taken."""
@@ -151,8 +154,7 @@ class BoxedOptimum(Optimum):
         except TooManyLabels:
             return self._better(box, tightest, bound)
         last = stages[-1]
-        sums = last.costs[:, len(last.costs.T) - len(self._scored) :]
-        scores = -(np.log(sums) * self._logs).sum(axis=1)
+        scores = self._convex.scores(-last.costs[:, -self._sums :], self._channels[last.state])
         order = np.argsort(-scores, kind="stable")
         order = order[scores[order] > self.score - self.rounding]
         self.offer(search.genes(stages, order))
@@ -179,7 +181,8 @@ class BoxedOptimum(Optimum):
         return Relaxation(parts, weights, self._bins, self.effort, self._cells)
 
     def _with_sums(self, parts: Parts) -> Parts:
-        """The parts with the gains in every scored level's sum as further costs, which no limit holds down."""
+        """The parts with what they are scored by, less of which is dearer, as further costs in every level's sum, which no
+        limit holds down."""
 
         def widened(costs: Array, score: Array, part: int) -> Array:
             return np.concatenate([costs, -score[:, None] * self._counted[part]], axis=1)
@@ -189,10 +192,10 @@ class BoxedOptimum(Optimum):
             for part, options in enumerate(parts.options)
         ]
         behind = widened(parts.behind_costs, parts.behind_score, len(options))
-        limits = np.append(parts.limits, np.ones(len(self._scored)))
+        limits = np.append(parts.limits, np.ones(self._sums))
         return replace(parts, options=options, behind_costs=behind, limits=limits)
 
-    def _weighted(self, factors: Array, base: float) -> Parts:
+    def _weighted(self, factors: Array, base: Array | float) -> Parts:
         """The parts with their scores multiplied by part, and a base."""
         options = [
             replace(options, score=options.score * factor)
