@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Literal, get_args
 
 from nas.errors import SpecError
@@ -108,6 +109,7 @@ def divisible(value: float) -> int:
     return rounded + 8 if rounded < 0.9 * value else rounded
 
 
+@lru_cache(maxsize=1 << 16)  # the blocks of a space have most of their convolutions in common
 def convolution(
     in_channels: int,
     out_channels: int,
@@ -159,6 +161,7 @@ def pooling(
     )
 
 
+@lru_cache(maxsize=1 << 16)
 def pointwise(kind: str, in_channels: int, out_channels: int, size: tuple[int, int], role: Role = "main") -> Operation:
     """An operation that keeps the map's size: add, concat, softmax, mul ..."""
     height, width = size
@@ -207,9 +210,15 @@ def in_form(operations: Iterable[Operation], form: Form) -> tuple[Operation, ...
     result: list[Operation] = []
     for operation in operations:
         if operation.branch:
-            result[-1] = replace(result[-1], norm=False, bias=True)
+            result[-1] = _biased(result[-1], result[-1].role, result[-1].unit)
             continue
         if form == "folded" and operation.norm:
-            operation = replace(operation, norm=False, bias=True)
+            operation = _biased(operation, operation.role, operation.unit)
         result.append(operation)
     return tuple(result)
+
+
+@lru_cache(maxsize=1 << 16)
+def _biased(operation: Operation, role: Role, unit: int) -> Operation:
+    """The operation with its BatchNorm folded; role and unit are its own, of which comparison knows nothing."""
+    return replace(operation, norm=False, bias=True)
