@@ -73,7 +73,7 @@ def report(rows: Sequence[Row]) -> str:
         "",
         f"| {' | '.join(shown.values())} |",
         "|---" * len(shown) + "|",
-        *(f"| {' | '.join(row[name].replace(' ', ', ') for name in shown)} |" for row in rows),
+        *(f"| {' | '.join(row[name] for name in shown)} |" for row in rows),
         "",
         f"{'; '.join(where)}.",
     ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -17,7 +16,7 @@ import nas
 from nas.cost.budget import Budget
 from nas.cost.latency import LatencyTable
 from nas.errors import UserError
-from nas.scorers.score_log import FORMAT, ScoreLog, read_scores
+from nas.scorers.score_log import ScoreLog, read_scores
 from nas.searchers.catalog import make_problem
 from nas.searchers.problem.specs import SpecProblem
 from nas.searchers.run import SearchResult
@@ -159,15 +158,3 @@ def test_workers_end_with_a_killed_search(tmp_path: Path) -> None:
         time.sleep(0.05)
     os.killpg(process.pid, signal.SIGKILL)
     pytest.fail("workers of a killed search are still there")
-
-
-@pytest.mark.benchmark
-@pytest.mark.parametrize("scorer", ["zico", depth_per_parameter])
-@pytest.mark.filterwarnings("ignore::nas.errors.Caution")
-def test_two_thousand_networks(scorer: Any, tmp_path: Path) -> None:
-    straight = digits(found(scorer, 2000))
-    assert digits(found(scorer, 2000, workers=2)) == straight
-    killed("zico" if scorer == "zico" else "own", 2000, tmp_path / "state.npz", 700)
-    assert digits(found(scorer, 2000, state=tmp_path / "state.npz")) == straight
-    head = json.loads((tmp_path / "state.scores.jsonl").read_text().splitlines()[0])
-    assert head["format"] == FORMAT
