@@ -22,7 +22,7 @@ from nas.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
 OWN = Path(__file__).with_name("own_score.py")
-#: Small detectors at 64 pixels, a fifth of which the limit refuses.
+#: Small detectors at 64 pixels, some of which the limit refuses.
 SEARCH = ("+budget.mine.params_m=0.07", "neck=nano", "image_size=64", "space.channels=[[8,16],[8,16],[16,24],[16,24],[24,32]]",
           "space.depths=[1,2,2,2,1]", "space.stem_channels=[8,8]", "space.max_layers=19", "searcher=evolution",
           "searcher.population=64")  # fmt: skip
