@@ -2,7 +2,7 @@
 
 GiraffeDet's idea is a light space-to-depth backbone under a heavy neck. Here both are free: the backbone moves in a
 TinyNAS space, the RepGFPN in its depth, its output widths and its hidden ratio per level; the budget decides who gets
-the compute. Score these detectors with `mae_neck`, which sees the neck.
+the compute. Score these detectors with `mae_neck`, which sees the neck: under a score of the backbone the cheapest neck wins.
 """
 
 from __future__ import annotations
@@ -65,11 +65,17 @@ class GiraffeSpace(SearchSpace[DetectorSpec]):
 
     def smallest(self, cost: Cost = parameters, image_size: int | None = None) -> DetectorSpec:
         """The smallest backbone under the narrowest, shallowest neck."""
+        neck = self.necks[0]
+        return self._detector(self.backbone.smallest(cost, image_size), neck.out, neck.depth, neck.hidden_ratio)
+
+    @property
+    def necks(self) -> tuple[NeckSpec, NeckSpec]:
+        """The narrowest and shallowest neck, and the widest and deepest."""
         o3, o4, o5 = accumulate((low for low, _ in self.neck_channels), max)
-        lowest = min(self.hidden_ratios)
-        return self._detector(
-            self.backbone.smallest(cost, image_size), (o3, o4, o5), self.neck_depth[0], (lowest, lowest, lowest)
-        )
+        h5, h4, h3 = accumulate((high for _, high in reversed(self.neck_channels)), min)
+        ends = zip(((o3, o4, o5), (h3, h4, h5)), self.neck_depth, (min, max), strict=True)
+        small, large = (self._neck(out, depth, (end(self.hidden_ratios),) * 3) for out, depth, end in ends)
+        return small, large
 
     def reached(self, spec: DetectorSpec | Backbone) -> list[str]:
         """The limits that a member uses up; of a bare backbone, those of its part."""

@@ -23,7 +23,7 @@ import numpy as np
 from experiments.command import options_of, run
 from experiments.exact_search.matrix import HERE, chosen
 from experiments.exact_search.page import write_part
-from experiments.exact_search.small_spaces import members, small_space
+from experiments.exact_search.small_spaces import Chain, members, small_space
 from nas.cost.budget import Budget
 from nas.cost.latency import LatencyTable
 from nas.cost.table_file import DEFAULT_TABLE
@@ -35,8 +35,7 @@ from nas.searchers.catalog import make_problem
 from nas.searchers.exact.proof import chain_problem
 from nas.searchers.exact.search import exact_search
 from search_spaces import find_space, space_names
-from search_spaces.stages import StageSpace
-from search_spaces.tinynas import TinyNASSpace
+from search_spaces.giraffe import GiraffeSpace
 
 #: Problems on one small space.
 PER = 25
@@ -53,16 +52,19 @@ BEHIND = ("params_m.neck", "flops_g.head", "latency_ms.neck")
 
 
 def chain_names() -> tuple[str, ...]:
-    """The spaces that exact search serves: chains of blocks."""
-    return tuple(name for name in space_names() if isinstance(find_space(name), TinyNASSpace | StageSpace))
+    """The spaces that exact search serves: chains of blocks, with or without the neck."""
+    return tuple(name for name in space_names() if isinstance(find_space(name), Chain))
 
 
-def draw_limits(every: Evaluation, names: tuple[str, ...], limited: tuple[str, ...], rng: Random) -> dict[str, Any]:
+def draw_limits(
+    every: Evaluation, names: tuple[str, ...], limited: tuple[str, ...], rng: Random, alike: bool = False
+) -> dict[str, Any]:
     """One to three limits whose ends are at, or a hair beside, what members cost.
 
-    every: all members; names: of its columns; limited: what may be limited.
+    every: all members; names: of its columns; limited: what may be limited; alike: only upper ends, or only lower ones.
     """
     limits: dict[str, Any] = {}
+    upper = alike and rng.random() < 0.75
     for name in rng.sample(limited, rng.choice((1, 1, 2, 3))):
         column = every.metrics[:, names.index(name)]
         shares = sorted(rng.choice((0.0, 0.001, 0.02, 0.1, 0.3, 0.6, 0.9, 1.0)) for _ in range(2))
@@ -71,7 +73,18 @@ def draw_limits(every: Evaluation, names: tuple[str, ...], limited: tuple[str, .
         if not 0 < low <= high:
             low = high = max(high, low, 1e-9)
         limits[name] = rng.choice((high, high, high, [low, high], [low, None]))
+        if alike:
+            limits[name] = high if upper else [low, None]
     return limits
+
+
+def _frame(side: int, rng: Random) -> Frame:
+    """What surrounds a searched neck: its edges, fusion and head in all kinds."""
+    return Frame(
+        image_size=side, extra_down=rng.random() < 0.5, extra_up=rng.random() < 0.5, depthwise=rng.random() < 0.25,
+        fusion=rng.choice(("elan", "elan", "csp", "conv")), activation=rng.choice(("silu", "relu")),
+        head_stacked=rng.choice((0, 1)), num_classes=rng.choice((1, 80)),
+    )  # fmt: skip
 
 
 def check_space(name: str, number: int, seed: int, problems: int = PER) -> dict[str, Any]:
@@ -80,6 +93,10 @@ def check_space(name: str, number: int, seed: int, problems: int = PER) -> dict[
     space, table = small_space(name, rng), LatencyTable.load(DEFAULT_TABLE)
     side = rng.choice((320, 416, 640))
     frame = Frame(image_size=side) if rng.random() < 0.5 else None
+    necks = isinstance(space, GiraffeSpace)
+    if isinstance(space, GiraffeSpace):
+        frame = _frame(side, rng)
+        space = space.in_frame(frame)
     score = rng.choice(SCORES if number < ADDED else (*SCORES, *ADDED_SCORES, *ADDED_SCORES))
     weights = (*(rng.choice((0.0, 0.5, 1.0, 4.0, 16.0)) for _ in range(4)), 1.0)
     options: dict[str, object] = {"level_weights": weights} if score in ("mae", *ADDED_SCORES) else {}
@@ -87,14 +104,15 @@ def check_space(name: str, number: int, seed: int, problems: int = PER) -> dict[
         frame, options = Frame(image_size=side), {"level_weights": weights[2:]}
     limited = WHOLE + PARTS + (BEHIND if frame is not None else ())
     free = make_problem(space, Budget.of(dict.fromkeys(limited, 1e9)), score, options, table, frame, side)
-    if chain_problem(free) is None:  # depthwise units whose shortcuts depend on widths: mae_residual is no sum there
+    # Depthwise units have shortcuts that depend on widths: mae_residual is no sum there. Counts see a searched neck.
+    if chain_problem(free) is None:
         score = "level_balance"
         free = make_problem(space, free.budget, score, options, table, frame, side)
     every = free.evaluate(members(space, free))
     counts: Counter[str] = Counter()
     cases: list[object] = []
     for _ in range(problems):
-        limits = draw_limits(every, free.metrics, limited, rng)
+        limits = draw_limits(every, free.metrics, limited, rng, necks)
         budget = Budget.of(limits)
         problem = copy(free)  # with its prices
         problem.budget = budget

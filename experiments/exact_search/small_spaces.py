@@ -12,11 +12,12 @@ import numpy as np
 
 from nas.errors import UserError
 from nas.searchers.base import Individuals, Problem
-from nas.spec import Backbone
+from nas.spec import Backbone, NeckSpec
 from search_spaces import find_space
 from search_spaces.base import SearchSpace
 from search_spaces.c3k2 import C3k2Space
 from search_spaces.gelan import GELANSpace
+from search_spaces.giraffe import GiraffeSpace
 from search_spaces.stages import StageSpace
 from search_spaces.tinynas import TinyNASSpace
 
@@ -24,17 +25,22 @@ from search_spaces.tinynas import TinyNASSpace
 LEAST, MOST = 8, 2_500
 
 
-def small_space(name: str, rng: Random) -> TinyNASSpace | StageSpace[Any]:
-    """A random part of a shipped space, of LEAST to MOST members; raises UserError for one that is no chain of blocks."""
+#: Spaces that exact search serves: chains of blocks, with or without the neck.
+Chain = TinyNASSpace | StageSpace[Any] | GiraffeSpace
+
+
+def small_space(name: str, rng: Random) -> Chain:
+    """A random part of a shipped space that exact search serves, of LEAST to MOST members."""
     space = find_space(name)
     while True:
         try:
             if isinstance(space, TinyNASSpace):
-                small: TinyNASSpace | StageSpace[Any] = _small_chain(space, rng)
-            elif isinstance(space, GELANSpace | C3k2Space):
-                small = _small_stages(space, rng)
+                small: Chain = _small_chain(space, rng)
+            elif isinstance(space, GiraffeSpace):
+                small = _small_giraffe(space, rng)
             else:
-                raise AssertionError(f"space {name} is no chain of blocks")
+                assert isinstance(space, GELANSpace | C3k2Space)
+                small = _small_stages(space, rng)
         except UserError:  # limits that leave no member: draw others
             continue
         if LEAST <= small.size() <= MOST:
@@ -45,6 +51,10 @@ def members(space: SearchSpace[Any], problem: Problem) -> Individuals:
     """Every member, from the definition of the space, as the problem holds it."""
     if isinstance(space, TinyNASSpace):
         return problem.encode([space.genes.spec(row) for row in _rows(space)])
+    if isinstance(space, GiraffeSpace):
+        backbones = [space.backbone.genes.spec(row) for row in _rows(space.backbone)]
+        whole = space.initial()
+        return problem.encode([replace(whole, backbone=b, neck=neck) for b in backbones for neck in _necks(space)])
     assert isinstance(space, StageSpace)
     return problem.encode(_assembled(space))
 
@@ -78,6 +88,31 @@ def _small_chain(space: TinyNASSpace, rng: Random) -> TinyNASSpace:
         stem_channels=(stem, stem + step * rng.choice((0, 1))), max_layers=fixed + space.unit_layers * units, ratios=ratios,
         bottleneck=(share, share + rng.choice((0.0, 0.2))), start=tuple((low, low) for low, _ in channels), start_stem=stem,
     )  # fmt: skip
+
+
+def _small_giraffe(space: GiraffeSpace, rng: Random) -> GiraffeSpace:
+    backbone = _small_chain(space.backbone, rng)
+    channels = _widths(space.neck_channels, [space.step] * 3, 2, rng)
+    low = rng.randint(*space.neck_depth)
+    depths = (low, min(low + rng.choice((0, 1, 2)), space.neck_depth[1]))
+    ratios = tuple(rng.sample(space.hidden_ratios, rng.choice((1, 2))))
+    o3, o4, o5 = (low for low, _ in channels)
+    return replace(
+        space, name=f"part of {space.name}", backbone=backbone, neck_depth=depths, neck_channels=tuple(channels),
+        hidden_ratios=ratios, start_neck=(o3, o4, o5),
+    )  # fmt: skip
+
+
+def _necks(space: GiraffeSpace) -> list[NeckSpec]:
+    usual = space.initial().neck
+    ranges = [range(low, high + 1, space.step) for low, high in space.neck_channels]
+    depths = range(space.neck_depth[0], space.neck_depth[1] + 1)
+    return [
+        replace(usual, out=(o3, o4, o5), depth=depth, hidden_ratio=ratios)
+        for (o3, o4, o5), depth in product(product(*ranges), depths)
+        for ratios in product(space.hidden_ratios, repeat=3)
+        if o3 <= o4 <= o5
+    ]
 
 
 def _small_stages(space: GELANSpace | C3k2Space, rng: Random) -> StageSpace[Any]:

@@ -79,7 +79,8 @@ def test_the_matrix_is_whole() -> None:
 
 
 def test_what_is_not_served_says_why() -> None:
-    assert "space giraffe is no chain" in refusal(problem_of("giraffe", "mae", "latency_3ms"))
+    assert "scorer mae_neck sees the neck" in refusal(problem_of("giraffe", "mae_neck", "latency_3ms"))
+    assert refusal(problem_of("giraffe", "mae", "latency_3ms")) == ""
     assert "deepmad is none of the sums" in refusal(problem_of("c3k2", "deepmad", "latency_3ms"))
     assert "a sum over blocks" in refusal(problem_of("official_tiny", "deepmad", "latency_3ms"))
     assert refusal(problem_of("official_tiny", "mae", "latency_3ms")) == ""
@@ -108,7 +109,7 @@ def test_rows_are_kept_at_once_and_the_command_goes_on(
     words = [
         f"folder={tmp_path}",
         "spaces=official_tiny,giraffe",
-        "scores=layers",
+        "scores=params",
         "budgets=layers_20,layers_25,layers_35,layers_45",
     ]
     with pytest.raises(UserError, match="the third one fails"):
@@ -122,7 +123,9 @@ def test_rows_are_kept_at_once_and_the_command_goes_on(
     assert list(rows) == [cell for cell in cells() if cell in rows] and len(rows) == 8
     assert {row["gap"] for row in rows.values()} == {"5.0e-01", ""} and set(rows[done[0]]) == set(COLUMNS)
     page = (tmp_path / "README.md").read_text()
-    assert "8 of 2,736 cells are finished: 4 optima are proved" in page and "| 4 not served | space giraffe" in page
+    assert (
+        "8 of 2,736 cells are finished: 4 optima are proved" in page and "| 4 not served | scorer params sees" in page
+    )
     assert "| official_tiny | 4 / 0 / 0 | 1.5 | 70 | 5e-01 |" in page
     with pytest.raises(UserError, match="spaces=nope: known are"):
         main(["spaces=nope"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any, TypeGuard
 
@@ -19,10 +20,13 @@ from nas.searchers.exact.search import ExactResult, exact_search
 from nas.searchers.history import History
 from nas.searchers.loop import Progress, SearchOutcome, interruptible, run_loop
 from nas.searchers.pareto import best_first
+from nas.searchers.problem.block_table import Inseparable
+from nas.searchers.problem.giraffe_chain import GiraffeProblem
 from nas.searchers.problem.specs import MEMORY, ScorerScore, SpecProblem
 from nas.searchers.problem.stage_chain import StageProblem
 from nas.searchers.problem.vectorized import GeneProblem
 from nas.spec import Spec
+from search_spaces.giraffe import GiraffeSpace
 from search_spaces.stages import StageSpace
 from search_spaces.tinynas import TinyNASSpace
 
@@ -118,16 +122,34 @@ def chain_problem(problem: Problem) -> ChainProblem | None:
     """A problem as a chain with tables of its costs; None where the space is no chain or the score no sum."""
     if isinstance(problem, GeneProblem):
         return problem
-    if not isinstance(problem, SpecProblem) or not isinstance(problem.space, StageSpace) or MEMORY in problem.metrics:
+    if not isinstance(problem, SpecProblem) or MEMORY in problem.metrics:
         return None
+    formula, space = _formula(problem), problem.space
+    if not _served(formula):
+        return None
+    if isinstance(space, StageSpace):
+        return StageProblem(problem, space, formula)
+    if isinstance(space, GiraffeSpace) and not _sees_neck(problem.score, space):
+        with suppress(Inseparable):
+            return GiraffeProblem(problem, space, formula)
+    return None
+
+
+def _formula(problem: SpecProblem) -> Formula | None:
+    """The closed form of a problem's score; None without one."""
     score = problem.score
-    formula = formula_of(score.scorer, dict(score.options)) if isinstance(score, ScorerScore) else None
-    return StageProblem(problem, problem.space, formula) if _served(formula) else None
+    return formula_of(score.scorer, dict(score.options)) if isinstance(score, ScorerScore) else None
 
 
 def _served(formula: Formula | None) -> TypeGuard[Formula]:
     """Whether exact search serves a score: a sum over blocks, or a convex function of such sums."""
     return formula is not None and (formula.linear() is not None or is_convex(formula))
+
+
+def _sees_neck(score: Callable[[Spec], float], space: GiraffeSpace) -> bool:
+    """Whether a quick score tells a backbone under the space's smallest neck from the same under its largest."""
+    quick, (least, most) = isinstance(score, ScorerScore) and not score.costly, space.necks
+    return quick and score(replace(space.initial(), neck=least)) != score(replace(space.initial(), neck=most))
 
 
 def _no_sum(problem: Problem) -> str:
@@ -136,13 +158,17 @@ def _no_sum(problem: Problem) -> str:
         return f"{MEMORY} is a maximum over the run of a network, no sum over its blocks"
     if not isinstance(problem, SpecProblem):
         return "this problem is not a chain of blocks with tables of their costs"
-    if not isinstance(problem.space, TinyNASSpace | StageSpace):
-        return f"space {problem.space.name} is no chain of blocks with tables of their costs"
+    space, served = problem.space, _served(_formula(problem))
     name = problem.score.scorer.name if isinstance(problem.score, ScorerScore) else "of this search"
-    if isinstance(problem.space, TinyNASSpace) and isinstance(problem.score, ScorerScore):
-        formula = formula_of(problem.score.scorer, dict(problem.score.options))
-        if _served(formula):
-            return f"in space {problem.space.name} shortcuts depend on widths, so scorer {name} is no sum over blocks there"
+    if isinstance(space, GiraffeSpace) and _sees_neck(problem.score, space):
+        return (
+            f"scorer {name} sees the neck, which space {space.name} searches too; exact search serves scores of the backbone "
+            "there, whose best detector has the cheapest neck"
+        )
+    if not isinstance(space, TinyNASSpace | StageSpace | GiraffeSpace):
+        return f"space {space.name} is no chain of blocks with tables of their costs"
+    if not isinstance(space, StageSpace) and served:
+        return f"in space {space.name} shortcuts depend on widths, so scorer {name} is no sum over blocks there"
     return f"scorer {name} is none of the sums over blocks that exact search serves: {SUMS}"
 
 

@@ -40,7 +40,7 @@ Size = tuple[int, int]
 LATENCY, PARAMS, MACS, ACTIVATIONS, LAYERS, LOG_FAN, AMOUNT = range(7)
 _WIDTH = 7
 #: Steps (nas.searchers.exact.effort) that it costs to lower and price one node of a neck.
-_LOWERING = 3_000
+LOWERING = 3_000
 #: Milliseconds until boxes: those of the network, and what follows it.
 E2E = "e2e_ms"
 #: Names of the metrics that every objective gives, in the order of their columns.
@@ -120,6 +120,12 @@ class Objective:
         parts = (self._strides.get(size, "") for size in sizes)
         return np.stack([self._vector(group, True, part) for group, part in zip(groups, parts, strict=True)])
 
+    def closing_vectors(self, groups: Sequence[Sequence[Operation]]) -> Array:
+        """(n, width) vectors of operations of neck and head, priced together."""
+        merged = [in_form(group, "merged") for group in groups]
+        self._price(op for group in merged for op in group)
+        return np.stack([self._vector(group, False) for group in merged])
+
     def closing(self, channels: tuple[int, ...], sizes: tuple[Size, ...]) -> Array:
         """Vector of the frame's neck and head (zeros for a bare backbone), and the table's offset of a network."""
         if self.frame is None:
@@ -145,17 +151,15 @@ class Objective:
 
         def add(columns: Sequence[npt.NDArray[np.int64]], lower: Callable[..., Sequence[Operation]]) -> None:
             keys, places = np.unique(np.stack(columns, axis=1), axis=0, return_inverse=True)
-            spend(_LOWERING * len(keys), f"necks and heads of {len(channels):,} pyramids")
-            groups = [in_form(lower(*key), "merged") for key in keys.tolist()]
-            self._price(op for group in groups for op in group)
-            total[:] += np.stack([self._vector(group, False) for group in groups])[places.reshape(-1)]
+            spend(LOWERING * len(keys), f"necks and heads of {len(channels):,} pyramids")
+            total[:] += self.closing_vectors([lower(*key) for key in keys.tolist()])[places.reshape(-1)]
 
         for node in neck_graph(neck, (1, 2, 3)):
             for source in node.sources:
                 if source.move != "same":
                     add([widths[source.channels]], partial(_moved, neck, source, node.level, sizes))
             joined = sum(widths[source.channels] for source in node.sources)
-            add([np.asarray(joined), widths[node.out_channels]], partial(_joined, neck, node, sizes))
+            add([np.asarray(joined), widths[node.out_channels]], partial(joined_operations, neck, node, sizes))
         for level, size in enumerate(sizes):
             add([outs[:, level]], partial(_on_level, head, size, neck.activation))
         return total + self._vector(in_form(decoding_operations(head, sizes), "merged"), False)
@@ -307,7 +311,10 @@ def _moved(neck: NeckSpec, source: Source, level: int, sizes: tuple[Size, ...], 
     return moving_operations(neck, replace(source, channels=width), level, sizes)
 
 
-def _joined(neck: NeckSpec, node: FusionNode, sizes: tuple[Size, ...], joined: int, out: int) -> list[Operation]:
+def joined_operations(
+    neck: NeckSpec, node: FusionNode, sizes: tuple[Size, ...], joined: int, out: int
+) -> list[Operation]:
+    """Operations of a node of the neck that reads `joined` channels at its resolution."""
     first, *others = node.sources
     sources = (replace(first, channels=joined), *(replace(source, channels=0) for source in others))
     return joining_operations(neck, replace(node, sources=sources, out_channels=out), sizes)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -298,9 +299,7 @@ class GeneProblem(GeneCodec):
         return [0.0, *equal]
 
     def _stem(self, width: int) -> Array:
-        row = self.initial()[0]
-        row[0] = width
-        return self.objective.stem(self.spec(row).stem, self.template.activation)
+        return self.objective.stem(replace(self.template.stem, out=width), self.template.activation)
 
     def _cost(self, index: int, kernel: int, size: tuple[int, int], spp: str, points: Sequence[Point]) -> Array:
         blocks = [(self.space.block(index, out, mid, depth, kernel), width) for width, mid, out, depth in points]

@@ -1,0 +1,121 @@
+"""Spaces of backbones and necks as a chain for exact search, under scores that the neck does not change.
+
+Of all detectors of one backbone, that with the cheapest neck scores as much as any and keeps a limit if any does. So a
+row of genes, a backbone, stands for its detector with that neck.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+
+from nas.errors import UserError
+from nas.scorers.formula import Formula
+from nas.searchers.base import Evaluation
+from nas.searchers.problem import Array, Objective
+from nas.searchers.problem.cheapest_neck import Choices, Necks
+from nas.searchers.problem.specs import SpecProblem
+from nas.searchers.problem.vectorized import GeneProblem
+from nas.spec import DetectorSpec, NeckSpec
+from search_spaces.genes import FIELDS, OUT, Genes
+from search_spaces.giraffe import GiraffeSpace
+from search_spaces.streams import Integers
+
+#: Share of a limit by which sums of the same costs may differ.
+_HAIR = 1e-12
+
+
+class GiraffeProblem(GeneProblem):
+    """A `SpecProblem` of a giraffe space under a closed form that sees the backbone alone, as exact search asks for it.
+
+    Rows are those of the backbone's space; their detectors have the neck that costs the least of what has an upper limit
+    and the most of what has a lower one. Evaluations are those of the problem itself. Raises Inseparable as GeneProblem.
+    """
+
+    def __init__(self, problem: SpecProblem, whole: GiraffeSpace, formula: Formula) -> None:
+        self._problem, self._whole = problem, whole
+        own, (neck, _) = problem.objective, whole.necks
+        frame = replace(
+            whole.frame, out=neck.out, depth=neck.depth, hidden_ratio=neck.hidden_ratio, image_size=own.image_size
+        )
+        objective = Objective(formula, own.table, frame, own.image_size, problem.budget.metrics)
+        super().__init__(whole.backbone, objective, problem.budget)
+        self.metrics = problem.metrics
+        self._all_necks: Necks | None = None
+        self._necks: dict[tuple[int, ...], NeckSpec] = {}
+
+    @property
+    def name(self) -> str:
+        return self._whole.name
+
+    def size(self) -> int:
+        return self._whole.size()
+
+    def closings(self, channels: Integers, spend: Callable[[int, str], None]) -> Array:
+        """(n, width) vectors of the cheapest neck and its head for widths C3, C4, C5 (n, 3).
+
+        Raises UserError if different necks are the cheapest for different limits.
+        """
+        choices = self._cheapest(channels, spend)
+        differences, directed = self._priced_necks.differences(channels, choices), self._directed()
+        for name, weights in directed if len(directed) > 1 else ():
+            alone = self._priced_necks.cheapest(channels, weights, spend)
+            surplus = (differences - self._priced_necks.differences(channels, alone)) @ weights
+            if surplus.max(initial=0.0) > _HAIR:
+                worst = int(surplus.argmax())
+                raise UserError(
+                    f"on maps C3, C4, C5 of widths {channels[worst].tolist()} no neck of space {self.name} is the best for "
+                    f"all limits ({self.budget}), {name} wants another one: exact search serves each limit alone, "
+                    "evolution all together"
+                )
+        return super().closings(channels, spend) + differences
+
+    def evaluate(self, individuals: Genes, stop: Callable[[], bool] = lambda: False) -> Evaluation:
+        """Scores and metrics of rows; the score of what is outside the budget is nan."""
+        self._find_necks(individuals)
+        return self._problem.evaluate(self._problem.encode([self.spec(row) for row in individuals]), stop)
+
+    def spec(self, individual: Genes) -> DetectorSpec:  # type: ignore[override]
+        """The detector that a row stands for."""
+        backbone, whole = super().spec(individual), self._whole
+        if backbone.out_channels not in self._necks:
+            self._find_necks(individual[None])
+        neck, image_size = self._necks[backbone.out_channels], whole.frame.image_size
+        return DetectorSpec(backbone, neck, whole.frame.head, image_size)
+
+    # ------------------------------------------------------------------ inside
+
+    @property
+    def _priced_necks(self) -> Necks:
+        """All necks, priced when they are first asked for."""
+        if self._all_necks is None:
+            self._all_necks = Necks(self._whole, self.objective, self.maps)
+        return self._all_necks
+
+    def _directed(self) -> list[tuple[str, Array]]:
+        """Every end of a limit, with the weights of a vector by which it wants to be low."""
+        found = []
+        for name, low, high in self.budget.ranges:
+            column, unit = self.objective.additive(name)
+            for sign, limit in ((1.0, high), (-1.0, low)):
+                if 0 < limit < np.inf:
+                    weights = np.zeros(self.objective.width)
+                    weights[column] = sign / (limit * unit)
+                    found.append((name, weights))
+        return found
+
+    def _cheapest(self, channels: Integers, spend: Callable[[int, str], None]) -> Choices:
+        weights = sum((weights for _, weights in self._directed()), np.zeros(self.objective.width))
+        return self._priced_necks.cheapest(channels, weights, spend)
+
+    def _find_necks(self, rows: Genes) -> None:
+        """Remember the necks of rows' pyramids."""
+        fixed = np.full(len(rows), self.template.blocks[-1].out)
+        taps = [rows[:, FIELDS * i + OUT] if i < self.blocks else fixed for i in self.template.out_blocks]
+        channels = np.unique(np.stack(taps, axis=1), axis=0)
+        new = np.array([c not in self._necks for c in map(tuple, channels.tolist())], dtype=bool)
+        choices = self._cheapest(channels[new], lambda steps, doing: None)
+        for place, widths in enumerate(channels[new].tolist()):
+            self._necks[tuple(widths)] = self._priced_necks.spec(choices, place)
