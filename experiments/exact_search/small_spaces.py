@@ -92,25 +92,24 @@ def _small_chain(space: TinyNASSpace, rng: Random) -> TinyNASSpace:
 
 def _small_giraffe(space: GiraffeSpace, rng: Random) -> GiraffeSpace:
     backbone = _small_chain(space.backbone, rng)
-    channels = _widths(space.neck_channels, [space.step] * 3, 2, rng)
+    n3, n4, n5 = _widths(space.neck_channels, [space.step] * 3, 2, rng)
     low = rng.randint(*space.neck_depth)
     depths = (low, min(low + rng.choice((0, 1, 2)), space.neck_depth[1]))
     ratios = tuple(rng.sample(space.hidden_ratios, rng.choice((1, 2))))
-    o3, o4, o5 = (low for low, _ in channels)
     return replace(
-        space, name=f"part of {space.name}", backbone=backbone, neck_depth=depths, neck_channels=tuple(channels),
-        hidden_ratios=ratios, start_neck=(o3, o4, o5),
+        space, name=f"part of {space.name}", backbone=backbone, neck_depth=depths, neck_channels=(n3, n4, n5),
+        hidden_ratios=ratios, start_neck=(n3[0], n4[0], n5[0]),
     )  # fmt: skip
 
 
 def _necks(space: GiraffeSpace) -> list[NeckSpec]:
-    usual = space.initial().neck
+    usual, ratios = space.initial().neck, space.hidden_ratios
     ranges = [range(low, high + 1, space.step) for low, high in space.neck_channels]
     depths = range(space.neck_depth[0], space.neck_depth[1] + 1)
     return [
-        replace(usual, out=(o3, o4, o5), depth=depth, hidden_ratio=ratios)
+        replace(usual, out=(o3, o4, o5), depth=depth, hidden_ratio=hidden)
         for (o3, o4, o5), depth in product(product(*ranges), depths)
-        for ratios in product(space.hidden_ratios, repeat=3)
+        for hidden in product(ratios, ratios, ratios)
         if o3 <= o4 <= o5
     ]
 
