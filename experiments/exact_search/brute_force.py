@@ -23,7 +23,7 @@ import numpy as np
 from experiments.command import options_of, run
 from experiments.exact_search.matrix import HERE, chosen
 from experiments.exact_search.page import write_part
-from experiments.exact_search.small_spaces import Chain, members, small_space
+from experiments.exact_search.small_spaces import members, small_space
 from nas.cost.budget import Budget
 from nas.cost.latency import LatencyTable
 from nas.cost.table_file import DEFAULT_TABLE
@@ -36,6 +36,8 @@ from nas.searchers.exact.proof import chain_problem
 from nas.searchers.exact.search import exact_search
 from search_spaces import find_space, space_names
 from search_spaces.giraffe import GiraffeSpace
+from search_spaces.stages import StageSpace
+from search_spaces.tinynas import TinyNASSpace
 
 #: Problems on one small space.
 PER = 25
@@ -53,7 +55,9 @@ BEHIND = ("params_m.neck", "flops_g.head", "latency_ms.neck")
 
 def chain_names() -> tuple[str, ...]:
     """The spaces that exact search serves: chains of blocks, with or without the neck."""
-    return tuple(name for name in space_names() if isinstance(find_space(name), Chain))
+    return tuple(
+        name for name in space_names() if isinstance(find_space(name), TinyNASSpace | StageSpace | GiraffeSpace)
+    )
 
 
 def draw_limits(
