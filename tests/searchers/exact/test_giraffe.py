@@ -26,6 +26,7 @@ from nas.searchers.problem.specs import SpecProblem
 from nas.spec import DetectorSpec
 from search_spaces import find_space
 from search_spaces.giraffe import GiraffeSpace
+from search_spaces.tinynas import TinyNASSpace
 
 TABLE = LatencyTable.load("t4_tensorrt_fp16")
 SUMS = ("latency_ms", "params_m", "flops_g", "activations_m")
@@ -92,7 +93,7 @@ def test_rows_are_detectors_with_the_cheapest_neck() -> None:
     chain = chain_problem(problem)
     assert isinstance(chain, GiraffeProblem) and chain.name == problem.space.name
     specs, latency = members(free.space, free), evaluation.metrics[:, free.metrics.index("latency_ms")]
-    rows = chain.encode(specs)
+    rows = chain.encode(specs.tolist())
     found = chain.evaluate(rows)
     assert np.array_equal(found.score, evaluation.score)
     for row in np.unique(rows, axis=0):
@@ -159,16 +160,21 @@ def test_what_it_refuses_says_why() -> None:
     outcome = search_with("auto", {"population": 8, "batch": 16}, problem_of(0, {"latency_ms": [0.1, 50.0]}), 32)
     assert "is the best for all limits" in outcome.unproven and outcome.best is not None
     with pytest.raises(UserError, match="shortcuts depend on widths, so scorer mae_residual is no sum"):
-        space = replace(space_of(0), backbone=find_space("official_mbv2"))
+        depthwise = find_space("official_mbv2")
+        assert isinstance(depthwise, TinyNASSpace)
+        space = replace(space_of(0), backbone=depthwise)
         search_exactly(make_problem(space, Budget.of({"params_m": 3.0}), "mae_residual", {}, TABLE, space.frame, 640))
 
 
 def test_one_neck_is_chosen_by_nobody() -> None:
     """Counts are served where the space has a single neck, which no score can tell from others."""
     space = space_of(0)
-    (neck, _), kept = space.necks, tuple((low, low) for low in space.necks[0].out)
-    space = replace(space, neck_depth=(neck.depth,) * 2, neck_channels=kept, hidden_ratios=neck.hidden_ratio[:1],
-                    start_neck=neck.out)  # fmt: skip
+    neck = space.necks[0]
+    o3, o4, o5 = neck.out
+    space = replace(
+        space, neck_depth=(neck.depth, neck.depth), neck_channels=((o3, o3), (o4, o4), (o5, o5)),
+        hidden_ratios=neck.hidden_ratio[:1], start_neck=neck.out,
+    )  # fmt: skip
     problem = make_problem(space, Budget.of({"layers": 100}), "params", {}, TABLE, space.frame, 640)
     found, all_of_it = search_exactly(problem), problem.evaluate(members(space, problem))
     assert found.best is not None and found.best.score == pytest.approx(all_of_it.score.max(), rel=1e-9)
