@@ -17,10 +17,10 @@ from typing import cast
 import numpy as np
 
 from nas.errors import UserError
-from nas.searchers.base import admitted
 from nas.searchers.exact.convex import convex_score, counted
 from nas.searchers.exact.effort import CELLS, Effort, Halt
 from nas.searchers.exact.grids import Allowed, Axis, Boxes, GridProblem, Narrowed
+from nas.searchers.exact.incumbent import Incumbent
 from nas.searchers.exact.parts import ChainProblem, Integers, Mask, Pricing
 from nas.searchers.exact.paths import Paths, Reach
 from nas.searchers.problem import Array
@@ -61,13 +61,13 @@ class _Ends:
 class Groups:
     """Halves groups of widths as long as boxes remain that may hold the optimum.
 
-    lower: a score that is reached; best: gene rows found on the way. upper: no member scores more; `left` is what remains.
+    upper: no member scores more; `left` is what remains.
     Raises Halt from the effort; `upper` holds then, too.
     """
 
     def __init__(self, problem: GridProblem, effort: Effort, start: Integers) -> None:
         self.problem, self.effort, self.price = problem, effort, Pricing(problem, True)
-        self.lower, self.best = -np.inf, start[:0]
+        self._incumbent = Incumbent(problem, start)
         self.upper, self.dropped, self.done = np.inf, -np.inf, False
         values = [np.array(problem.stem_widths), *(np.array(problem.outs(i)) for i in range(problem.blocks))]
         self.axes, self.mids = [Axis.of(v) for v in values], [Axis.of(problem.mids(i)) for i in range(problem.blocks)]
@@ -76,14 +76,11 @@ class Groups:
         outs = problem.template.out_blocks if problem.objective.frame is not None else ()
         self._taps = [index + 1 for index in outs if index < problem.blocks - 1]
         self._pairs = [problem.allowed(index) for index in range(problem.blocks)]
-        self._depths = [int(problem.variants(index)[:, 1].max()) for index in range(problem.blocks)]
         self._ahead = list[Array]()
         self._convex = convex_score(problem)
         #: What a gain counts, by part, and what a state counts: the plane above a convex score.
         self._factors, self._base = np.ones(problem.blocks + 2), np.zeros(1)
         self._rules = [self._rules_of(index) for index in range(problem.blocks)]
-        if len(start):
-            self._offer(start)
         self.boxes = [self._first(index) for index in range(problem.blocks)]
 
     def solve(self) -> None:
@@ -102,6 +99,16 @@ class Groups:
                 return
             self._halve()
         self.done, self.upper = True, min(self.upper, self._least)
+
+    @property
+    def lower(self) -> float:
+        """A score that is reached; -inf where nothing is known."""
+        return self._incumbent.score
+
+    @property
+    def best(self) -> Integers:
+        """The gene row (1, genes) that reaches it, or none."""
+        return self._incumbent.rows
 
     @property
     def rounding(self) -> float:
@@ -324,25 +331,11 @@ class Groups:
         inside, outside = 0.0, 1.0
         for turn in range(_HALVINGS if reach.path else 0):
             share = (outside, inside)[turn] if turn < 2 else (inside + outside) / 2
-            better, fits = self._offer(self._member(reach, share))
-            while better is not None:
-                better, _ = self._offer(self._around(better))
+            fits = self._incumbent.improve(self._member(reach, share))
             if turn < 2 and fits != bool(turn):  # the widest fits, or not even the narrowest
                 break
             if turn > 1:
                 inside, outside = (share, outside) if fits else (inside, share)
-
-    def _around(self, row: Integers) -> Integers:
-        """Members that differ by one unit of every block, or by one step of every bottleneck, at most."""
-        steps = np.array(list(product((-1, 0, 1), repeat=self.problem.blocks)))
-        deeper, wider = np.tile(row, (len(steps), 1)), np.tile(row, (len(steps), 1))
-        for index in range(self.problem.blocks):
-            depths, mids = self._depths[index], self.mids[index].values
-            mids = mids[self._pairs[index][1][np.searchsorted(self.axes[index + 1].values, row[4 * index + 1])]]
-            deeper[:, 4 * index + 4] = np.clip(row[4 * index + 4] + steps[:, index], 1, depths)
-            place = np.searchsorted(mids, row[4 * index + 2]) + steps[:, index]
-            wider[:, 4 * index + 2] = mids[np.clip(place, 0, len(mids) - 1)]
-        return np.concatenate([deeper, wider])
 
     def _member(self, reach: Reach, share: float) -> Integers:
         """The row (1, genes) of the member nearest to the widths at a share of the way through the boxes of a path."""
@@ -363,17 +356,6 @@ class Groups:
             inner = nearest(mids, mid, has[here])
             genes += [int(axis.values[here]), int(mids.values[inner]), int(boxes.kernel[row]), int(boxes.depth[row])]
         return np.array([genes])
-
-    def _offer(self, rows: Integers) -> tuple[Integers | None, bool]:
-        """Take the best of gene rows inside the budget, and tell it if it beats what is known; whether any is inside."""
-        evaluation = self.problem.evaluate(rows)
-        inside = admitted(self.problem.budget, self.problem.metrics, evaluation)
-        inside &= rows[:, 4::4].sum(axis=1) <= self.problem.most_units
-        row = int(np.where(inside, evaluation.score, -np.inf).argmax())
-        if not inside[row] or evaluation.score[row] <= self.lower:
-            return None, bool(inside[row])
-        self.best, self.lower = rows[row : row + 1], float(evaluation.score[row])
-        return rows[row], True
 
 
 def groups_of(problem: ChainProblem, effort: Effort, start: Integers) -> Groups | None:
