@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import product
 
 import numpy as np
@@ -36,7 +37,12 @@ class NeckBox:
     def _at(self, share: Array) -> Array:
         return self.low + share * (self.high - self.low)
 
-    @property
+    @cached_property
+    def _corners(self) -> list[tuple[Array, Array]]:
+        """The corners, and the scores there."""
+        return [(corner, self.score(corner)) for corner in map(self._at, _CORNERS)]
+
+    @cached_property
     def _steps(self) -> Array:
         """What one more of each adds to the score, on average over the box and the states."""
         wide = np.maximum(self.high - self.low, 1e-9)
@@ -48,18 +54,15 @@ class NeckBox:
         steps = self._steps
         return steps - np.append(steps[1:], 0.0)  # a gain up to C3 is one up to C4 and C5, too
 
-    @property
+    @cached_property
     def base(self) -> Array:
-        steps = self._steps
-        corners = [self._at(corner) for corner in _CORNERS]
-        above: Array = np.max([self.score(corner) - steps @ corner for corner in corners], axis=0)
+        above: Array = np.max([score - self._steps @ corner for corner, score in self._corners], axis=0)
         return above
 
     @property
     def excess(self) -> float:
-        steps, base, middle = self._steps, self.base, self._at(np.full(3, 0.5))
-        corners = [self._at(corner) for corner in _CORNERS]
-        over = [base + steps @ place - self.score(place) for place in (*corners, middle)]
+        middle = self._at(np.full(3, 0.5))
+        over = [self.base + self._steps @ at - score for at, score in (*self._corners, (middle, self.score(middle)))]
         return float(np.max(over, axis=0)[self.reached].max())
 
     def below(self, score: float) -> NeckBox:
