@@ -18,6 +18,7 @@ from nas.errors import UserError
 from nas.frame import Frame
 from nas.searchers.base import Evaluation, admitted
 from nas.searchers.catalog import make_problem, search_with
+from nas.searchers.exact import proof
 from nas.searchers.exact.proof import chain_problem, search_exactly
 from nas.searchers.problem import Objective
 from nas.searchers.problem.cheapest_neck import Choices, Necks
@@ -30,6 +31,12 @@ from search_spaces.tinynas import TinyNASSpace
 
 TABLE = LatencyTable.load("t4_tensorrt_fp16")
 SUMS = ("latency_ms", "params_m", "flops_g", "activations_m")
+
+
+@pytest.fixture(autouse=True)
+def short_warm_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The evolution before a proof looks at a few networks of such small spaces."""
+    monkeypatch.setattr(proof, "_SLOW_WARM_UP", 64)
 
 
 @cache
