@@ -41,7 +41,7 @@ ENSEMBLES: dict[str, tuple[str, ...]] = {
 
 _ALL = (
     Scorer("mae", "nas.scorers.entropy:mae", "MAE-DET, arXiv 2111.13336", closed_form="Entropy"),
-    Scorer("mae_neck", "nas.scorers.entropy:mae_neck", "ours, after MAE-DET", closed_form="NeckEntropy"),
+    Scorer("mae_neck", "nas.scorers.neck_entropy:mae_neck", "ours, after MAE-DET", closed_form="NeckEntropy"),
     Scorer("mae_residual", "nas.scorers.residual:mae_residual", "ours, after MAE-DET", closed_form="ResidualEntropy"),
     Scorer("effective_rank", "nas.scorers.residual:effective_rank", "ours", closed_form="EffectiveRank"),
     Scorer("level_balance", "nas.scorers.counts:level_balance", "ours", closed_form="LevelBalance"),

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from nas.cost.count import count_spec
 from nas.errors import SpecError, UserError
-from nas.scorers.entropy import mae_neck
+from nas.scorers.neck_entropy import mae_neck
 from nas.spec import DetectorSpec
 from search_spaces import find_space
 from search_spaces.giraffe import SPACES

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 import nas
 from nas.frame import Frame
-from nas.scorers.entropy import NeckEntropy
 from nas.scorers.formula import Formula
+from nas.scorers.neck_entropy import NeckEntropy
 from nas.scorers.residual import EffectiveRank
 from nas.searchers.exact.chords import LogBox as Box
 from nas.searchers.exact.necks import NeckScore
