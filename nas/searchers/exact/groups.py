@@ -4,7 +4,8 @@ A box is all blocks of one kernel and depth whose input, bottleneck and output w
 amounts are monotone in widths, the corners of a box tell the least that its blocks cost and the most that they score, so
 paths through boxes (`paths`) bound what every member scores. Boxes on no path above the best that is known go, the others
 are halved. Where the groups are single widths at last, the blocks that are left are few enough for exact search to go on
-with (`grids.Narrowed`).
+with (`grids.Narrowed`). Under a convex score paths are bounded by the plane above it (`convex`), which comes nearer as
+boxes go.
 """
 
 from __future__ import annotations
