@@ -172,9 +172,9 @@ def _counts(rows: list[Row]) -> str:
 
 def _plain(row: Row) -> str:
     """The reason of a row without its numbers' digits and bounds, so that like ones are counted together."""
-    return re.sub(r"[\d.]+ CPU seconds", "some CPU seconds", row["reason"].split(" while ")[0].split("; narrow")[0]).rstrip(
-        ","
-    )
+    return re.sub(
+        r"[\d.]+ CPU seconds", "some CPU seconds", row["reason"].split(" while ")[0].split("; narrow")[0]
+    ).rstrip(",")
 
 
 def chosen(text: str, known: Sequence[str], what: str) -> set[str]:
