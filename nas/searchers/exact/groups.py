@@ -22,7 +22,7 @@ from nas.searchers.exact.convex import convex_score, counted
 from nas.searchers.exact.effort import CELLS, Effort, Halt
 from nas.searchers.exact.grids import Allowed, Axis, Boxes, GridProblem, Narrowed
 from nas.searchers.exact.incumbent import Incumbent
-from nas.searchers.exact.parts import ChainProblem, Integers, Mask, Pricing
+from nas.searchers.exact.parts import ChainProblem, Integers, Mask, Pricing, channels_of
 from nas.searchers.exact.paths import Paths, Reach
 from nas.searchers.problem import Array
 
@@ -187,8 +187,12 @@ class Groups:
         narrow, wide = axis.values[axis.low], axis.values[axis.high]
         costs, gains = self._corners(problem.stem_vectors(narrow), problem.stem_vectors(wide), narrow, wide, 0)
         places = dict(zip(taps, np.unravel_index(np.arange(states), sizes), strict=True))
-        low, first = self._channels({tap: self.axes[tap].values[self.axes[tap].low[at]] for tap, at in places.items()})
-        high, last = self._channels({tap: self.axes[tap].values[self.axes[tap].high[at]] for tap, at in places.items()})
+        low, first = channels_of(
+            problem, {tap: self.axes[tap].values[self.axes[tap].low[at]] for tap, at in places.items()}
+        )
+        high, last = channels_of(
+            problem, {tap: self.axes[tap].values[self.axes[tap].high[at]] for tap, at in places.items()}
+        )
         low = np.maximum.accumulate(low, axis=1)
         high = np.minimum.accumulate(high[:, ::-1], axis=1)[:, ::-1]
         behind = self._end(low, high, first, last)
@@ -218,18 +222,12 @@ class Groups:
         box = None if box is None else box.below(self._least)
         if box is None:
             return False
-        self._factors, self._base = counted(self.problem, self._convex) @ box.slopes, np.asarray(box.base)
+        self._factors, self._base = columns.T @ box.slopes, np.asarray(box.base)
         self.boxes = [
             replace(boxes, score=boxes.gains[:, 1] * factor)
             for boxes, factor in zip(self.boxes, self._factors[1:-1], strict=True)
         ]
         return True
-
-    def _channels(self, chosen: dict[int, Integers]) -> tuple[Integers, Integers]:
-        """Widths C3, C4, C5 (n, 3), and of the last block, from those of the tapped parts."""
-        last, template = chosen[self.problem.blocks], self.problem.template
-        fixed = np.full(len(last), template.blocks[-1].out)
-        return np.stack([chosen.get(i + 1, fixed) for i in template.out_blocks], axis=1), last
 
     def _end(self, low: Integers, high: Integers, first: Integers, last: Integers) -> tuple[Array, Array]:
         """Costs, and the least and the most of the scores (n, 2), of what stands behind the chain, between its lowest and

@@ -5,7 +5,7 @@ Score and costs are sums over parts, so a network is a path: each option leads f
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -279,9 +279,15 @@ def pyramids(problem: ChainProblem, taps: Sequence[int], widths: list[Integers])
     for tap in reversed(taps):
         chosen[tap] = widths[tap][rest % len(widths[tap])]
         rest = rest // len(widths[tap])
-    fixed = np.full(len(rest), problem.template.blocks[-1].out)
-    channels = np.stack([chosen.get(i + 1, fixed) for i in problem.template.out_blocks], axis=1)
-    return channels, chosen[problem.blocks], np.all(np.diff(channels, axis=1) >= 0, axis=1)
+    channels, last = channels_of(problem, chosen)
+    return channels, last, np.all(np.diff(channels, axis=1) >= 0, axis=1)
+
+
+def channels_of(problem: ChainProblem, chosen: Mapping[int, Integers]) -> tuple[Integers, Integers]:
+    """Widths C3, C4, C5 (n, 3), and of the last block, from those of the tapped parts."""
+    last = chosen[problem.blocks]
+    fixed = np.full(len(last), problem.template.blocks[-1].out)
+    return np.stack([chosen.get(i + 1, fixed) for i in problem.template.out_blocks], axis=1), last
 
 
 def _behind(price: Pricing, taps: list[int], widths: list[Integers], effort: Effort) -> tuple[Array, Array]:
