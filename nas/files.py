@@ -165,6 +165,11 @@ def write_json(path: str | Path, data: object) -> Path:
     return write_atomic(path, json.dumps(data, indent=1) + "\n")
 
 
+def read_rows(path: Path) -> list[dict[str, str]]:
+    """The rows of a CSV file by the names in its first line; none where there is no file. Raises UserError as `read_text`."""
+    return list(csv.DictReader(read_text(path).splitlines())) if path.exists() else []
+
+
 def csv_text(rows: Iterable[Sequence[object]]) -> str:
     """Rows, the header first, as the text of a CSV file."""
     text = io.StringIO()

@@ -8,7 +8,6 @@ runs.csv with the digests of its files; a finished row is kept at once and the s
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
 from pathlib import Path
 from random import Random
@@ -18,7 +17,7 @@ from experiments.costly_search.runs import FILES, SCORERS, digests, evaluated, s
 from experiments.exact_search.page import write_part
 from nas.cost.table_file import cpu_name
 from nas.errors import UserError
-from nas.files import csv_text, read_text, write_atomic
+from nas.files import csv_text, read_rows, write_atomic
 from nas.measure import commit
 
 HERE = Path(__file__).parent
@@ -26,11 +25,6 @@ COLUMNS = ("scorer", "workers", "kills", "evaluations", "seed", "evaluated", "sc
            "cpu_seconds", "wall_seconds", *FILES, "equal", "commit", "machine")  # fmt: skip
 
 Row = dict[str, str]
-
-
-def read_rows(path: Path) -> list[Row]:
-    """The finished runs of a file; none where there is no file."""
-    return list(csv.DictReader(read_text(path).splitlines())) if path.exists() else []
 
 
 def found(rows: Sequence[Row], scorer: str, workers: int, kills: int, evaluations: int, seed: int) -> Row | None:

@@ -8,7 +8,6 @@ command goes on, and the page says what they come to. most: rows of this call; f
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 import time
@@ -28,7 +27,7 @@ from nas.cost.budget import Budget
 from nas.cost.latency import LatencyTable
 from nas.cost.table_file import DEFAULT_TABLE
 from nas.errors import UserError
-from nas.files import csv_text, read_text, write_atomic
+from nas.files import csv_text, read_rows, write_atomic
 from nas.frame import Frame
 from nas.measure import commit
 from nas.searchers.base import Evaluation, Problem, admitted
@@ -153,11 +152,6 @@ def check_space(name: str, number: int, seed: int, problems: int = PER) -> dict[
     states = {state: counts[state] for state in ("proved", "nothing", "unproved")}
     known = {"cases": json.dumps(cases) if cases else "", "seconds": seconds, "seed": seed, "commit": commit()[:12]}
     return told | {"problems": problems} | states | {"wrong": len(cases)} | known
-
-
-def read_rows(path: Path) -> list[dict[str, str]]:
-    """The finished rows of a file; none where there is no file."""
-    return list(csv.DictReader(read_text(path).splitlines())) if path.exists() else []
 
 
 def report(rows: list[dict[str, str]]) -> str:

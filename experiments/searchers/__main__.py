@@ -8,7 +8,6 @@ trials: evaluations of TPE, whose time grows with their square; most: runs of th
 
 from __future__ import annotations
 
-import csv
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,7 +20,7 @@ from experiments.searchers.problems import CASES
 from experiments.searchers.report import write_report
 from nas.cost.table_file import cpu_name
 from nas.errors import UserError
-from nas.files import csv_text, read_text, write_atomic
+from nas.files import csv_text, read_rows, write_atomic
 from nas.measure import commit
 from nas.searchers.catalog import search_with
 from nas.searchers.loop import Progress, SearchOutcome
@@ -42,11 +41,6 @@ OPTIONS: Mapping[str, Mapping[str, object]] = {
 }
 
 Row = dict[str, str]
-
-
-def read_rows(path: Path) -> list[Row]:
-    """The finished runs of a file; none where there is no file."""
-    return list(csv.DictReader(read_text(path).splitlines())) if path.exists() else []
 
 
 def proved(case: str) -> Row:
