@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from nas.searchers.base import admitted
-from nas.searchers.exact.effort import CELLS, Effort
+from nas.searchers.exact.effort import CELLS, Effort, Halt
 from nas.searchers.exact.labels import Labels, LabelSearch, Relaxation, TooManyLabels
-from nas.searchers.exact.parts import ChainProblem, Integers, Parts
+from nas.searchers.exact.parts import ChainProblem, Integers, Parts, linear_score
 from nas.searchers.problem import Array
 
 #: Relative size of the score buckets within which labels count as equal.
@@ -45,13 +45,14 @@ class Optimum:
     """Searches the best network within all limits, and holds at any moment the best found and the lowest bound.
 
     start: gene rows that are known; the best of them inside the budget is a bound from below. best, score: genes of the
-    best network inside the budget; upper: no member scores more; tightest: the relaxation that says so; found: gene rows
-    worth a look for a front.
+    best network inside the budget; upper: no member scores more; ceiling: as the budget alone tells; tightest: the
+    relaxation that says so; found: gene rows worth a look for a front.
     """
 
     def __init__(self, problem: ChainProblem, parts: Parts, bins: int, effort: Effort, start: Integers) -> None:
         self.problem, self.parts, self.effort = problem, parts, effort
         self.nothing = np.zeros((0, problem.width), dtype=np.int64)
+        self.ceiling = own_limit(problem)
         self.best: Integers | None = None
         self.score, self.upper = -np.inf, np.inf
         self.found, self.alone = self.nothing, list[Relaxation]()
@@ -121,7 +122,7 @@ class Optimum:
         floor: a score that is known to be reached. Labels that are too many are met by finer bounds, then by coarser
         buckets, whose bound is looser.
         """
-        top = relaxation.upper(limit, units)
+        top = min(relaxation.upper(limit, units), self.ceiling)
         if not np.isfinite(top):
             return Reach(top, self.nothing, True)
         search = LabelSearch(self.parts, [relaxation], relaxation, limit, units, effort=self.effort)
@@ -139,6 +140,8 @@ class Optimum:
                     continue
                 upper = min(upper, max(_best(stages), lower) + len(stages) * delta)
                 break
+            if stages is None and top == self.ceiling:
+                raise Halt("networks that nearly use up what is both score and limit are too many to tell apart", False)
             if stages is not None and (len(stages[-1]) or lower == least):
                 return self._refined(search, relaxation, stages, delta, max(_best(stages), least), upper)
         return Reach(upper, self.nothing, False)
@@ -233,6 +236,13 @@ class Optimum:
         columns = [self.problem.metrics.index(metric) for metric in self.parts.resources]
         values, tops = metrics[:, columns], self.parts.tops
         return np.where(tops > 0, tops - values, values) / self.parts.limits
+
+
+def own_limit(problem: ChainProblem) -> float:
+    """What a score that is a count comes to at most where that count is limited; infinite for all others."""
+    linear = linear_score(problem.objective.formula, len(set(problem.levels)))
+    limits = [high for name, _, high in problem.budget.ranges if name == linear.metric]
+    return linear.factor * min(limits, default=np.inf) if linear.factor > 0 else np.inf
 
 
 def widths(scale: float) -> Iterator[float]:

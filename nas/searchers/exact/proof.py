@@ -15,6 +15,7 @@ from nas.scorers.formula import Formula, formula_of
 from nas.searchers.base import Candidate, Problem
 from nas.searchers.evolution import Evolution, RandomSearch
 from nas.searchers.exact.effort import STEPS
+from nas.searchers.exact.optimum import own_limit
 from nas.searchers.exact.parts import SUMS, ChainProblem, is_convex
 from nas.searchers.exact.search import ExactResult, exact_search
 from nas.searchers.history import History
@@ -180,8 +181,8 @@ def search_exactly(
 ) -> SearchOutcome:
     """An exact search in the form of the others; its history holds the networks that it returns.
 
-    Under several limits, and for a convex function of sums, a short evolution comes first: its best, or that of `start`, is
-    what the proof starts from.
+    Under several limits, for a convex function of sums, and for a count that is limited itself, a short evolution comes
+    first: its best, or that of `start`, is what the proof starts from.
     """
     chain = chain_problem(problem)
     if chain is None:
@@ -195,7 +196,7 @@ def search_exactly(
             chain.objective.additive(name)
         except UserError as error:  # before any work
             raise UserError(f"searcher exact cannot serve: {error}; use evolution") from None
-    warm = len(sums) > 1 or is_convex(chain.objective.formula)
+    warm = len(sums) > 1 or is_convex(chain.objective.formula) or own_limit(chain) < np.inf
     known = problem.encode(start)
     warm_up = _WARM_UP if problem.generous else _SLOW_WARM_UP
     first = run_loop(problem, Evolution(problem), warm_up, start=known) if warm else empty

@@ -21,7 +21,7 @@ from nas.searchers.exact.convex import ConvexOptimum, convex_score
 from nas.searchers.exact.effort import STEPS, Effort, Halt
 from nas.searchers.exact.groups import MOST_BOXES, groups_of
 from nas.searchers.exact.labels import LabelSearch, Relaxation, TooManyLabels
-from nas.searchers.exact.optimum import DELTA, Optimum
+from nas.searchers.exact.optimum import DELTA, Optimum, own_limit
 from nas.searchers.exact.parts import ChainProblem, Integers, chain_of, is_convex, linear_score
 from nas.searchers.pareto import best_first
 from nas.spec import digest
@@ -213,8 +213,8 @@ def exact_search(
             upper = groups.upper
         else:
             upper = np.inf if interrupted or effort.spent else _open_bound(problem, effort)
-        return ExactResult(best, known, [], None, min(upper, _own_limit(problem)), reason, 0, 0.0, interrupted)
-    optimum.upper = min(optimum.upper, _own_limit(problem))
+        return ExactResult(best, known, [], None, min(upper, own_limit(problem)), reason, 0, 0.0, interrupted)
+    optimum.upper = min(optimum.upper, optimum.ceiling)
     if optimum.best is None:
         return ExactResult(None, [], [], None, optimum.upper, "" if optimum.proven else reason, 0, 0.0, interrupted)
     best = _candidates(problem, optimum.best[None])[0]
@@ -230,13 +230,6 @@ def exact_search(
         best, front, beside.near, certificate, upper, "" if certificate else reason, beside.open_levels,
         beside.share, interrupted,
     )  # fmt: skip
-
-
-def _own_limit(problem: ChainProblem) -> float:
-    """What a score that is a count comes to at most where that count is limited; infinite for all others."""
-    linear = linear_score(problem.objective.formula, len(set(problem.levels)))
-    limits = [high for name, _, high in problem.budget.ranges if name == linear.metric]
-    return linear.factor * min(limits, default=np.inf) if linear.factor > 0 else np.inf
 
 
 def _open_bound(problem: ChainProblem, effort: Effort) -> float:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from nas.scorers.deepmad import DeepMad
 from nas.scorers.entropy import Entropy
 from nas.scorers.formula import Formula
 from nas.scorers.residual import ResidualEntropy
+from nas.searchers.exact.labels import LabelSearch
 from nas.searchers.exact.parts import chain_of
 from nas.searchers.exact.search import exact_search
 from nas.searchers.problem import Objective
@@ -169,6 +170,16 @@ def test_a_count_is_no_more_than_its_own_limit() -> None:
     problem = GeneProblem(SPACES["tinynas_k1kx"], Objective(PARAMS, TABLE), Budget.of({"params_m": 10.0}))
     found = exact_search(problem, levels=1, near=0, steps=1_000_000)
     assert found.unproven and found.upper == 10.0 and found.certificate is None
+
+
+def test_too_many_networks_near_their_own_limit_end_the_search_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Finer or wider looks would not tell them apart either; the best that is known stays, below the limit as its bound."""
+    monkeypatch.setattr("nas.searchers.exact.optimum.LabelSearch", partial(LabelSearch, most=1_000))
+    problem = GeneProblem(SPACES["tinynas_kxkx"], Objective(PARAMS, TABLE), Budget.of({"params_m": 10.0}))
+    start = problem.encode([problem.space.initial()])
+    found = exact_search(problem, levels=1, near=0, bins=16, start=start)
+    assert found.unproven.startswith("networks that nearly use up what is both score and limit are too many")
+    assert found.best is not None and found.best.score < found.upper == 10.0
 
 
 def test_equals_integer_programming() -> None:
