@@ -6,6 +6,7 @@ import dataclasses
 import json
 import os
 import re
+import shlex
 import sys
 import threading
 import types
@@ -175,8 +176,8 @@ def one_line(error: BaseException) -> str:
 
 @dataclass(frozen=True)
 class Job:
-    """Where a command runs: its run folder, the settings of the command line as they were given, and the folder of the sweep
-    that it is a part of."""
+    """Where a command runs: its run folder, the settings of the command line as they were given (`use=` the last of them), and
+    the folder of the sweep that it is a part of."""
 
     folder: Path
     given: tuple[str, ...]
@@ -238,7 +239,8 @@ def launch(
                 place, sweep = Path(job.runtime.output_dir), None
                 if job.mode == RunMode.MULTIRUN:  # sweep.dir may hold the time of this process, not of the sweep
                     sweep = place.parents[len(Path(job.sweep.subdir).parts) - 1]
-                run(settings, Job(place, tuple(job.overrides.task), sweep))
+                uses = [f"use=[{','.join(modules)}]"] * bool(modules)
+                run(settings, Job(place, (*job.overrides.task, *uses), sweep))
         except (UserError, OmegaConfBaseException, OSError) as error:
             if job.mode == RunMode.RUN:
                 failures.append(error)
@@ -296,7 +298,7 @@ def continued(settings: Settings, given: Sequence[str], free: Collection[str], a
     Raises UserError for a given setting that may not differ, and for a folder that holds no run of this command.
     """
     folder = Path(cast(Any, settings).resume)
-    names = {text.partition("=")[0].lstrip("+~"): text for text in given}
+    names = {name: text for text in given if (name := _name(text)) != "use"}
     if changed := [text for name, text in names.items() if name not in (*free, *also)]:
         raise UserError(f"resume={folder} goes on with its own settings; take away {', '.join(changed)}")
     path = folder / "config.yaml"
@@ -311,6 +313,20 @@ def continued(settings: Settings, given: Sequence[str], free: Collection[str], a
         before = changes.get(group, getattr(kept, group))
         changes[group] = replace(before, **{name: getattr(getattr(settings, group), name)})
     return cast(Settings, replace(cast(Any, kept), **changes))
+
+
+def continuation(folder: Path, given: Sequence[str], free: Collection[str]) -> str:
+    """The settings to type with which a stopped run goes on: its folder, what was given of `free`, and `use=` of the modules
+    of one's own that were named, as a stored configuration imports none."""
+    kept = [text for text in given if (name := _name(text)) in free and name != "resume"]
+    named = [text.partition("=")[2].strip("'\"") for text in given if _name(text).partition(".")[0] in CHOSEN]
+    modules = dict.fromkeys([*_used(given)[0], *(name.partition(":")[0] for name in named if is_reference(name))])
+    return shlex.join([f"resume={folder}", *kept, *[f"use=[{','.join(modules)}]"] * bool(modules)])
+
+
+def _name(text: str) -> str:
+    """The name of a setting as it was given."""
+    return text.partition("=")[0].lstrip("+~")
 
 
 def _used(arguments: Sequence[str]) -> tuple[list[str], list[str]]:

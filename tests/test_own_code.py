@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import runpy
+import shlex
 import sys
 from collections.abc import Callable, Iterator
 from importlib.metadata import EntryPoint
@@ -22,7 +23,9 @@ from search_spaces import SearchSpace, find_space, space_names
 
 QUICK = ("evaluations=40", "progress=false", "+budget.mine.latency_ms=20")
 MODULE = """
+import signal
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import nas
 from nas.searchers.evolution import RandomSearch
@@ -53,6 +56,14 @@ def weights(module):
 
 def broken(spec):
     return 1 / 0
+
+
+def stopping(spec):
+    mark = Path(__file__).with_name("stopped")
+    if not mark.exists():
+        mark.touch()
+        signal.raise_signal(signal.SIGINT)
+    return len(spec.backbone.blocks)
 
 
 def wordy(spec):
@@ -111,6 +122,17 @@ def test_a_search_by_references_resumes_only_with_use(mine: str, command: Callab
     assert mine not in sys.modules
     assert "winner" in command("search", f"resume={run}", f"use=[{mine}]", "progress=false")
     assert (run / "best.yaml").read_bytes() == before
+
+
+def test_the_line_of_a_stopped_search_goes_on_with_it(mine: str, command: Callable[..., str], tmp_path: Path) -> None:
+    run = tmp_path / "the run"
+    told = command("search", *QUICK, f"space={mine}:Few", f"scorer={mine}:stopping", f"searcher={mine}:Mine",
+                   "+searcher.batch=8", "workers=1", f"hydra.run.dir='{run}'")  # fmt: skip
+    (line,) = (text for text in told.splitlines() if text.startswith("stopped"))
+    typed = shlex.split(line.removeprefix("stopped; go on with: python -m nas.search "))
+    assert typed == [f"resume={run}", "progress=false", "workers=1", f"use=[{mine}]"]
+    del sys.modules[mine]
+    assert "winner" in command("search", *typed)
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from annotated_types import MinLen
 
 from nas.commands.benchmark_files import Benchmark, Row, read_row, table_csv, verdict_lines, write_row
-from nas.config import continued, store_settings
+from nas.config import continuation, continued, store_settings
 from nas.data.sources import DataConfig, load_splits
 from nas.deploy import DEPLOYABLE, DEPLOYABLE_PRECISIONS, EXPORTED
 from nas.errors import UserError
@@ -110,7 +110,7 @@ def benchmark_in(command: BenchmarkCommand, folder: Path, given: Sequence[str] =
     try:
         rows = [_kept_or_made(maker, format, precision) for format, precision in command.variants]
     except KeyboardInterrupt:
-        print(f"stopped; go on with: python -m nas.benchmark resume={folder}", flush=True)
+        print(f"stopped; go on with: python -m nas.benchmark {continuation(folder, given, FREE)}", flush=True)
         raise
     shown = f"{splits[split].name} {split}"
     return write_benchmark(Benchmark(folder, str(command.model), shown, tuple(rows)))

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nas.config import continued, store_settings
+from nas.config import continuation, continued, store_settings
 from nas.cost.budget import TIMES
 from nas.errors import UserError, shown
 from nas.extensions import CHOSEN, is_reference, loaded
@@ -94,12 +94,17 @@ def search_in(command: SearchCommand, folder: Path, given: Sequence[str] = ()) -
                 loaded(name, kind, str(folder / "config.yaml"))
     settings = command.settings
     store_settings(command, folder, FREE)
-    if command.curve is None:
-        search_with_screen(settings, folder, command.progress)
-    else:
-        from nas.commands.search_curve import Curve, search_along
+    try:
+        if command.curve is None:
+            search_with_screen(settings, folder, command.progress)
+        else:
+            from nas.commands.search_curve import Curve, search_along
 
-        search_along(settings, Curve.of(command.curve), folder, command.progress)
+            search_along(settings, Curve.of(command.curve), folder, command.progress)
+    except KeyboardInterrupt:
+        if command.curve is not None or (folder / "state.npz").exists():  # it has come so far that it can go on
+            print(f"stopped; go on with: python -m nas.search {continuation(folder, given, FREE)}", flush=True)
+        raise
 
 
 def limits_of(budget: Mapping[str, object]) -> dict[str, object]:

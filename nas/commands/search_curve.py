@@ -86,9 +86,6 @@ def search_along(settings: SearchSettings, curve: Curve, folder: Path, progress:
             console.rule(f"{curve.metric} <= {limit:g} ({number} of {len(curve.limits)})")
             try:
                 search_with_screen(replace(settings, budget=budget), place, progress)
-            except KeyboardInterrupt:
-                console.print(f"the curve goes on with: python -m nas.search resume={folder}", soft_wrap=True)
-                raise
             except UserError as error:
                 rows.append({curve.metric + "_limit": limit, "status": "nothing", "told": str(error)})
                 continue

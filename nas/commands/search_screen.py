@@ -28,26 +28,15 @@ def search_with_screen(settings: SearchSettings, folder: Path, progress: bool = 
             bar.show(standing)
             board.show(standing)
 
-        try:
-            result = run_search(settings, folder / "state.npz", show)
-        except KeyboardInterrupt:
-            tell_resume(console, folder)
-            raise
+        result = run_search(settings, folder / "state.npz", show)
     write_search(result, folder)
     decoration = decorate_search(result, folder)
     print_result(console, result, decoration.marks, folder)
     for warning in decoration.warnings:
         console.print(f"warning   {warning}", highlight=False, markup=False)
     if result.outcome.interrupted:
-        tell_resume(console, folder)
         raise KeyboardInterrupt
     return result
-
-
-def tell_resume(console: Console, folder: Path) -> None:
-    """How a stopped search goes on, if it has come so far that it can."""
-    if (folder / "state.npz").exists():
-        console.print(f"stopped; go on with: python -m nas.search resume={folder}")
 
 
 class Bar:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 from annotated_types import Ge, Gt, Le
 
@@ -14,11 +14,9 @@ from nas.frame import NeckOptions
 from nas.options import CountOrNone, ImageSize, Name, Seed, Threads
 from nas.training.options import TrainerOptions
 
-if TYPE_CHECKING:
-    pass
-
-#: What may differ between a run and its continuation.
+#: What may differ between a run and its continuation, and what stays unless it is given.
 FREE = ("resume", "workers", "progress", "storage", "lease")
+ALSO = ("loggers",)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,9 +17,9 @@ from rich.live import Live
 from rich.table import Table
 
 from nas.commands.search import limits_of
-from nas.commands.select import FREE, SelectCommand
+from nas.commands.select import ALSO, FREE, SelectCommand
 from nas.commands.select_files import SelectionResult, read_finalists, verdict, write_finalists, write_selection
-from nas.config import continued, store_settings
+from nas.config import continuation, continued, store_settings
 from nas.cost.budget import Budget
 from nas.cost.latency import LatencyTable
 from nas.data.dataset import DetectionData
@@ -53,10 +53,13 @@ def proposal_of(command: SelectCommand, num_classes: int) -> Proposal:
 
 
 class Selection:
-    """One selection in its folder; every step that was done is read back from there."""
+    """One selection in its folder; every step that was done is read back from there.
 
-    def __init__(self, command: SelectCommand, folder: Path) -> None:
-        self.command, self.folder = command, folder
+    uses: `use=[...]` of the command line, which the other workers of this machine need too.
+    """
+
+    def __init__(self, command: SelectCommand, folder: Path, uses: Sequence[str] = ()) -> None:
+        self.command, self.folder, self.uses = command, folder, uses
         self.table = LatencyTable.load(command.hardware)
         self.storage = open_storage(command.storage) if command.storage else None
         splits, self.report = load_splits(command.data)
@@ -174,6 +177,7 @@ class Selection:
             "progress=false",
             f"lease={self.command.lease}",
             *([f"storage={self.command.storage}"] * bool(self.command.storage)),
+            *self.uses,
         ]
         line = [sys.executable, "-m", "nas.select", f"resume={self.folder}", *own]
         quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
@@ -204,7 +208,7 @@ def select_in(command: SelectCommand, folder: Path, given: Sequence[str] = ()) -
     """
     if command.resume is not None:
         folder = Path(command.resume)
-        command = continued(command, given, FREE, ("loggers",))
+        command = continued(command, given, FREE, ALSO)
     limits_of(command.budget)
     if (command.minutes is None) == (not command.epochs):
         raise UserError("say how long to train: minutes=60, or epochs=30 of a whole training (not both)")
@@ -215,7 +219,7 @@ def select_in(command: SelectCommand, folder: Path, given: Sequence[str] = ()) -
     if command.weights is not None:
         read_header(command.weights)  # refused now and not after the search for candidates
     make_loggers(command.loggers, command.trainer.log_steps)  # likewise
-    selection = Selection(command, folder)
+    selection = Selection(command, folder, [text for text in given if text.startswith("use=")])
     if command.resume is None:
         if (folder / "finalists.json").exists():
             raise UserError(f"{folder} already holds a selection: resume={folder} goes on with it")
@@ -223,7 +227,7 @@ def select_in(command: SelectCommand, folder: Path, given: Sequence[str] = ()) -
     try:
         result = selection.run()
     except KeyboardInterrupt:
-        print(f"stopped; go on with: python -m nas.select resume={folder}", flush=True)
+        print(f"stopped; go on with: python -m nas.select {continuation(folder, given, (*FREE, *ALSO))}", flush=True)
         raise
     for line in verdict(result):
         print(line, flush=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from nas.augment.pipeline import Augmentation
-from nas.config import compose_config, continued, store_settings
+from nas.config import compose_config, continuation, continued, store_settings
 from nas.data.sources import DataConfig, load_splits
 from nas.errors import UserError
 from nas.files import is_spec_file, read_spec_document, read_yaml, write_json
@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 SHOWN, DRAWN = 6, 40
 #: What may differ between a run and its continuation.
 FREE = ("resume", "device", "progress", *(f"trainer.{name}" for name in FREE_OPTIONS))
-#: What a run may go on further with.
+#: What stays unless it is given, and what a run may go on further with.
+ALSO = ("report", "loggers")
 FURTHER = ("trainer.epochs",)
 
 
@@ -137,12 +138,14 @@ def train_in(command: TrainCommand, folder: Path, given: Sequence[str] = ()) -> 
     """Train in `folder`, or go on in that of the run to resume; `given`: the settings of the command line."""
     if command.resume is not None:
         folder = Path(command.resume)
-        command = continued(command, given, FREE, ("report", "loggers", *FURTHER))
-    return train_from_config(command, folder)
+        command = continued(command, given, FREE, (*ALSO, *FURTHER))
+    return train_from_config(command, folder, given=given)
 
 
-def train_from_config(config: TrainCommand, folder: Path, hooks: Sequence[Hook] = ()) -> TrainingResult:
-    """Train in `folder`, whose config.yaml keeps the settings; print what came out."""
+def train_from_config(
+    config: TrainCommand, folder: Path, hooks: Sequence[Hook] = (), given: Sequence[str] = ()
+) -> TrainingResult:
+    """Train in `folder`, whose config.yaml keeps the settings; print what came out, or how a stopped run goes on."""
     from nas.inference.evaluator import evaluate
     from nas.models.checkpoint import load_checkpoint
     from nas.training.best import title
@@ -160,7 +163,12 @@ def train_from_config(config: TrainCommand, folder: Path, hooks: Sequence[Hook] 
             store_settings(config, folder, FREE)
     elif (kept := further(config, folder)) is not None and first:
         store_settings(kept, folder, FREE)
-    result = run_training(task, folder, config.resume is not None, config.progress, hooks)
+    try:
+        result = run_training(task, folder, config.resume is not None, config.progress, hooks)
+    except KeyboardInterrupt:
+        if first:
+            print(f"stopped; go on with: {continuation(folder, given, (*FREE, *ALSO))}", flush=True)
+        raise
     if not first:
         return result
     best = f"best val {title(result.metric)} {result.score:.3f} (epoch {result.epoch})"

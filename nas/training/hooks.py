@@ -146,7 +146,7 @@ def _row(line: str, path: Path) -> dict[str, float]:
 
 
 class Screen(Hook):
-    """A progress bar on a terminal, a line for every validation, and how an interrupted run goes on."""
+    """A progress bar on a terminal, a line for every validation, and where an interrupted run stopped."""
 
     def on_train_begin(self, view: TrainingView) -> None:
         self._console, self._loss = Console(), 0.0
@@ -179,7 +179,7 @@ class Screen(Hook):
     def on_train_end(self, view: TrainingView, error: BaseException | None) -> None:
         self._bar.stop()
         if isinstance(error, KeyboardInterrupt):
-            print(f"stopped after step {view.position.step}; go on with resume={view.folder}", flush=True)
+            print(f"stopped after step {view.position.step}", flush=True)
 
 
 def _cut(path: Path, keep: Callable[[str], bool]) -> None:

@@ -121,11 +121,11 @@ def test_a_hook_that_fails_ends_the_training_and_is_told_so(tiny, root, straight
     assert resumed.steps == 18 and contents(tmp_path / "run") == contents(straight)
 
 
-def test_an_interrupted_run_says_how_it_goes_on(tiny, root, tmp_path, capsys):
+def test_an_interrupted_run_says_where_it_stopped(tiny, root, tmp_path, capsys):
     class Stopping(Hook):
         def on_epoch_end(self, view, speed):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         run_training(tiny.tiny_task(root), tmp_path / "r", hooks=[Stopping()])
-    assert "stopped after step 6; go on with resume=" in capsys.readouterr().out
+    assert "stopped after step 6\n" in capsys.readouterr().out
