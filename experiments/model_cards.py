@@ -7,7 +7,6 @@ beside every best.safetensors, from what the run left there; seeds of one row sh
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import math
 from collections import defaultdict
@@ -21,7 +20,7 @@ from experiments.evidence import read_record
 from experiments.result_plots import interval
 from experiments.tables import load_table
 from nas.errors import UserError
-from nas.files import config_folder, dump_yaml, read_text, write_atomic
+from nas.files import config_folder, dump_yaml, read_rows, read_text, write_atomic
 from nas.report.canvas import ACCENT, WARM, canvas, label, save_png
 from nas.training.hooks import read_epochs
 
@@ -118,7 +117,7 @@ def draw_curves(runs: Sequence[Path], path: Path) -> Path:
     """Losses (smoothed) and AP of every validation, a line a run."""
     figure, ((losses, scores),) = canvas(1, 2, 9, 3)
     for folder in runs:
-        steps = _csv(folder / "steps.csv")
+        steps = read_rows(folder / "steps.csv")
         totals = [float(row["total"]) for row in steps]
         window = max(1, len(steps) // 40)
         smooth = [sum(totals[max(0, i - window) : i + 1]) / min(i + 1, window + 1) for i in range(len(totals))]
@@ -244,10 +243,6 @@ def _table(facts: Mapping[str, str]) -> list[str]:
     if not facts:
         return ["Nothing is recorded.", ""]
     return ["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in facts.items()), ""]
-
-
-def _csv(path: Path) -> list[dict[str, str]]:
-    return list(csv.DictReader(read_text(path).splitlines())) if path.is_file() else []
 
 
 def main(words: list[str]) -> None:

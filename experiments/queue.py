@@ -18,7 +18,7 @@ from filelock import FileLock, Timeout
 from experiments.data import keep_drawn_out, results_place
 from experiments.scales import Scale, data_of, load_scale, scale_names, training_recipe
 from experiments.tables import Row, Table, load_table, table_names
-from nas.files import read_text, write_atomic
+from nas.files import read_rows, write_atomic
 
 COLUMNS = ("table", "row", "scale", "seed", "data", "recipe", "ap", "ap50", "steps", "train_seconds", "seconds", "device",
            "torch", "commit", "date")  # fmt: skip
@@ -159,8 +159,7 @@ def overview(output: Path) -> str:
 
 def read_results(table: str, place: Path) -> list[dict[str, str]]:
     """All lines of a table so far, whatever their recipe; `place` is the folder of the tables' files."""
-    path = place / f"{table}.csv"
-    return list(csv.DictReader(io.StringIO(read_text(path)))) if path.exists() else []
+    return read_rows(place / f"{table}.csv")
 
 
 def add_results(table: str, lines: Iterable[Mapping[str, Any]], place: Path) -> None:

@@ -6,9 +6,7 @@ the root of the repository.
 
 from __future__ import annotations
 
-import csv
 import gzip
-import io
 import json
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
@@ -17,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from nas.errors import UserError
-from nas.files import read_json, read_text, read_yaml
+from nas.files import read_json, read_rows, read_text, read_yaml
 
 #: Seeds that a number of a table and a curve of a searcher needs.
 SEEDS, RUNS = 3, 20
@@ -51,15 +49,10 @@ class Item:
         return absent or self.check(root)
 
 
-def rows_of(path: Path) -> list[dict[str, str]]:
-    """The rows of a CSV file."""
-    return list(csv.DictReader(io.StringIO(read_text(path))))
-
-
 def trainings(root: Path) -> Iterator[tuple[str, dict[str, str]]]:
     """(table, row) of every training under experiments/results that is evidence."""
     for path in sorted((root / "experiments/results").glob("*.csv")):
-        for row in rows_of(path):
+        for row in read_rows(path):
             if row.get("scale", NO_EVIDENCE[0]) not in NO_EVIDENCE:
                 yield path.stem, row
 
@@ -133,7 +126,7 @@ def same_protocol(root: Path) -> list[str]:
 
 
 def over_time(root: Path) -> list[str]:
-    rows = [row for row in rows_of(root / SEARCHERS) if row["searcher"] != "exact"]
+    rows = [row for row in read_rows(root / SEARCHERS) if row["searcher"] != "exact"]
     return [
         f"{row['case']}, {row['searcher']}, seed {row['seed']}: no curve" for row in rows if not row["curve"]
     ] or _all_cases(root)
@@ -145,7 +138,7 @@ def against_random(root: Path) -> list[str]:
 
 def several_runs(root: Path) -> list[str]:
     seeds: dict[tuple[str, str], set[str]] = defaultdict(set)
-    for row in rows_of(root / SEARCHERS):
+    for row in read_rows(root / SEARCHERS):
         if row["searcher"] != "exact":
             seeds[row["case"], row["searcher"]].add(row["seed"])
     fewest = min((len(found) for found in seeds.values()), default=0)
@@ -157,7 +150,7 @@ def several_runs(root: Path) -> list[str]:
 
 
 def tabular(root: Path) -> list[str]:
-    problems = [] if rows_of(root / "experiments/proxy_benchmark/all/agreement.csv") else ["agreement.csv is empty"]
+    problems = [] if read_rows(root / "experiments/proxy_benchmark/all/agreement.csv") else ["agreement.csv is empty"]
     return problems + ([] if bench(root) else [f"{BENCH} is empty"])
 
 
@@ -171,7 +164,7 @@ def confounders(root: Path) -> list[str]:
         if len(found) > 1
     ]
     machines: dict[str, set[str]] = defaultdict(set)
-    for row in rows_of(root / SEARCHERS):
+    for row in read_rows(root / SEARCHERS):
         machines[row["case"]].add(row["machine"])
     return problems + [f"{SEARCHERS}: {case} ran on {len(m)} machines" for case, m in machines.items() if len(m) > 1]
 
@@ -195,7 +188,7 @@ def end_to_end(root: Path) -> list[str]:
 def all_details(root: Path) -> list[str]:
     problems = [line for table, row in trainings(root) for line in lacking(f"{table}: {row['row']}", row, TRAINING)]
     problems += [
-        line for row in rows_of(root / SEARCHERS) for line in lacking(f"{row['case']}, {row['searcher']}", row, RUN)
+        line for row in read_rows(root / SEARCHERS) for line in lacking(f"{row['case']}, {row['searcher']}", row, RUN)
     ]
     pages = read_text(root / "docs/reproducing.md")
     for path in sorted((root / "experiments").glob("*/__main__.py")):
@@ -217,7 +210,7 @@ def _all_cases(root: Path, wanted: tuple[str, ...] = ()) -> list[str]:
     """Problems on which a searcher that serves them (or one of those wanted) has no run."""
     from experiments.searchers.problems import CASES
 
-    done = {(row["case"], row["searcher"]) for row in rows_of(root / SEARCHERS)}
+    done = {(row["case"], row["searcher"]) for row in read_rows(root / SEARCHERS)}
     lacks = {
         name: [each for each in wanted or case.searchers if (name, each) not in done] for name, case in CASES.items()
     }

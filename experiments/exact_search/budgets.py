@@ -7,7 +7,6 @@ an entry is added to budgets.csv, and what is there is not computed again.
 
 from __future__ import annotations
 
-import csv
 import signal
 import time
 from pathlib import Path
@@ -18,7 +17,7 @@ from nas.commands.search import SearchCommand
 from nas.config import compose_config
 from nas.cost.latency import LatencyTable
 from nas.errors import UserError
-from nas.files import config_folder, read_text, write_atomic
+from nas.files import config_folder, read_rows, write_atomic
 from nas.measure import commit
 from nas.searchers.base import Problem
 from nas.searchers.catalog import make_problem, search_with
@@ -83,7 +82,7 @@ def main(words: list[str]) -> None:
     given = options_of(words, {"budgets": "", "times": 10.0, "seed": 0})
     every = sorted(path.stem for path in (Path(config_folder()) / "budget").glob("*.yaml"))
     wanted = given["budgets"].split(",") if given["budgets"] else every
-    rows = list(csv.DictReader(read_text(TARGET).splitlines())) if TARGET.exists() else []
+    rows = read_rows(TARGET)
     for budget in wanted:
         if any(row["budget"] == budget for row in rows):
             continue

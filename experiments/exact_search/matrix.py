@@ -9,7 +9,6 @@ both files lie.
 
 from __future__ import annotations
 
-import csv
 import json
 import re
 import subprocess
@@ -37,7 +36,7 @@ from experiments.exact_search.cell import (
 from experiments.exact_search.page import write_part
 from nas.cost.table_file import cpu_name
 from nas.errors import UserError
-from nas.files import config_folder, csv_text, read_text, write_atomic
+from nas.files import config_folder, csv_text, read_rows, write_atomic
 from nas.measure import commit
 from nas.scorers import SCORERS
 from nas.scorers.learned import SHIPPED
@@ -68,17 +67,15 @@ def cells() -> list[Cell]:
     return [(space, score, budget) for space in space_names() for score in scores for budget in budgets]
 
 
-def read_rows(path: Path) -> dict[Cell, Row]:
+def finished_cells(path: Path) -> dict[Cell, Row]:
     """The finished rows of a file by cell; none where there is no file."""
-    if not path.exists():
-        return {}
-    return {(row["space"], row["score"], row["budget"]): row for row in csv.DictReader(read_text(path).splitlines())}
+    return {(row["space"], row["score"], row["budget"]): row for row in read_rows(path)}
 
 
 def add_rows(path: Path, rows: Iterable[Row]) -> None:
     """Add rows to the file, all or none, whoever else adds to it."""
     with FileLock(path.with_name(f".{path.name}.lock")):
-        known = read_rows(path) | {(row["space"], row["score"], row["budget"]): row for row in rows}
+        known = finished_cells(path) | {(row["space"], row["score"], row["budget"]): row for row in rows}
         order = {cell: place for place, cell in enumerate(cells())}
         kept = sorted((cell for cell in known if cell in order), key=order.__getitem__)
         write_atomic(path, csv_text([COLUMNS, *([known[cell][name] for name in COLUMNS] for cell in kept)]))
@@ -195,12 +192,12 @@ def main(words: list[str]) -> None:
     folder, seed = Path(given["folder"]), given["seed"]
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "matrix.csv"
-    rows = read_rows(path)
+    rows = finished_cells(path)
     wanted = [
         cell for cell in cells() if cell not in rows and all(n in some for n, some in zip(cell, names, strict=True))
     ]
     add_rows(path, refused(wanted, seed))
-    rows = read_rows(path)
+    rows = finished_cells(path)
     missing = [cell for cell in wanted if cell not in rows]
     Random(seed).shuffle(missing)
     with ThreadPoolExecutor(given["jobs"]) as pool:
@@ -213,8 +210,8 @@ def main(words: list[str]) -> None:
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
-    write_part(folder / "README.md", "matrix", report(read_rows(path)))
-    print(f"{path} has {len(read_rows(path)):,} of {len(cells()):,} cells")
+    write_part(folder / "README.md", "matrix", report(finished_cells(path)))
+    print(f"{path} has {len(finished_cells(path)):,} of {len(cells()):,} cells")
 
 
 if __name__ == "__main__":

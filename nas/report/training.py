@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nas.files import read_text, write_atomic
+from nas.files import read_rows, write_atomic
 from nas.report.canvas import ACCENT, QUIET, SERIES, canvas, label, save_png
 from nas.report.evaluation_plots import SHOWN, save_evaluation
 from nas.report.page import figure_html, fold, html_table, note, page, picture, plot, verdict
@@ -49,7 +48,7 @@ class TrainingRecord:
 
 def losses_by_epoch(path: Path) -> dict[str, list[float]]:
     """The mean of every loss over the steps of each epoch, and the epochs, from steps.csv; empty without steps."""
-    rows = list(csv.DictReader(read_text(path).splitlines())) if path.is_file() else []
+    rows = read_rows(path)
     if not rows:
         return {}
     numbers = {name: np.array([float(row[name]) for row in rows]) for name in rows[0] if name != "step"}

@@ -24,7 +24,7 @@ from experiments.exact_search.cell import (
     prove,
     refusal,
 )
-from experiments.exact_search.matrix import COLUMNS, add_rows, cells, main, measured, read_rows, row_of
+from experiments.exact_search.matrix import COLUMNS, add_rows, cells, finished_cells, main, measured, row_of
 from experiments.exact_search.page import read_part
 from nas.errors import UserError
 from search_spaces import space_names
@@ -36,7 +36,7 @@ QUICK, TOGETHER, DRAWN = 3.0, 60.0, 20
 
 def drawn() -> list[dict[str, str]]:
     """Quick proved cells of the record in an order drawn by seed, as many as their recorded seconds allow."""
-    quick = [row for row in read_rows(RECORD).values() if row["state"] in (PROVED, NOTHING)]
+    quick = [row for row in finished_cells(RECORD).values() if row["state"] in (PROVED, NOTHING)]
     quick = [row for row in quick if float(row["seconds"]) < QUICK]
     Random(0).shuffle(quick)
     seconds = itertools.accumulate(float(row["seconds"]) for row in quick)
@@ -55,7 +55,7 @@ def test_a_committed_cell_is_proved_again(row: dict[str, str]) -> None:
 
 
 def test_every_committed_row_keeps_what_the_page_says() -> None:
-    rows = read_rows(RECORD)
+    rows = finished_cells(RECORD)
     assert set(rows) <= set(cells()) and len(drawn()) == DRAWN
     for cell, row in rows.items():
         if row["state"] == NOT_SERVED:
@@ -114,12 +114,12 @@ def test_rows_are_kept_at_once_and_the_command_goes_on(
     ]
     with pytest.raises(UserError, match="the third one fails"):
         main(words)
-    rows = read_rows(tmp_path / "matrix.csv")
+    rows = finished_cells(tmp_path / "matrix.csv")
     assert sum(row["state"] == PROVED for row in rows.values()) == 3
     done.clear()
     main([*words, "most=1"])
     assert len(done) == 1 and done[0] not in rows
-    rows = read_rows(tmp_path / "matrix.csv")
+    rows = finished_cells(tmp_path / "matrix.csv")
     assert list(rows) == [cell for cell in cells() if cell in rows] and len(rows) == 8
     assert {row["gap"] for row in rows.values()} == {"5.0e-01", ""} and set(rows[done[0]]) == set(COLUMNS)
     page = (tmp_path / "README.md").read_text()
@@ -156,4 +156,4 @@ def test_two_writers_lose_nothing(tmp_path: Path) -> None:
     path = tmp_path / "matrix.csv"
     for cell in cells()[:3]:
         add_rows(path, [row_of(cell, Finding(NOTHING), 0, "1", "2")])
-    assert list(read_rows(path)) == cells()[:3]
+    assert list(finished_cells(path)) == cells()[:3]
