@@ -45,6 +45,9 @@ FAMILIES: dict[str, dict[str, str]] = {
     },
     "search_spaces.gelan": {"gelan": "backbones around YOLOv9's GELAN: widths, ratios, depths, kind of down-sampler"},
     "search_spaces.c3k2": {"c3k2": "backbones around YOLO11's C3k2 with C2PSA: widths, depths, kind of unit"},
+    "search_spaces.mixed": {
+        "mixed": "TinyNAS units, CSP, GELAN and C3k2 mixed: another kind of block at every resolution"
+    },
 }
 
 

@@ -18,6 +18,7 @@ from search_spaces.base import SearchSpace
 from search_spaces.c3k2 import C3k2Space
 from search_spaces.gelan import GELANSpace
 from search_spaces.giraffe import GiraffeSpace
+from search_spaces.mixed import MixedSpace
 from search_spaces.stages import StageSpace
 from search_spaces.tinynas import TinyNASSpace
 
@@ -39,7 +40,7 @@ def small_space(name: str, rng: Random) -> Chain:
             elif isinstance(space, GiraffeSpace):
                 small = _small_giraffe(space, rng)
             else:
-                assert isinstance(space, GELANSpace | C3k2Space)
+                assert isinstance(space, GELANSpace | C3k2Space | MixedSpace)
                 small = _small_stages(space, rng)
         except UserError:  # limits that leave no member: draw others
             continue
@@ -114,7 +115,7 @@ def _necks(space: GiraffeSpace) -> list[NeckSpec]:
     ]
 
 
-def _small_stages(space: GELANSpace | C3k2Space, rng: Random) -> StageSpace[Any]:
+def _small_stages(space: GELANSpace | C3k2Space | MixedSpace, rng: Random) -> StageSpace[Any]:
     channels = _widths(space.channels, space.steps, 2, rng)
     stem = rng.randrange(space.stem_channels[0], min(space.stem_channels[1], channels[0][0]) + 1, space.step)
 
@@ -124,8 +125,12 @@ def _small_stages(space: GELANSpace | C3k2Space, rng: Random) -> StageSpace[Any]
     shared: dict[str, Any] = {
         "name": f"part of {space.name}", "channels": tuple(channels), "stem_channels": (stem, stem),
         "start_stem": stem, "start": tuple(low for low, _ in channels),
-        "depths": some(space.depths, 2), "entries": some(space.entries, 2), "hiddens": some(space.hiddens, 1),
+        "depths": some(space.depths, 2),
     }  # fmt: skip
+    if isinstance(space, MixedSpace):
+        kinds, shares, kernels = some(space.kinds, 2), some(space.shares, 1), some(space.kernels, 1)
+        return replace(space, kinds=kinds, shares=shares, kernels=kernels, **shared)
+    shared |= {"entries": some(space.entries, 2), "hiddens": some(space.hiddens, 1)}
     if isinstance(space, GELANSpace):
         first = some(space.first_depths, 2)
         return replace(space, first_depths=first, inners=some(space.inners, 2), downs=some(space.downs, 1), **shared)

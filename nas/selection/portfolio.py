@@ -32,7 +32,7 @@ from search_spaces.tinynas import TinyNASSpace
 SEARCHED = (
     ("tinynas_k1kx", "effective_rank"), ("tinynas_k1kx", "mae"), ("gelan", "effective_rank"), ("c3k2", "mae"),
     ("tinynas_kxkx", "effective_rank"), ("giraffe", "mae_neck"), ("tinynas_k1kx", "level_balance"), ("gelan", "mae"),
-    ("c3k2", "effective_rank"), ("tinynas_kxkx", "mae"),
+    ("c3k2", "effective_rank"), ("tinynas_kxkx", "mae"), ("mixed", "effective_rank"),
 )  # fmt: skip
 #: Published and drawn backbones that are proposed, in turn.
 DRAWN = (

@@ -31,7 +31,8 @@ def test_exact_search_and_brute_force_agree(name: str) -> None:
                                              ("gelan", "level_balance"), ("c3k2", "mae_residual"),
                                              ("tinynas_k1kx", "effective_rank"), ("tinynas_k1dwsek1", "effective_rank"),
                                              ("c3k2", "effective_rank"), ("giraffe", "mae_residual"),
-                                             ("giraffe_light", "effective_rank")])  # fmt: skip
+                                             ("giraffe_light", "effective_rank"), ("mixed", "effective_rank"),
+                                             ("mixed", "mae_neck")])  # fmt: skip
 def test_it_agrees_under_scores_that_joined_later(name: str, score: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(brute_force, "ADDED_SCORES", ("mae_residual",) if name == "official_mbv2" else (score,))
     monkeypatch.setattr(brute_force, "SCORES", ())
@@ -40,7 +41,7 @@ def test_it_agrees_under_scores_that_joined_later(name: str, score: str, monkeyp
 
 
 def test_small_spaces_are_parts_of_the_shipped_ones() -> None:
-    for name in ("tinynas_k1kx", "official_29m_224", "gelan", "c3k2", "giraffe"):
+    for name in ("tinynas_k1kx", "official_29m_224", "gelan", "c3k2", "mixed", "giraffe"):
         space = small_space(name, Random(name))
         problem = make_problem(space, Budget.of({"params_m": 1e6}), "params", {}, None, None, 320)
         every = members(space, problem)

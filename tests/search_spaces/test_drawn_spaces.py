@@ -1,4 +1,4 @@
-"""The spaces around GELAN and C3k2: the published backbones lie inside, and every move stays inside."""
+"""Spaces of stages: GELAN, C3k2 and the mixed one; the published backbones lie inside, and every move stays inside."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 from nas.cost.count import count_spec
 from nas.errors import SpecError, UserError
 from nas.scorers.entropy import mae
-from nas.spec import C2PSA, GELAN, C3k2
+from nas.spec import C2PSA, CSP, GELAN, C3k2, Residual
 from search_spaces import find_space, load_published
 from search_spaces.c3k2 import BACKBONES as C3K2
 from search_spaces.gelan import BACKBONES as GELANS
 
-NAMES = ("gelan", "c3k2")
+NAMES = ("gelan", "c3k2", "mixed")
 #: Reference layer table and number of its rows that make the backbone.
 TABLES = {
     "yolov9-t-backbone": ("yolov9t", 10),
@@ -94,6 +94,22 @@ def test_size_of_a_small_space_by_enumeration() -> None:
     few = {frozen.sample(random.Random(seed)) for seed in range(300)}
     assert frozen.size() == len(few) == 2 * 2 * 1 * 2 * 1
     assert space.size() == 2 * (2 * 8) * 8 * (2 * 8) * 8 * 2 and len(seen) > 2500
+
+
+def test_stages_of_a_mixed_space_are_those_of_the_pure_ones() -> None:
+    """YOLOv9-T's, YOLO11's and DAMO-YOLO-M's kinds of stage, with the ratios of the smallest published networks."""
+    space, yolov9 = find_space("mixed"), GELANS["yolov9-t-backbone"].blocks
+    assert (
+        space.block(1, 64, ("gelan", 3, 1.0, 3)) == yolov9[1] and space.block(3, 128, ("gelan", 3, 1.0, 5)) == yolov9[3]
+    )
+    assert space.block(2, 128, ("c3k2", 1, 1.0, 3)) == C3k2(128, 128, 64, 1)
+    assert space.block(2, 128, ("csp", 2, 0.5, 5)) == CSP(128, 32, 2, 2, 5, "k1kx")
+    assert space.block(0, 64, ("kxkx", 2, 0.75, 5)) == Residual("kxkx", 64, 48, 2, 2, 5)
+    # Of 5 kinds x 4 depths x 3 shares, three kinds have two kernels.
+    assert len(space.blocks(1, 64)) == 4 * 3 * (3 * 2 + 2)
+    drawn = [space.sample(random.Random(seed)) for seed in range(200)]
+    kinds = [{getattr(block, "kind", type(block).__name__) for block in spec.blocks} for spec in drawn]
+    assert sum(len(found) > 2 for found in kinds) > 100
 
 
 def test_broken_limits_are_named() -> None:

@@ -103,7 +103,7 @@ def test_impossible_limits_are_proved_impossible() -> None:
     assert search_exactly(problem_of(0, {"params_m": 0.01}, None)).impossible
 
 
-@pytest.mark.parametrize("name", ["gelan", "c3k2"])
+@pytest.mark.parametrize("name", ["gelan", "c3k2", "mixed"])
 def test_blocks_cost_what_they_cost_one_by_one(name: str) -> None:
     space = find_space(name)
     assert isinstance(space, StageSpace)
