@@ -124,7 +124,8 @@ def test_rows_are_kept_at_once_and_the_command_goes_on(
     assert {row["gap"] for row in rows.values()} == {"5.0e-01", ""} and set(rows[done[0]]) == set(COLUMNS)
     page = (tmp_path / "README.md").read_text()
     assert (
-        f"8 of {len(cells()):,} cells are finished: 4 optima are proved" in page and "| 4 not served | scorer params sees" in page
+        f"8 of {len(cells()):,} cells are finished: 4 optima are proved" in page
+        and "| 4 not served | scorer params sees" in page
     )
     assert "| official_tiny | 4 / 0 / 0 | 1.5 | 70 | 5e-01 |" in page
     with pytest.raises(UserError, match="spaces=nope: known are"):
