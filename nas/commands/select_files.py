@@ -6,7 +6,7 @@ import json
 import platform
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ from nas.report.canvas import ACCENT, PALE, WARM, Shown, canvas, label
 from nas.selection.halving import RungResult
 from nas.selection.portfolio import Finalist, Proposal
 from nas.selection.rungs import Plan
+from nas.selection.spent import Spent
 from nas.spec import DetectorSpec, digest, from_dict, to_dict
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ class SelectionResult(Shown):
     `winner` has the best validation AP at the end of the last rung (the mean over seeds); the best drawn network has
     always come so far, so none that was drawn is better there. images: of the training split, 0 if unknown; weights: what
     the trainings started from, "" for scratch; kept: by digest, how many entries of those fit and how many there are. The
-    picture has the learning curves, the winner's on top.
+    picture has the learning curves, the winner's on top. spent: what all starts took together, None if that is not known.
     """
 
     folder: Path
@@ -55,6 +56,7 @@ class SelectionResult(Shown):
     images: int = 0
     weights: str = ""
     kept: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    spent: Spent | None = None
 
     @property
     def ranking(self) -> tuple[Finalist, ...]:
@@ -191,7 +193,7 @@ def rounded(metrics: Mapping[str, float]) -> dict[str, float]:
 
 
 def summary(result: SelectionResult) -> dict[str, object]:
-    """Everything for a machine to read; measured milliseconds, host and date are here and in the page alone."""
+    """Everything for a machine to read; measured milliseconds and seconds, host and date are here and in the page alone."""
     return {
         **provenance(result),
         "winner": result.winner.name,
@@ -205,6 +207,7 @@ def summary(result: SelectionResult) -> dict[str, object]:
             for item in result.deployed
         ],
         **({"weights": result.weights, "kept_entries": kept_by_name(result)} if result.weights else {}),
+        **({name: round(value, 1) for name, value in asdict(result.spent).items()} if result.spent else {}),
         "host": cpu_facts() | {"platform": platform.platform(), "commit": commit()},
         "date": time.strftime("%Y-%m-%d"),
     }  # fmt: skip
@@ -255,6 +258,8 @@ def verdict(result: SelectionResult) -> list[str]:
         f"{trained_epochs(result)} epochs were trained; training all {len(result.finalists)} networks to the end takes "
         f"{result.plan.exhaustive}.",
     ]
+    if result.spent is not None:
+        lines.append(f"The whole selection, search, trainings and files, took {result.spent}.")
     if result.val_ap(winner) < LEARNED:
         lines.append(
             f"No network has learned these data yet (AP below {100 * LEARNED:g}), so their order says nothing: give more "

@@ -34,6 +34,7 @@ from nas.searchers.optuna import open_storage
 from nas.selection.halving import Halving, RungResult, Standing
 from nas.selection.portfolio import Finalist, Proposal
 from nas.selection.rungs import Plan, make_plan, plan_of_minutes
+from nas.selection.spent import Stopwatch
 from nas.selection.trainings import Trainings, deploy, epoch_seconds
 from nas.training.cores import usable_cores
 from nas.training.loggers import make_loggers
@@ -60,6 +61,7 @@ class Selection:
 
     def __init__(self, command: SelectCommand, folder: Path, uses: Sequence[str] = ()) -> None:
         self.command, self.folder, self.uses = command, folder, uses
+        self.watch = Stopwatch(folder / "starts", begun=(folder / "finalists.json").is_file())
         self.table = LatencyTable.load(command.hardware)
         self.storage = open_storage(command.storage) if command.storage else None
         splits, self.report = load_splits(command.data)
@@ -75,7 +77,7 @@ class Selection:
         """Propose, plan, train and decide, each unless it is done already."""
         command, folder = self.command, self.folder
         folder.mkdir(parents=True, exist_ok=True)
-        with Screen(command.progress) as screen:
+        with self.watch, Screen(command.progress) as screen:
             for line in self.report.summary() if command.progress and command.resume is None else ():
                 screen.say(line)
             with FileLock(folder / ".start.lock"):
@@ -99,10 +101,11 @@ class Selection:
             try:
                 results = halving.run(finalists, screen.show_standing, screen.show_rung)
             finally:
-                for helper in helpers:
-                    helper.terminate()
-                for helper in helpers:
-                    helper.wait()
+                with self.watch.apart():
+                    for helper in helpers:
+                        helper.terminate()
+                    for helper in helpers:
+                        helper.wait()
         curves = {finalist.digest: trainings.curve(finalist, command.seed) for finalist in finalists}
         result = SelectionResult(
             folder, self.proposal, plan, finalists, tuple(results), curves, images=len(task.train),
@@ -173,12 +176,8 @@ class Selection:
 
     def _helpers(self) -> list[subprocess.Popen[bytes]]:
         """The other workers of this machine."""
-        own = [
-            "progress=false",
-            f"lease={self.command.lease}",
-            *([f"storage={self.command.storage}"] * bool(self.command.storage)),
-            *self.uses,
-        ]
+        storage = [f"storage={self.command.storage}"] * bool(self.command.storage)
+        own = ["progress=false", f"lease={self.command.lease}", *storage, *self.uses]
         line = [sys.executable, "-m", "nas.select", f"resume={self.folder}", *own]
         quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
         environment = {"OMP_NUM_THREADS": str(max(1, usable_cores() // self.command.workers))} | os.environ
@@ -194,7 +193,8 @@ class Selection:
             if standing.finalist == finalist
         ]
         data = self.splits.get("test", self.splits["val"])
-        whole = replace(result, deployed=tuple(deploy(chosen, self.folder / "deployed", self.table, data)))
+        deployed = tuple(deploy(chosen, self.folder / "deployed", self.table, data))
+        whole = replace(result, deployed=deployed, spent=self.watch.total())
         write_selection(whole, trainings)
         write_atomic(self.folder / "report.html", selection_page(whole, verdict(whole)))
         return whole

@@ -70,6 +70,8 @@ def test_it_ends_with_a_trained_and_exported_detector(finished: Path) -> None:
     known = json.loads((finished / "summary.json").read_text())
     assert known["winner"] == rows[0]["name"] and known["val_ap"] >= known["drawn_val_ap"]
     assert known["trained_epochs"] < known["exhaustive_epochs"]
+    assert known["starts"] == len(list((finished / "starts").iterdir())) == 1
+    assert 0 < known["cpu_seconds"] and 0 < known["seconds"]
     assert (
         nas.Detector.load(finished / "selected.safetensors").classes
         == nas.Detector.load(finished / "selected.onnx").classes
@@ -99,6 +101,7 @@ def test_killed_anywhere_it_goes_on_to_the_same_bytes(finished: Path, data: list
     ended = subprocess.run(line, cwd=ROOT, capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr
     require_same_bytes(folder, finished)
+    assert json.loads((folder / "summary.json").read_text())["starts"] == 3
 
 
 @pytest.mark.benchmark

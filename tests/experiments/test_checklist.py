@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -75,6 +76,16 @@ def test_searchers_without_random_or_with_few_seeds_are_told(tmp_path: Path) -> 
     assert len(items.against_random(root)) == 5 and "no run of random" in items.against_random(root)[0]
     path.write_text(rows[0] + "\n")
     assert f"{SEARCHERS}: 0 of 20 seeds of every searcher" in items.several_runs(root)
+
+
+def test_a_selection_has_to_say_what_the_whole_of_it_took(tmp_path: Path) -> None:
+    root, place = small_root(tmp_path), tmp_path / "experiments/selection/photos"
+    place.mkdir(parents=True)
+    for told, open_ in (({"seconds": 90.5}, True), ({"seconds": 90.5, "cpu_seconds": 80.0}, False)):
+        (place / "summary.json").write_text(json.dumps(told))
+        assert [
+            line.startswith("experiments/selection/photos/summary.json does not say") for line in items.end_to_end(root)
+        ] == ([True] * open_)
 
 
 def test_an_address_answers_the_third(tmp_path: Path) -> None:

@@ -34,6 +34,7 @@ from nas.report.training import TrainingRecord, losses_by_epoch, write_training_
 from nas.selection.halving import RungResult, Standing
 from nas.selection.portfolio import Finalist, Proposal
 from nas.selection.rungs import Plan, Rung
+from nas.selection.spent import Spent
 from nas.selection.trainings import Deployed
 from nas.spec import digest
 from search_spaces import load_published
@@ -193,6 +194,18 @@ def test_a_selection_says_what_its_networks_started_from(tmp_path: Path) -> None
     assert "kept_entries" not in summary(result) and "entries kept" not in selection_page(result, ["made up"])
     page = selection_page(began, ["made up"])
     assert "entries kept" in page and "70 of 90" in page
+
+
+def test_a_selection_says_how_long_the_whole_of_it_took(tmp_path: Path) -> None:
+    result = selected(tmp_path)
+    assert "seconds" not in summary(result) and "whole selection" not in " ".join(verdict(result))
+    timed = replace(result, spent=Spent(3012.34, 2470.06, 2))
+    known = summary(timed)
+    assert [known[name] for name in ("seconds", "cpu_seconds", "starts")] == [3012.3, 2470.1, 2]
+    assert (
+        "The whole selection, search, trainings and files, took 50.2 minutes (41.2 CPU minutes, 2 starts)."
+        in verdict(timed)
+    )
 
 
 def test_a_training_names_its_threshold_and_leaves_pictures(pages: dict[str, Path]) -> None:
