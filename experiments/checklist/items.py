@@ -28,6 +28,9 @@ RUN = ("seed", "commit", "machine", "seconds")
 #: Scales that smoke-test the path and are no evidence (docs/reproducing.md).
 NO_EVIDENCE = ("tiny", "cpu")
 SEARCHERS = "experiments/searchers/runs.csv"
+SWEEP, TUNED = "experiments/tuning/sweep.csv", "experiments/tuning/README.md"
+#: The settings of evolution that were swept, and the seeds that each needs.
+SETTINGS, SWEPT = ("population", "crossover", "minor_from"), 5
 BENCH = "experiments/detector_bench/bench.jsonl.gz"
 
 Check = Callable[[Path], list[str]]
@@ -170,8 +173,21 @@ def confounders(root: Path) -> list[str]:
 
 
 def tuning(root: Path) -> list[str]:
-    return ["no file tells how the settings of the searchers (population, crossover, minor_from) and of the trainers were "
-            "chosen, and what that cost"]  # fmt: skip
+    seeds: dict[tuple[str, ...], set[str]] = defaultdict(set)
+    problems = []
+    for row in read_rows(root / SWEEP):
+        seeds[tuple(row[name] for name in ("case", *SETTINGS, "evaluations"))].add(row["seed"])
+        problems += lacking(f"{SWEEP}: {row['case']}, seed {row['seed']}", row, (*RUN, "evaluations"))
+    few = sum(len(found) < SWEPT for found in seeds.values())
+    problems += [f"{SWEEP}: {few} settings have fewer than {SWEPT} seeds"] * bool(few)
+    shipped: Any = read_yaml(root / "conf/searcher/evolution.yaml")
+    if tuple(str(shipped[name]) for name in SETTINGS) not in {key[1:-1] for key in seeds}:
+        problems.append(f"{SWEEP} does not hold the settings of conf/searcher/evolution.yaml")
+    told = [line for line in read_text(root / TUNED).splitlines() if line.startswith("| `")]
+    names = [path.stem for group in ("searcher", "trainer") for path in sorted((root / "conf" / group).glob("*.yaml"))]
+    problems += [f"{TUNED} does not name {name}" for name in names if not any(f"`{name}`" in line for line in told)]
+    unknown = [[cell.strip() for cell in line.split("|")[1:3]] for line in told if "not recorded" in line]
+    return problems + [f"{TUNED}: {name}, {settings}: not (wholly) recorded" for name, settings in unknown]
 
 
 def end_to_end(root: Path) -> list[str]:
@@ -252,7 +268,8 @@ ITEMS: tuple[Item, ...] = (
          ("experiments/proxy_benchmark/all/agreement.csv", BENCH), tabular),
     Item(11, "Are confounding factors under control: hardware, versions of libraries, running time?",
          "device and versions in every row, one of each a table and scale", (SEARCHERS,), confounders),
-    Item(12, "Is it reported how the method's own hyperparameters were tuned, and at which cost?", "", (), tuning),
+    Item(12, "Is it reported how the method's own hyperparameters were tuned, and at which cost?",
+         "a sweep of evolution's settings on other problems; where those of the others come from", (SWEEP, TUNED), tuning),
     Item(13, "Is the time of the whole method reported, from beginning to end?",
          "seconds of every training; summaries of selections", ("experiments/selection",), end_to_end),
     Item(14, "Are all details of the experimental setup reported?",

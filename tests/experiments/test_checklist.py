@@ -10,7 +10,7 @@ import pytest
 
 from experiments.checklist import items
 from experiments.checklist.__main__ import ROOT, lines, main
-from experiments.checklist.items import ABLATIONS, BENCH, ITEMS, SEARCHERS, states
+from experiments.checklist.items import ABLATIONS, BENCH, ITEMS, SEARCHERS, SWEEP, TUNED, states
 from nas.errors import UserError
 
 RESULTS = "experiments/results/report_fusion.csv"
@@ -76,6 +76,25 @@ def test_searchers_without_random_or_with_few_seeds_are_told(tmp_path: Path) -> 
     assert len(items.against_random(root)) == 5 and "no run of random" in items.against_random(root)[0]
     path.write_text(rows[0] + "\n")
     assert f"{SEARCHERS}: 0 of 20 seeds of every searcher" in items.several_runs(root)
+
+
+def test_settings_need_a_whole_sweep_and_a_known_origin(tmp_path: Path) -> None:
+    root = small_root(tmp_path)
+    for name in (SWEEP, TUNED, *(f"conf/{group}" for group in ("searcher", "trainer"))):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (shutil.copytree if (ROOT / name).is_dir() else shutil.copy)(ROOT / name, root / name)
+    page = root / TUNED
+    page.write_text(page.read_text().replace("not recorded", "a sweep"))
+    assert items.tuning(root) == []
+    page.write_text(
+        page.read_text().replace("| `nsga2` |", "| `another` |") + "| `mine` | lr | not recorded | none |\n"
+    )
+    assert items.tuning(root) == [f"{TUNED} does not name nsga2", f"{TUNED}: `mine`, lr: not (wholly) recorded"]
+    head, first, _, *rest = (root / SWEEP).read_text().splitlines()
+    (root / SWEEP).write_text("\n".join([head, first, *rest]) + "\n")
+    assert items.tuning(root)[0] == f"{SWEEP}: 1 settings have fewer than 5 seeds"
+    (root / SWEEP).write_text("\n".join([head, *(row for row in rest if ",512,0.3,50000," not in row)]) + "\n")
+    assert f"{SWEEP} does not hold the settings of conf/searcher/evolution.yaml" in items.tuning(root)
 
 
 def test_a_selection_has_to_say_what_the_whole_of_it_took(tmp_path: Path) -> None:

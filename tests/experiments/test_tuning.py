@@ -6,11 +6,12 @@ from pathlib import Path
 
 import yaml
 
+from experiments.exact_search.page import read_part
 from experiments.searchers.problems import CASES as JUDGED
-from experiments.tuning.__main__ import COLUMNS, checks, missing, row_of, sweep
+from experiments.tuning.__main__ import COLUMNS, HERE, checks, missing, row_of, sweep
 from experiments.tuning.problems import CASES, LONG, SETTINGS, SHIPPED, Run, Setting
 from experiments.tuning.report import best_of, part
-from nas.files import config_folder
+from nas.files import config_folder, read_rows
 
 GOOD = Setting(64, 0.6, 2_500)
 
@@ -49,6 +50,10 @@ def test_the_best_of_the_sweep_is_judged_by_other_seeds() -> None:
     assert "- 0.500 ± 0.000 (2 seeds) in the sweep" in told
     assert "- -0.250 ± 0.000 (2 seeds) with fresh seeds, as long" in told
     assert f"Cost: {len(rows)} runs" in told and "512 (shipped)" in told
+
+
+def test_the_page_is_made_of_the_rows() -> None:
+    assert read_part(HERE / "README.md", "evolution") == part(read_rows(HERE / "sweep.csv"), 5)
 
 
 def test_without_rows_nothing_is_claimed() -> None:
