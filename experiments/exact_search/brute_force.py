@@ -34,6 +34,7 @@ from nas.searchers.base import Evaluation, Problem, admitted
 from nas.searchers.catalog import make_problem
 from nas.searchers.exact.proof import chain_problem
 from nas.searchers.exact.search import ExactResult, exact_search
+from nas.searchers.problem.giraffe_chain import GiraffeProblem
 from search_spaces import find_space, space_names
 from search_spaces.giraffe import GiraffeSpace
 from search_spaces.stages import StageSpace
@@ -117,8 +118,10 @@ def check_space(name: str, number: int, seed: int, problems: int = PER) -> dict[
         frame, options = frame or Frame(image_size=side), {"level_weights": weights[2:]}
     limited = WHOLE + PARTS + (BEHIND if frame is not None else ())
     free = make_problem(space, Budget.of(dict.fromkeys(limited, 1e9)), score, options, table, frame, side)
-    # Depthwise units have shortcuts that depend on widths: mae_residual is no sum there. Counts see a searched neck.
-    if chain_problem(free) is None:
+    # Depthwise units have shortcuts that depend on widths: mae_residual is no sum there. Counts see a searched neck, where
+    # exact search has a bound and no proof.
+    chain = chain_problem(free)
+    if chain is None or (isinstance(chain, GiraffeProblem) and chain.weighs_necks):
         score, options = "level_balance", {"level_weights": weights}
         free = make_problem(space, free.budget, score, options, table, frame, side)
     every = free.evaluate(members(space, free))

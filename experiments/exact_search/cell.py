@@ -25,7 +25,8 @@ from nas.searchers.base import Problem
 from nas.searchers.catalog import make_problem, search_with
 from nas.searchers.exact.parts import ChainProblem, linear_score
 from nas.searchers.exact.proof import chain_problem, search_exactly
-from nas.searchers.exact.search import ExactResult, exact_search
+from nas.searchers.exact.search import ExactResult
+from nas.searchers.exact.searched_neck import search_chain
 from nas.searchers.settings import SearchSettings
 
 #: CPU time and memory of a cell's process; what of the time is kept for the evolution behind an unproven cell.
@@ -105,7 +106,7 @@ def prove(
 def _result(chain: ChainProblem, seconds: float | None, tell: Callable[[str], None]) -> ExactResult | str:
     """What exact search found, or why it gave up before it began."""
     try:
-        return exact_search(chain, levels=1, near=0, seconds=seconds, on_step=tell)
+        return search_chain(chain, levels=1, near=0, seconds=seconds, on_step=tell)
     except UserError as error:
         return str(error)
     except MemoryError:

@@ -116,6 +116,12 @@ def _down_gain(channels: Widths) -> Array:
     return result
 
 
+def block_gain(neck: NeckSpec, width: Widths, hidden: Widths) -> Array:
+    """Log-variance that a block of a fusion stage adds."""
+    gain: Array = np.log(width * 25 * hidden) if neck.depthwise else np.log(9 * width * 9 * hidden)
+    return gain
+
+
 def _fused(neck: NeckSpec, out: Widths, level: int, pieces: list[Piece]) -> Array:
     """Log-variance at the output of one fusion stage (`nas.lowering.repgfpn.fusion_operations` lists its convolutions)."""
     if neck.fusion == "conv":
@@ -125,7 +131,7 @@ def _fused(neck: NeckSpec, out: Widths, level: int, pieces: list[Piece]) -> Arra
     rows = [(kept, width, hidden_width(neck, width, level)) for kept, width in split]
     kept, width, hidden = np.array(rows, dtype=np.int64).reshape(len(rows), 3)[places].T
     entry = log = _mixed(pieces)
-    block = np.log(width * 25 * hidden) if neck.depthwise else np.log(9 * width * 9 * hidden)
+    block = block_gain(neck, width, hidden)
     outputs = []
     for _ in range(neck.depth):
         log = log + block

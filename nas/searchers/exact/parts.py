@@ -169,7 +169,7 @@ def chain_of(problem: ChainProblem, effort: Effort | None = None, closed: bool =
     price, effort = Pricing(problem, closed), effort or Effort()
     options = [_stem_options(price)]
     options += [_block_options(price, index, widths[index], widths[index + 1], effort) for index in range(blocks)]
-    costs, score = (_behind if closed else _open_end)(price, sorted(taps), widths, effort)
+    costs, score = (behind if closed else _open_end)(price, sorted(taps), widths, effort)
     tops, limits = np.zeros(len(price.limits)), price.limits.copy()
     for column in np.flatnonzero(price.lower):
         every = [*(part.costs for part in options), costs]
@@ -264,9 +264,10 @@ class Pricing:
         return result + self.linear.widths[level] * np.log(widths) if self.ends[part] else result
 
     def behind(self, vectors: Array) -> Array:
-        """(n,) scores of what stands behind the backbone."""
+        """(n,) scores of what stands behind the backbone: of a neck that is searched, what it adds."""
         if not self.linear.metric:
-            return np.zeros(len(vectors))
+            added: Array = vectors[:, AMOUNT].copy()
+            return added
         column, unit = self.problem.objective.additive(self.linear.metric)
         return vectors[:, column] * (self.linear.factor / unit)
 
@@ -290,7 +291,7 @@ def channels_of(problem: ChainProblem, chosen: Mapping[int, Integers]) -> tuple[
     return np.stack([chosen.get(i + 1, fixed) for i in problem.template.out_blocks], axis=1), last
 
 
-def _behind(price: Pricing, taps: list[int], widths: list[Integers], effort: Effort) -> tuple[Array, Array]:
+def behind(price: Pricing, taps: list[int], widths: list[Integers], effort: Effort) -> tuple[Array, Array]:
     """Costs and score of a closing convolution, neck and head, by the state after the last block."""
     problem = price.problem
     channels, last, reached = pyramids(problem, taps, widths)

@@ -12,12 +12,14 @@ import numpy as np
 
 from nas.errors import UserError
 from nas.scorers.formula import Formula, formula_of
+from nas.scorers.neck_entropy import NeckEntropy
 from nas.searchers.base import Candidate, Problem
 from nas.searchers.evolution import Evolution, RandomSearch
 from nas.searchers.exact.effort import STEPS
 from nas.searchers.exact.optimum import own_limit
 from nas.searchers.exact.parts import SUMS, ChainProblem, is_convex
-from nas.searchers.exact.search import ExactResult, exact_search
+from nas.searchers.exact.search import ExactResult
+from nas.searchers.exact.searched_neck import search_chain
 from nas.searchers.history import History
 from nas.searchers.loop import Progress, SearchOutcome, interruptible, run_loop
 from nas.searchers.pareto import best_first
@@ -79,17 +81,18 @@ def _searched(
             on_progress(replace(standing, stage=stage))
 
     with interruptible() as stop:
-        return exact_search(problem, **options, on_step=tell, stop=stop, start=start)
+        return search_chain(problem, **options, on_step=tell, stop=stop, start=start)
 
 
 def _proven(problem: Problem, outcome: SearchOutcome, result: ExactResult) -> SearchOutcome:
     """The outcome of a search with what exact search found and proved."""
-    unproven = _without_proof(result)
     if result.best is None:
+        unproven = _without_proof(result, None)
         return replace(outcome, unproven=unproven, impossible=result.impossible, interrupted=result.interrupted)
     front = _front(problem, _distinct([*outcome.front, *result.front]))
     outcome.history.extend(_rows(outcome.history.names, _distinct([*result.front, *result.near])))
     best, certificate = front[0], result.certificate
+    unproven = _without_proof(result, best)
     if certificate is not None:
         hair = best.score - certificate.upper  # the same network, summed up in another order
         upper = best.score if 0 < hair <= certificate.rounding else certificate.upper
@@ -107,16 +110,16 @@ def _proven(problem: Problem, outcome: SearchOutcome, result: ExactResult) -> Se
     )
 
 
-def _without_proof(result: ExactResult) -> str:
-    """Why there is no proof, and how far from one the result is; empty with a proof."""
+def _without_proof(result: ExactResult, best: Candidate | None) -> str:
+    """Why there is no proof, and how far from one the best that is known is; empty with a proof."""
     if not result.unproven:
         return ""
     if not np.isfinite(result.upper):
         return f"{result.unproven}; no bound is known"
     bound = f"no member of the space within the limits scores more than {result.upper:.6f}"
-    if result.best is None:
+    if best is None:
         return f"{result.unproven}; {bound}"
-    return f"{result.unproven}; {bound} (gap {result.upper - result.best.score:.3g} above the best found)"
+    return f"{result.unproven}; {bound} (gap {result.upper - best.score:.3g} above the best found)"
 
 
 def chain_problem(problem: Problem) -> ChainProblem | None:
@@ -130,9 +133,11 @@ def chain_problem(problem: Problem) -> ChainProblem | None:
         return None
     if isinstance(space, StageSpace):
         return StageProblem(problem, space, formula)
-    if isinstance(space, GiraffeSpace) and not _sees_neck(problem.score, space):
-        with suppress(Inseparable):
-            return GiraffeProblem(problem, space, formula)
+    if isinstance(space, GiraffeSpace):
+        weighs, linear = _sees_neck(problem.score, space), formula.linear()
+        if not weighs or isinstance(formula, NeckEntropy) or (linear is not None and linear.metric):
+            with suppress(Inseparable):
+                return GiraffeProblem(problem, space, formula, weighs)
     return None
 
 
@@ -161,10 +166,10 @@ def _no_sum(problem: Problem) -> str:
         return "this problem is not a chain of blocks with tables of their costs"
     space, served = problem.space, _served(_formula(problem))
     name = problem.score.scorer.name if isinstance(problem.score, ScorerScore) else "of this search"
-    if isinstance(space, GiraffeSpace) and _sees_neck(problem.score, space):
+    if isinstance(space, GiraffeSpace) and served and _sees_neck(problem.score, space):
         return (
-            f"scorer {name} sees the neck, which space {space.name} searches too; exact search serves scores of the backbone "
-            "there, whose best detector has the cheapest neck"
+            f"scorer {name} sees the neck, which space {space.name} searches too; exact search serves mae_neck, counts and "
+            "scores of the backbone there"
         )
     if not isinstance(space, TinyNASSpace | StageSpace | GiraffeSpace):
         return f"space {space.name} is no chain of blocks with tables of their costs"
@@ -181,8 +186,8 @@ def search_exactly(
 ) -> SearchOutcome:
     """An exact search in the form of the others; its history holds the networks that it returns.
 
-    Under several limits, for a convex function of sums, and for a count that is limited itself, a short evolution comes
-    first: its best, or that of `start`, is what the proof starts from.
+    Under several limits, for a convex function of sums, for a count that is limited itself, and for a score that sees a
+    searched neck, a short evolution comes first: its best, or that of `start`, is what the proof starts from.
     """
     chain = chain_problem(problem)
     if chain is None:
@@ -196,7 +201,8 @@ def search_exactly(
             chain.objective.additive(name)
         except UserError as error:  # before any work
             raise UserError(f"searcher exact cannot serve: {error}; use evolution") from None
-    warm = len(sums) > 1 or is_convex(chain.objective.formula) or own_limit(chain) < np.inf
+    weighs = isinstance(chain, GiraffeProblem) and chain.weighs_necks
+    warm = weighs or len(sums) > 1 or is_convex(chain.objective.formula) or own_limit(chain) < np.inf
     known = problem.encode(start)
     warm_up = _WARM_UP if problem.generous else _SLOW_WARM_UP
     first = run_loop(problem, Evolution(problem), warm_up, start=known) if warm else empty

@@ -123,7 +123,7 @@ class _Beside:
         rows = rows[np.argsort(-scores, kind="stable")][
             : np.count_nonzero(scores >= optimum.score - share * abs(optimum.score))
         ]
-        found = _candidates(problem, rows[_different(problem, rows, 4 * count)])
+        found = candidates_of(problem, rows[_different(problem, rows, 4 * count)])
         self.near = [one for one in found if problem.budget.admits(one.metrics)][:count]
         self.share = share
 
@@ -147,7 +147,7 @@ class _Beside:
         if self._near_rows is not None:
             rows = np.concatenate([self._near_rows, rows])
         self._near_rows = rows[_different(problem, rows, 4 * count)]
-        self.near = [c for c in _candidates(problem, self._near_rows) if problem.budget.admits(c.metrics)][:count]
+        self.near = [c for c in candidates_of(problem, self._near_rows) if problem.budget.admits(c.metrics)][:count]
         self.share = min(wide, share)
 
 
@@ -207,7 +207,7 @@ def exact_search(
     if groups is not None and optimum is not None:
         optimum.upper = min(max(optimum.upper, groups.dropped), groups.upper)
     if optimum is None:
-        known = _candidates(problem, (begin if groups is None else groups.best)[:1])
+        known = candidates_of(problem, (begin if groups is None else groups.best)[:1])
         best = known[0] if known and problem.budget.admits(known[0].metrics) else None
         if groups is not None:
             upper = groups.upper
@@ -217,7 +217,7 @@ def exact_search(
     optimum.upper = min(optimum.upper, optimum.ceiling)
     if optimum.best is None:
         return ExactResult(None, [], [], None, optimum.upper, "" if optimum.proven else reason, 0, 0.0, interrupted)
-    best = _candidates(problem, optimum.best[None])[0]
+    best = candidates_of(problem, optimum.best[None])[0]
     upper = max(_above(optimum), best.score)  # alone a row may sum up to another last digit than among others
     certificate = None
     if optimum.proven:
@@ -276,7 +276,8 @@ def _different(problem: ChainProblem, rows: Integers, count: int) -> list[int]:
     return chosen
 
 
-def _candidates(problem: ChainProblem, rows: Integers) -> list[Candidate]:
+def candidates_of(problem: ChainProblem, rows: Integers) -> list[Candidate]:
+    """The members that gene rows stand for, evaluated."""
     if len(rows) == 0:
         return []
     evaluation = problem.evaluate(rows)
@@ -293,4 +294,4 @@ def _front(problem: ChainProblem, rows: Integers) -> list[Candidate]:
     evaluation = problem.evaluate(rows)
     columns = [problem.metrics.index(metric) for metric in problem.budget.metrics]
     costs, inside = evaluation.metrics[:, columns], admitted(problem.budget, problem.metrics, evaluation)
-    return _candidates(problem, rows[inside][best_first(evaluation.score[inside], costs[inside])])
+    return candidates_of(problem, rows[inside][best_first(evaluation.score[inside], costs[inside])])

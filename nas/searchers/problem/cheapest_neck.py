@@ -1,5 +1,6 @@
 """The cheapest of all necks that a space holds, for every width of the maps C3, C4, C5 that they stand on.
 
+What a neck adds to a score may count as well, with a weight below zero: the best neck at a price is the cheapest one, too.
 What a fusion stage costs is a sum of what joins its sources, by the sum of their widths, and of what is inside, by depth
 and hidden ratio. Stages are coupled by the depth, by the ratio that those of one level share, and by the output width that
 a level hands to the next. So a dynamic programme over the levels, from N5 back to N3, finds the neck of the least weighted
@@ -18,7 +19,8 @@ import numpy as np
 from nas.errors import UserError
 from nas.lowering.network import head_level_operations, neck_and_head_operations
 from nas.lowering.repgfpn import FusionNode, moving_operations, neck_graph
-from nas.searchers.problem import LOWERING, Array, Objective, Size, joined_operations
+from nas.scorers.neck_gains import NeckGains
+from nas.searchers.problem import AMOUNT, LOWERING, Array, Objective, Size, joined_operations
 from nas.spec import NeckSpec
 from search_spaces.giraffe import GiraffeSpace
 from search_spaces.streams import Integers
@@ -46,11 +48,14 @@ class Choices:
 class Necks:
     """Every neck of a space under its head, on maps of `sizes`; raises UserError if their costs are no such sums.
 
-    smallest: the neck that others are compared with. spend: told the steps of the work before it is done.
+    gains: what the stages of a neck add to the score, in the column AMOUNT; None adds nothing. smallest: the neck that
+    others are compared with. spend: told the steps of the work before it is done.
     """
 
-    def __init__(self, space: GiraffeSpace, objective: Objective, sizes: tuple[Size, ...]) -> None:
-        self.space, self.objective, self.sizes = space, objective, sizes
+    def __init__(
+        self, space: GiraffeSpace, objective: Objective, sizes: tuple[Size, ...], gains: NeckGains | None = None
+    ) -> None:
+        self.space, self.objective, self.sizes, self._gains = space, objective, sizes, gains
         self.smallest, largest = space.necks
         self.depths = np.arange(space.neck_depth[0], space.neck_depth[1] + 1)
         self.ratios = tuple(sorted(space.hidden_ratios))
@@ -150,12 +155,18 @@ class Necks:
             for ratio in self.ratios
         ]
         vectors = self.objective.closing_vectors([joined_operations(n, node, self.sizes, out, out) for n in necks])
+        if self._gains is not None:
+            vectors[:, AMOUNT] = [float(self._gains.inside(neck, node, np.array([out]))[0]) for neck in necks]
         return (vectors - vectors[0]).reshape(len(self.depths), len(self.ratios), -1)
 
     def _joining_of(self, level: int, joined: int) -> Array:
         """(outs, width) of the output of a level that reads so many channels, at the lowest depth and ratio."""
-        node, neck, outs = self._outputs[level], self.smallest, self.widths[level].tolist()
-        return self.objective.closing_vectors([joined_operations(neck, node, self.sizes, joined, out) for out in outs])
+        node, neck, outs = self._outputs[level], self.smallest, self.widths[level]
+        groups = [joined_operations(neck, node, self.sizes, joined, out) for out in outs.tolist()]
+        vectors = self.objective.closing_vectors(groups)
+        if self._gains is not None:
+            vectors[:, AMOUNT] = self._gains.inside(neck, node, outs)
+        return vectors
 
     def _leaving_of(self, level: int) -> Array:
         """(outs, width) of the head on the output of a level, and of what brings it to the next."""
@@ -165,7 +176,14 @@ class Necks:
             for source in self._outputs[level + 1].sources if level < 2 else ():
                 if source.channels > 3:
                     groups[-1] += moving_operations(neck, replace(source, channels=out), level + 1, self.sizes)
-        return self.objective.closing_vectors(groups)
+        vectors = self.objective.closing_vectors(groups)
+        if (
+            self._gains is not None
+            and level < 2
+            and self._gains.feeds(self._outputs[level].name, self._outputs[level + 1])
+        ):
+            vectors[:, AMOUNT] = self._gains.entering(self._outputs[level + 1], self.widths[level])
+        return vectors
 
     def _probe(self) -> None:
         """Compare sums with direct prices at random necks and pyramids."""
@@ -180,7 +198,11 @@ class Necks:
                 neck_and_head_operations.__wrapped__(neck, self.space.frame.head, (c3, c4, c5), self.sizes)
                 for neck, (c3, c4, c5) in zip(necks, channels, strict=True)
             ]
-            return self.objective.closing_vectors(lowered)
+            vectors = self.objective.closing_vectors(lowered)
+            if self._gains is not None:
+                pairs = zip(necks, np.array(channels)[:, None], strict=True)
+                vectors[:, AMOUNT] = [float(self._gains.sums(neck, widths)[0]) for neck, widths in pairs]
+            return vectors
 
         found, wanted = self.differences(np.array(channels), choices), direct(necks) - direct([self.smallest] * _PROBES)
         if not np.allclose(found, wanted, rtol=1e-9, atol=1e-9 * np.abs(wanted).max()):

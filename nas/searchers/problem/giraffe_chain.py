@@ -1,20 +1,24 @@
-"""Spaces of backbones and necks as a chain for exact search, under scores that the neck does not change.
+"""Spaces of backbones and necks as a chain for exact search: a row of genes, a backbone, stands for its detector with one neck.
 
-Of all detectors of one backbone, that with the cheapest neck scores as much as any and keeps a limit if any does. So a
-row of genes, a backbone, stands for its detector with that neck.
+Under a score that the neck does not change, of all detectors of one backbone that with the cheapest neck scores as much as
+any and keeps a limit if any does. Under a score that sees the neck, it is the best one at a price of what is limited.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import copy
 from dataclasses import replace
 
 import numpy as np
 
 from nas.errors import UserError
+from nas.scorers.entropy import Entropy
 from nas.scorers.formula import Formula
+from nas.scorers.neck_entropy import NeckEntropy
+from nas.scorers.neck_gains import NeckGains
 from nas.searchers.base import Evaluation
-from nas.searchers.problem import Array, Objective
+from nas.searchers.problem import AMOUNT, Array, Objective
 from nas.searchers.problem.cheapest_neck import Choices, Necks
 from nas.searchers.problem.specs import SpecProblem
 from nas.searchers.problem.vectorized import GeneProblem
@@ -28,23 +32,42 @@ _HAIR = 1e-12
 
 
 class GiraffeProblem(GeneProblem):
-    """A `SpecProblem` of a giraffe space under a closed form that sees the backbone alone, as exact search asks for it.
+    """A `SpecProblem` of a giraffe space under a closed form, as exact search asks for it.
 
     Rows are those of the backbone's space; their detectors have the neck that costs the least of what has an upper limit
-    and the most of what has a lower one. Evaluations are those of the problem itself. Raises Inseparable as GeneProblem.
+    and the most of what has a lower one, less what it adds to the score at `price` (of the score, for a whole limit;
+    infinite: the score does not count). Under `mae_neck` the chain's score is an upper bound, more than a detector's by
+    as little as `NeckGains` says. Evaluations are those of the problem itself. weighs_necks: whether the score sees the
+    neck. Raises Inseparable as GeneProblem.
     """
 
-    def __init__(self, problem: SpecProblem, whole: GiraffeSpace, formula: Formula) -> None:
-        self._problem, self._whole = problem, whole
-        own, (neck, _) = problem.objective, whole.necks
+    def __init__(self, problem: SpecProblem, whole: GiraffeSpace, formula: Formula, weighs_necks: bool) -> None:
+        self._problem, self._whole, self.weighs_necks, self.price = problem, whole, weighs_necks, np.inf
+        self.above = True
+        own, (smallest, largest) = problem.objective, whole.necks
         frame = replace(
-            whole.frame, out=neck.out, depth=neck.depth, hidden_ratio=neck.hidden_ratio, image_size=own.image_size
+            whole.frame,
+            out=smallest.out,
+            depth=smallest.depth,
+            hidden_ratio=smallest.hidden_ratio,
+            image_size=own.image_size,
         )
+        self._gains: NeckGains | None = None
+        if weighs_necks and isinstance(formula, NeckEntropy):
+            self._gains = NeckGains(formula.level_weights, smallest, largest)
+            formula = Entropy((0.0, 0.0, 0.0, 0.0, self._gains.deepest))
         objective = Objective(formula, own.table, frame, own.image_size, problem.budget.metrics)
         super().__init__(whole.backbone, objective, problem.budget)
         self.metrics = problem.metrics
         self._all_necks: Necks | None = None
         self._necks: dict[tuple[int, ...], NeckSpec] = {}
+
+    def at(self, price: float, above: bool = True) -> GiraffeProblem:
+        """The same with the necks that are the best at a price, scored from above, or (nearer to most) from below."""
+        self._priced_necks  # noqa: B018 - priced once for all
+        other = copy(self)
+        other.price, other.above, other._necks = price, above, {}
+        return other
 
     @property
     def name(self) -> str:
@@ -54,13 +77,13 @@ class GiraffeProblem(GeneProblem):
         return self._whole.size()
 
     def closings(self, channels: Integers, spend: Callable[[int, str], None]) -> Array:
-        """(n, width) vectors of the cheapest neck and its head for widths C3, C4, C5 (n, 3).
+        """(n, width) vectors of the chosen neck and its head for widths C3, C4, C5 (n, 3).
 
-        Raises UserError if different necks are the cheapest for different limits.
+        Raises UserError if different necks are the cheapest for different limits, where the score has no say.
         """
         choices = self._cheapest(channels, spend)
         differences, directed = self._priced_necks.differences(channels, choices), self._directed()
-        for name, weights in directed if len(directed) > 1 else ():
+        for name, weights in directed if len(directed) > 1 and not self.weighs_necks else ():
             alone = self._priced_necks.cheapest(channels, weights, spend)
             surplus = (differences - self._priced_necks.differences(channels, alone)) @ weights
             if surplus.max(initial=0.0) > _HAIR:
@@ -70,7 +93,13 @@ class GiraffeProblem(GeneProblem):
                     f"all limits ({self.budget}), {name} wants another one: exact search serves each limit alone, "
                     "evolution all together"
                 )
-        return super().closings(channels, spend) + differences
+        vectors: Array = super().closings(channels, spend) + differences
+        if self._gains is not None:
+            vectors[:, AMOUNT] += self._gains.sums(self._priced_necks.smallest, channels)
+            if self.above:
+                vectors[:, AMOUNT] += self._gains.slack(channels, self._rises())
+            vectors[:, AMOUNT] -= self._gains.deepest * np.log(channels[:, -1])  # which a sum over levels counts
+        return vectors
 
     def evaluate(self, individuals: Genes, stop: Callable[[], bool] = lambda: False) -> Evaluation:
         """Scores and metrics of rows; the score of what is outside the budget is nan."""
@@ -91,7 +120,7 @@ class GiraffeProblem(GeneProblem):
     def _priced_necks(self) -> Necks:
         """All necks, priced when they are first asked for."""
         if self._all_necks is None:
-            self._all_necks = Necks(self._whole, self.objective, self.maps)
+            self._all_necks = Necks(self._whole, self.objective, self.maps, self._gains)
         return self._all_necks
 
     def _directed(self) -> list[tuple[str, Array]]:
@@ -106,8 +135,33 @@ class GiraffeProblem(GeneProblem):
                     found.append((name, weights))
         return found
 
+    def _scored(self) -> Array:
+        """The weights of a vector by which the score counts a neck."""
+        weights = np.zeros(self.objective.width)
+        weights[AMOUNT] = self._gains is not None
+        linear = self.objective.formula.linear() if self.objective.formula is not None else None
+        if linear is not None and linear.metric:
+            column, unit = self.objective.additive(linear.metric)
+            weights[column] = linear.factor / unit
+        return weights
+
+    def _rises(self) -> tuple[float, float]:
+        """The least that gains rise by from C3 to C4, and from there to C5."""
+        nothing = np.zeros(1, dtype=np.int64)
+        least = [
+            min(
+                float(self.block_vectors(index, nothing + kernel, nothing, nothing, nothing, nothing + 1)[0, AMOUNT])
+                for kernel in self.space.block_kernels(index)
+            )
+            for index in range(self.blocks)
+        ]
+        c3, c4, c5 = (index + 1 for index in self.template.out_blocks)
+        return sum(least[c3:c4]), sum(least[c4:c5])
+
     def _cheapest(self, channels: Integers, spend: Callable[[int, str], None]) -> Choices:
         weights = sum((weights for _, weights in self._directed()), np.zeros(self.objective.width))
+        if self.price < np.inf:
+            weights = self.price * weights - self._scored()
         return self._priced_necks.cheapest(channels, weights, spend)
 
     def _find_necks(self, rows: Genes) -> None:

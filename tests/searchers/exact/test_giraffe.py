@@ -20,6 +20,7 @@ from nas.searchers.base import Evaluation, admitted
 from nas.searchers.catalog import make_problem, search_with
 from nas.searchers.exact import proof
 from nas.searchers.exact.proof import chain_problem, search_exactly
+from nas.searchers.exact.searched_neck import search_chain
 from nas.searchers.problem import Objective
 from nas.searchers.problem.cheapest_neck import Choices, Necks
 from nas.searchers.problem.giraffe_chain import GiraffeProblem
@@ -90,8 +91,72 @@ def test_equals_brute_force_at_odd_limits(seed: int, scorer: str) -> None:
         assert [found.best.metrics[name] for name in problem.metrics] == again.metrics[0].tolist()
 
 
-def test_nothing_fits_is_proved() -> None:
-    assert search_exactly(problem_of(0, {"params_m": 0.01})).impossible
+@pytest.mark.parametrize("scorer", ["mae", "mae_neck", "params"])
+def test_nothing_fits_is_proved(scorer: str) -> None:
+    assert search_exactly(problem_of(0, {"params_m": 0.01}, scorer)).impossible
+
+
+@pytest.mark.parametrize(
+    ("seed", "scorer"), [(0, "mae_neck"), (1, "mae_neck"), (2, "mae_neck"), (1, "params"), (2, "macs")]
+)
+def test_scores_that_see_the_neck_are_bounded(seed: int, scorer: str) -> None:
+    """No member scores more than the bound, what is found is a member, and without a price it is the best of all."""
+    evaluation, free = every(seed, scorer)
+    column = {name: evaluation.metrics[:, free.metrics.index(name)] for name in free.metrics}
+    gaps = []
+    for limits in (
+        *(
+            {"latency_ms": float(np.quantile(column["latency_ms"], share, method="lower"))}
+            for share in (0.05, 0.3, 0.7)
+        ),
+        {name: float(np.quantile(column[name], 0.4, method="lower")) for name in ("flops_g", "activations_m")},
+        {
+            "params_m": float(np.quantile(column["params_m"], 0.5, method="lower")),
+            "layers": float(column["layers"].max()),
+        },
+        {"layers": float(column["layers"].max())},
+    ):
+        problem = problem_of(seed, limits, scorer)
+        inside = admitted(problem.budget, free.metrics, evaluation)
+        chain = chain_problem(problem)
+        assert isinstance(chain, GiraffeProblem) and chain.weighs_necks
+        bound, best = search_chain(chain).upper, float(evaluation.score[inside].max())
+        found = search_exactly(problem)
+        assert found.best is not None and found.best.score <= best * (1 + 1e-12) <= bound * (1 + 2e-12)
+        assert problem.space.contains(found.best.spec) and problem.budget.admits(found.best.metrics)
+        again = problem.evaluate(problem.encode([found.best.spec]))
+        assert again.score[0] == found.best.score and bool(found.unproven) == (found.certificate is None)
+        assert found.certificate is not None or f"scores more than {bound:.6f} (gap " in found.unproven
+        gaps.append(1 - found.best.score / best)
+        if list(limits) == ["layers"]:  # nothing has a price
+            assert found.best.score == pytest.approx(best, rel=2e-4) and bound == pytest.approx(best, rel=2e-4)
+    assert np.median(gaps) < 0.1  # among a few necks the best one is often the best at no price
+
+
+@pytest.mark.slow
+def test_a_bound_by_prices_is_near() -> None:
+    """Whole giraffe, 1.5e21 detectors: no detector within 3 ms scores more than a 3,000th above the one found."""
+    space = find_space("giraffe")
+    assert isinstance(space, GiraffeSpace)
+    problem = make_problem(space, Budget.of({"latency_ms": 3.0}), "mae_neck", {}, TABLE, space.frame, 640)
+    chain = chain_problem(problem)
+    assert chain is not None
+    found = search_chain(chain, bins=64)
+    assert found.best is not None and 5450 < found.best.score < found.upper < found.best.score * (1 + 1 / 3000)
+    assert "whose neck is the best at no price of the limits" in found.unproven
+
+
+def test_a_search_that_is_stopped_or_late_keeps_its_bound() -> None:
+    space = find_space("giraffe")
+    assert isinstance(space, GiraffeSpace)
+    chain = chain_problem(make_problem(space, Budget.of({"latency_ms": 3.0}), "params", {}, TABLE, space.frame, 640))
+    assert chain is not None
+    told: list[str] = []
+    late = search_chain(chain, bins=4, steps=10_000_000, on_step=told.append)
+    assert late.best is None and "the limit of 10,000,000 steps" in late.unproven and not late.interrupted
+    told.clear()
+    stopped = search_chain(chain, bins=4, on_step=told.append, stop=lambda: "a bound at the price of 0.25" in told)
+    assert stopped.interrupted and stopped.best is None and 27.1 <= stopped.upper < 100
 
 
 def test_rows_are_detectors_with_the_cheapest_neck() -> None:
@@ -156,8 +221,10 @@ def test_the_default_searcher_proves_from_what_evolution_finds() -> None:
 
 def test_what_it_refuses_says_why() -> None:
     for scorer in ("params", "macs", "mae_neck"):
-        with pytest.raises(UserError, match=f"scorer {scorer} sees the neck, which space part of giraffe searches too"):
-            search_exactly(problem_of(0, {"latency_ms": 2.0}, scorer))
+        with pytest.raises(
+            UserError, match="under a score that sees the neck serves upper limits alone, not a least latency_ms"
+        ):
+            search_exactly(problem_of(0, {"latency_ms": [2.0, 9.0]}, scorer))
     with pytest.raises(UserError, match="deepmad is none of the sums"):
         search_exactly(problem_of(0, {"latency_ms": 2.0}, "deepmad"))
     with pytest.raises(UserError, match="peak_memory_mb is a maximum"):
