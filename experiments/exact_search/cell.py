@@ -23,10 +23,10 @@ from nas.files import config_folder, read_yaml
 from nas.memory import peak_memory
 from nas.searchers.base import Problem
 from nas.searchers.catalog import make_problem, search_with
+from nas.searchers.exact.lagrange import search_chain
 from nas.searchers.exact.parts import ChainProblem, linear_score
 from nas.searchers.exact.proof import chain_problem, search_exactly
 from nas.searchers.exact.search import ExactResult
-from nas.searchers.exact.searched_neck import search_chain
 from nas.searchers.settings import SearchSettings
 
 #: CPU time and memory of a cell's process; what of the time is kept for the evolution behind an unproven cell.

@@ -16,10 +16,10 @@ from nas.scorers.neck_entropy import NeckEntropy
 from nas.searchers.base import Candidate, Problem
 from nas.searchers.evolution import Evolution, RandomSearch
 from nas.searchers.exact.effort import STEPS
+from nas.searchers.exact.lagrange import search_chain
 from nas.searchers.exact.optimum import own_limit
 from nas.searchers.exact.parts import SUMS, ChainProblem, is_convex
 from nas.searchers.exact.search import ExactResult
-from nas.searchers.exact.searched_neck import search_chain
 from nas.searchers.history import History
 from nas.searchers.loop import Progress, SearchOutcome, interruptible, run_loop
 from nas.searchers.pareto import best_first

@@ -19,8 +19,8 @@ from nas.frame import Frame
 from nas.searchers.base import Evaluation, admitted
 from nas.searchers.catalog import make_problem, search_with
 from nas.searchers.exact import proof
+from nas.searchers.exact.lagrange import search_chain
 from nas.searchers.exact.proof import chain_problem, search_exactly
-from nas.searchers.exact.searched_neck import search_chain
 from nas.searchers.problem import Objective
 from nas.searchers.problem.cheapest_neck import Choices, Necks
 from nas.searchers.problem.giraffe_chain import GiraffeProblem
