@@ -21,12 +21,14 @@ from nas.searchers.base import Candidate, Certificate
 from nas.searchers.exact.effort import STEPS, Effort, Halt
 from nas.searchers.exact.labels import Relaxation
 from nas.searchers.exact.optimum import DELTA, Optimum, own_limit
-from nas.searchers.exact.parts import ChainProblem, Integers, Parts, Pricing, behind, chain_of
+from nas.searchers.exact.parts import ChainProblem, Parts, Pricing, behind, chain_of
 from nas.searchers.exact.search import ExactResult, candidates_of, exact_search
 from nas.searchers.problem.giraffe_chain import GiraffeProblem
 
-#: Ratio of neighbouring prices in the first look, turns of the second and how near it comes (in logarithms).
-_COARSE, _TURNS, _NEARNESS = 4.0, 15, 0.01
+#: Logarithms of prices: how far apart in the first look, how near the second comes, and the farthest; turns of the second.
+_COARSE, _NEARNESS, _WIDEST, _TURNS = 1.5, 0.01, 30.0, 15
+#: Share of a bound that another price must gain for a still farther one to be asked for.
+_FLAT = 1e-7
 #: Prices whose necks are searched, as shares of that of the least bound, and those that follow where nothing is found; steps
 #: that each may make under several limits.
 _NEAR, _FAR, _STEPS = (1.0, 0.8, 1.25, 0.5, 2.0), (4.0, 16.0, np.inf), 200_000_000
@@ -47,13 +49,12 @@ def search_with_necks(
     seconds: float | None = None,
     on_step: Callable[[str], None] | None = None,
     stop: Callable[[], bool] = lambda: False,
-    start: Integers | None = None,
     **beside: object,
 ) -> ExactResult:
     """The best detector of backbone and neck that was found, and a bound on all; proved where nothing has a price.
 
-    Options as of `exact_search`; no front and no neighbours are looked for (`levels`, `near`, `share` say nothing here).
-    Raises UserError for a lower limit, and what `exact_search` raises.
+    Options as of `exact_search`; no front and no neighbours are looked for (`levels`, `near`, `share` say nothing here, nor
+    does `start`: rows have no necks of their own). Raises UserError for a lower limit, and what `exact_search` raises.
     """
     if low := [name for name, least, _ in problem.budget.ranges if least]:
         raise UserError(
@@ -71,7 +72,7 @@ def search_with_necks(
     if best is None:
         return ExactResult(None, [], [], None, upper, "" if upper == -np.inf else reason, 0, 0.0, interrupted)
     certificate, upper = None, max(upper, best.score)
-    if upper - best.score <= search.rounding:
+    if search.proven:
         size, took = problem.size(), time.monotonic() - began
         certificate = Certificate(best.score, upper, search.rounding, size, search.parts.resources, (), took)
     return ExactResult(best, [best], [], certificate, upper, "" if certificate else reason, 0, 0.0, interrupted)
@@ -99,10 +100,16 @@ class _NeckSearch:
         if not self._count:
             self._bound(price)
         for share in _NEAR:
-            self._look(price * share)
+            if not self.proven:
+                self._look(price * share)
         for share in _FAR:
             if self.best is None:
                 self._look(price * share)
+
+    @property
+    def proven(self) -> bool:
+        """Whether bound and best are one but for rounding."""
+        return self.best is not None and self.upper - self.best.score <= self.rounding
 
     @property
     def rounding(self) -> float:
@@ -111,14 +118,15 @@ class _NeckSearch:
 
     def _cheapest_price(self) -> float:
         """The price of the least bound, to a few hundredths."""
-        known = {0.0: self._bound(1.0)}  # by the logarithm of the price
-        step = float(np.log(_COARSE))
+        known = {place: self._bound(float(np.exp(place))) for place in (-_COARSE, 0.0, _COARSE)}  # by its logarithm
         while (least := min(known, key=known.__getitem__)) in (min(known), max(known)):
-            for beside in (least - step, least + step):
-                if beside not in known:
-                    known[beside] = self._bound(float(np.exp(beside)))
+            *_, second, first = sorted(known.values(), reverse=True)
+            beside = least + (_COARSE if least > 0 else -_COARSE)
+            if second - first <= _FLAT * abs(first) or abs(beside) > _WIDEST:  # no limit binds, or no price is enough
+                return float(np.exp(least))
+            known[beside] = self._bound(float(np.exp(beside)))
         found = minimize_scalar(
-            lambda place: self._bound(float(np.exp(place))), bounds=(least - step, least + step), method="bounded",
+            lambda place: self._bound(float(np.exp(place))), bounds=(least - _COARSE, least + _COARSE), method="bounded",
             options={"xatol": _NEARNESS, "maxiter": _TURNS},
         )  # fmt: skip
         return float(np.exp(found.x))

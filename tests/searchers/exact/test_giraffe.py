@@ -114,6 +114,7 @@ def test_scores_that_see_the_neck_are_bounded(seed: int, scorer: str) -> None:
             "params_m": float(np.quantile(column["params_m"], 0.5, method="lower")),
             "layers": float(column["layers"].max()),
         },
+        {"latency_ms": float(column["latency_ms"].max()) * 2},
         {"layers": float(column["layers"].max())},
     ):
         problem = problem_of(seed, limits, scorer)
@@ -128,7 +129,7 @@ def test_scores_that_see_the_neck_are_bounded(seed: int, scorer: str) -> None:
         assert again.score[0] == found.best.score and bool(found.unproven) == (found.certificate is None)
         assert found.certificate is not None or f"scores more than {bound:.6f} (gap " in found.unproven
         gaps.append(1 - found.best.score / best)
-        if list(limits) == ["layers"]:  # nothing has a price
+        if inside.all():  # nothing has a price, or next to none
             assert found.best.score == pytest.approx(best, rel=2e-4) and bound == pytest.approx(best, rel=2e-4)
     assert np.median(gaps) < 0.1  # among a few necks the best one is often the best at no price
 
@@ -155,8 +156,8 @@ def test_a_search_that_is_stopped_or_late_keeps_its_bound() -> None:
     late = search_chain(chain, bins=4, steps=10_000_000, on_step=told.append)
     assert late.best is None and "the limit of 10,000,000 steps" in late.unproven and not late.interrupted
     told.clear()
-    stopped = search_chain(chain, bins=4, on_step=told.append, stop=lambda: "a bound at the price of 0.25" in told)
-    assert stopped.interrupted and stopped.best is None and 27.1 <= stopped.upper < 100
+    stopped = search_chain(chain, bins=4, on_step=told.append, stop=lambda: any("price of 1" in line for line in told))
+    assert stopped.interrupted and stopped.best is None and 27.1 <= stopped.upper < 40
 
 
 def test_rows_are_detectors_with_the_cheapest_neck() -> None:
