@@ -61,17 +61,16 @@ class NeckGains:
             total += self.inside(neck, node, widths[node.out_channels])
         return total
 
-    def slack(self, channels: Widths, rises: tuple[float, float]) -> Array:
+    def slack(self, channels: Widths, to_c4: Array, to_c5: Array) -> Array:
         """By how much the score of any of the necks on maps of widths (n, 3) is more than these sums say, at most.
 
-        rises: the least that the backbone's gains rise by from C3 to C4, and from there to C5.
+        to_c4, to_c5: the least (n,) that the backbone's gains rise by from C3 to C4, and from there to C5.
         """
         (least, most), ones = self._ends, np.ones(len(channels))
         low = dict(enumerate((*channels.T, *(out * ones for out in least.out)), 1))
         high = dict(enumerate((*channels.T, *(out * ones for out in most.out)), 1))
-        to_c4, to_c5 = (2 * rise * ones for rise in rises)
         #: The least by which the log-variance of a map is above those that it rests on.
-        above = {"C3": {}, "C4": {"C3": to_c4}, "C5": {"C4": to_c5, "C3": to_c5 + to_c4}}
+        above = {"C3": {}, "C4": {"C3": 2 * to_c4}, "C5": {"C4": 2 * to_c5, "C3": 2 * (to_c5 + to_c4)}}
         result = dict.fromkeys(above, 0 * ones)
         for node in self._nodes:
             loudest = self._loudest[node.name]

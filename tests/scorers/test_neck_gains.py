@@ -29,8 +29,8 @@ def test_the_score_lies_between_the_sums_and_their_slack(down: bool, up: bool, f
         spec = space.sample(Random(seed))
         ends, channels = level_ends(spec.backbone, formula, 640)[0], np.array([spec.backbone.out_channels])
         sums = gains.deepest * ends[-1] + gains.sums(spec.neck, channels)[0]
-        rises = (float(ends[-2] - ends[-3]), float(ends[-1] - ends[-2]))
-        score, slack = formula.score(spec), gains.slack(channels, rises)[0]
+        rises = (ends[-2:-1] - ends[-3:-2], ends[-1:] - ends[-2:-1])
+        score, slack = formula.score(spec), gains.slack(channels, *rises)[0]
         assert sums <= score + 1e-9 and score <= sums + slack + 1e-9
         assert 0 < slack < 0.3  # of a score of thousands
-        assert gains.slack(channels, (rises[0] / 2, rises[1] / 2))[0] >= slack
+        assert gains.slack(channels, rises[0] / 2, rises[1] / 2)[0] >= slack

@@ -97,7 +97,7 @@ class GiraffeProblem(GeneProblem):
         if self._gains is not None:
             vectors[:, AMOUNT] += self._gains.sums(self._priced_necks.smallest, channels)
             if self.above:
-                vectors[:, AMOUNT] += self._gains.slack(channels, self._rises())
+                vectors[:, AMOUNT] += self._gains.slack(channels, *self._rises(channels))
             vectors[:, AMOUNT] -= self._gains.deepest * np.log(channels[:, -1])  # which a sum over levels counts
         return vectors
 
@@ -145,18 +145,27 @@ class GiraffeProblem(GeneProblem):
             weights[column] = linear.factor / unit
         return weights
 
-    def _rises(self) -> tuple[float, float]:
-        """The least that gains rise by from C3 to C4, and from there to C5."""
-        nothing = np.zeros(1, dtype=np.int64)
-        least = [
-            min(
-                float(self.block_vectors(index, nothing + kernel, nothing, nothing, nothing, nothing + 1)[0, AMOUNT])
-                for kernel in self.space.block_kernels(index)
+    def _rises(self, channels: Integers) -> tuple[Array, Array]:
+        """The least (n,) that gains rise by from C3 to C4, and from there to C5, where these have widths (n, 3)."""
+        c3, c4, c5 = self.template.out_blocks
+        return self._rise(range(c3 + 1, c4 + 1), *channels.T[:2]), self._rise(range(c4 + 1, c5 + 1), *channels.T[1:])
+
+    def _rise(self, blocks: range, before: Integers, after: Integers) -> Array:
+        """The least (n,) that some blocks add to the gains between maps of these widths; a fixed last one counts as none."""
+        rise, nothing = np.zeros(len(before)), np.zeros(len(before), dtype=np.int64)
+        for index in blocks[: self.blocks - blocks.start]:
+            outs = np.array(self.space.widths(index))
+            low = np.array([self.mid_index[index][self.space.bottlenecks(out)[0]] for out in outs.tolist()])
+            enters = self.in_index[index][before] if index == blocks[0] else nothing
+            leaves = self.out_index[index][after] if index == blocks[-1] else nothing
+            rise += np.min(
+                [
+                    self.block_vectors(index, nothing + kernel, enters, low[leaves], leaves, nothing + 1)[:, AMOUNT]
+                    for kernel in self.space.block_kernels(index)
+                ],
+                axis=0,
             )
-            for index in range(self.blocks)
-        ]
-        c3, c4, c5 = (index + 1 for index in self.template.out_blocks)
-        return sum(least[c3:c4]), sum(least[c4:c5])
+        return rise
 
     def _cheapest(self, channels: Integers, spend: Callable[[int, str], None]) -> Choices:
         weights = sum((weights for _, weights in self._directed()), np.zeros(self.objective.width))
