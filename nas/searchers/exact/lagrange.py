@@ -26,12 +26,12 @@ from nas.searchers.exact.search import ExactResult, candidates_of, exact_search
 from nas.searchers.problem.giraffe_chain import GiraffeProblem
 
 #: Logarithms of prices: how far apart in the first look, how near the second comes, and the farthest; turns of the second.
-_COARSE, _NEARNESS, _WIDEST, _TURNS = 1.5, 0.01, 30.0, 15
+_COARSE, _NEARNESS, _WIDEST, _TURNS = 1.5, 0.02, 30.0, 10
 #: Share of a bound that another price must gain for a still farther one to be asked for.
 _FLAT = 1e-9
 #: Prices whose necks are searched, as shares of that of the least bound, and those that follow where nothing is found; steps
 #: that each may make under several limits.
-_NEAR, _FAR, _STEPS = (1.0, 0.8, 1.25, 0.5, 2.0), (4.0, 16.0, np.inf), 200_000_000
+_NEAR, _FAR, _STEPS = (1.0, 0.8, 1.25), (0.5, 2.0, 4.0, 16.0, np.inf), 200_000_000
 _NO_PRICE = "a detector may be better whose neck is the best at no price of the limits"
 
 
