@@ -15,7 +15,8 @@ from search_spaces import find_space
 
 
 def settings(**options: object) -> SearchSettings:
-    return SearchSettings.of({"flops_g": 12.0}, space="giraffe", scorer="mae_neck", evaluations=200, **options)
+    common: dict[str, object] = {"space": "giraffe", "scorer": "mae_neck", "searcher": "evolution", "evaluations": 200}
+    return SearchSettings.of({"flops_g": 12.0}, **common, **options)
 
 
 def test_winner_is_a_member_inside_the_budget_and_counted_whole() -> None:

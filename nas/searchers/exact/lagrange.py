@@ -44,7 +44,7 @@ def search_chain(problem: ChainProblem, **options: Any) -> ExactResult:
 
 def search_with_necks(
     problem: GiraffeProblem,
-    bins: int = 256,
+    bins: int = 64,
     steps: int = STEPS,
     seconds: float | None = None,
     on_step: Callable[[str], None] | None = None,
@@ -162,8 +162,10 @@ class _NeckSearch:
         optimum = Optimum(problem, parts, self._bins, self.effort, np.zeros((0, problem.width), dtype=np.int64))
         try:
             if self._count < 2:
-                one = Relaxation(parts, np.ones(self._count), self._bins, self.effort)
-                optimum.offer(optimum.reach(one).rows)
+                reach = optimum.reach(Relaxation(parts, np.ones(self._count), self._bins, self.effort))
+                optimum.offer(reach.rows)
+                if price == np.inf and reach.upper == -np.inf:  # not even the cheapest necks fit
+                    self.upper = -np.inf
             else:
                 with self.effort.at_most(_STEPS):
                     optimum.solve()

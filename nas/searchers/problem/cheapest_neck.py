@@ -104,13 +104,14 @@ class Necks:
             joined = self._read(level, channels)[:, None] + before
             found, places = np.unique(joined, return_inverse=True)
             joining = np.stack([self._joining(level, width) @ weights for width in found.tolist()])
-            inside = (self._own[level] @ weights)[None] + (self._beside(level, channels) @ weights)[:, None]
-            ratios.insert(0, inside.argmin(axis=3))
-            total = joining[places.reshape(joined.shape)][:, None] + self._leaving[level] @ weights
-            total = total + (behind + inside.min(axis=3).transpose(0, 2, 1))[:, :, None]
-            total[:, :, before[:, None] > here] = np.inf
+            several, kinds = np.unique(channels[:, level], return_inverse=True)
+            inside = (self._own[level] @ weights)[None] + (self._beside(level, several) @ weights)[:, None]
+            ratios.insert(0, inside.argmin(axis=3)[kinds])
+            entering = joining[places.reshape(joined.shape)] + self._leaving[level] @ weights
+            entering[:, before[:, None] > here] = np.inf
+            total = entering[:, None] + (behind + inside.min(axis=3).transpose(0, 2, 1)[kinds])[:, :, None]
             outs.insert(0, total.argmin(axis=3))
-            behind = total.min(axis=3)
+            behind = np.take_along_axis(total, outs[0][..., None], axis=3)[..., 0]
         depth, place, out, ratio = behind[:, :, 0].argmin(axis=1), np.zeros(count, dtype=np.int64), [], []
         for level in range(3):
             place = outs[level][lines, depth, place]
@@ -128,7 +129,7 @@ class Necks:
             total += joining[places, place] + self._leaving[level][place]
             depth, ratio = choices.depth, choices.ratio[:, level]
             total += self._own[level][place, depth, ratio]
-            total += self._beside(level, channels)[np.arange(len(channels)), depth, ratio]
+            total += self._beside(level, channels[:, level])[np.arange(len(channels)), depth, ratio]
             before = widths[place]
         return total
 
@@ -139,11 +140,11 @@ class Necks:
         sources = self._outputs[level].sources
         return np.asarray(sum(channels[:, source.channels - 1] for source in sources if source.channels <= 3))
 
-    def _beside(self, level: int, channels: Integers) -> Array:
-        """(n, depths, ratios, width) of what is inside the other stage of a level, whose width is the backbone's."""
+    def _beside(self, level: int, widths: Integers) -> Array:
+        """(n, depths, ratios, width) of what is inside the other stage of a level, whose width (n,) is the backbone's."""
         if level not in self._others:
-            return np.zeros((len(channels), len(self.depths), len(self.ratios), self.objective.width))
-        found, places = np.unique(channels[:, level], return_inverse=True)
+            return np.zeros((len(widths), len(self.depths), len(self.ratios), self.objective.width))
+        found, places = np.unique(widths, return_inverse=True)
         vectors: Array = np.stack([self._inside(self._others[level], width) for width in found.tolist()])[places]
         return vectors
 

@@ -61,6 +61,7 @@ class GiraffeProblem(GeneProblem):
         self.metrics = problem.metrics
         self._all_necks: Necks | None = None
         self._necks: dict[tuple[int, ...], NeckSpec] = {}
+        self._smallest: dict[bytes, Array] = {}  # closings with the smallest neck, at every price the same
 
     def at(self, price: float, above: bool = True) -> GiraffeProblem:
         """The same with the necks that are the best at a price, scored from above, or (nearer to most) from below."""
@@ -93,7 +94,10 @@ class GiraffeProblem(GeneProblem):
                     f"all limits ({self.budget}), {name} wants another one: exact search serves each limit alone, "
                     "evolution all together"
                 )
-        vectors: Array = super().closings(channels, spend) + differences
+        key = channels.tobytes()
+        if key not in self._smallest:
+            self._smallest[key] = super().closings(channels, spend)
+        vectors: Array = self._smallest[key] + differences
         if self._gains is not None:
             vectors[:, AMOUNT] += self._gains.sums(self._priced_necks.smallest, channels)
             if self.above:
