@@ -1,7 +1,8 @@
 """An open table of trained detectors: whole learning curves of networks that are predicted to be equally fast.
 
     python -m experiments.detector_bench plan    [bands=20,24,29 hardware=cpu_onnxruntime_fp32_1thread randoms=2 seed=0]
-    python -m experiments.detector_bench train   [data=cards,bccd,aquarium jobs=1 seeds=3 most=0 shard=0/1 work=FOLDER]
+    python -m experiments.detector_bench train   [data=cards,bccd,aquarium jobs=1 seeds=3 names=A,B most=0 shard=0/1
+                                                  work=FOLDER]
     python -m experiments.detector_bench merge   source=TABLE
     python -m experiments.detector_bench measure [most=0 repetitions=30]
     python -m experiments.detector_bench report
@@ -11,7 +12,7 @@
 
 `plan` draws networks.jsonl.gz (twenty minutes). `train` adds to bench.jsonl.gz, run by run, what it lacks, at most `most` runs
 (0: all): run it again to go on, on as many machines as you like with shard=0/3, 1/3, 2/3; `jobs` workers share one
-machine. `merge` takes over the runs of another machine's table. `measure` times the exported files, on an idle machine.
+machine; `names` trains these networks alone, with all the seeds. `merge` takes over the runs of another machine's table. `measure` times the exported files, on an idle machine.
 `report` writes results.md and pictures, also from an unfinished training. `simulate` replays selections on the curves.
 `judge` writes judged.md and judged.json: the learned score (`python -m nas.rank action=fit table=TABLE output=FILE`) on
 networks, data sets and spaces left out, beside its rivals, and the coverage of the intervals of score=FILE (the shipped one
@@ -46,6 +47,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "data": "cards,bccd,aquarium",
         "jobs": 1,
         "seeds": 3,
+        "names": "",
         "most": 0,
         "shard": "0/1",
         "work": "outputs/detector_bench",
@@ -135,7 +137,10 @@ def train(arguments: list[str], options: dict[str, Any], networks: Path, table: 
     if options["jobs"] > 1:
         run_workers("experiments.detector_bench", arguments, options["jobs"], options["shard"], options["most"])
         return
-    jobs = [job for data in sets for job in wanted(every, data, options["seeds"], data in WHOLE)]
+    names = [name for name in options["names"].split(",") if name]
+    if unknown := sorted(set(names) - {network.name for network in every}):
+        raise UserError(f"names={unknown[0]}: no network of the bench has this name")
+    jobs = [job for data in sets for job in wanted(every, data, options["seeds"], data in WHOLE, names)]
     left = train_missing(dealt(jobs, shard_of(options["shard"])), table, Path(options["work"]), options["most"])
     print(f"{left} runs are left; the same command goes on" if left else "no run is missing")
 

@@ -60,8 +60,11 @@ class Job:
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def wanted(networks: Sequence[Network], data: str, seeds: int, every: bool) -> list[Job]:
-    """Runs of a data set in the order of the networks: all of them, or the shared ones; extra seeds beside the first."""
+def wanted(networks: Sequence[Network], data: str, seeds: int, every: bool, names: Sequence[str] = ()) -> list[Job]:
+    """Runs of a data set in the order of the networks: all of them, or the shared ones, the repeated ones with more seeds than
+    the first; or the named ones, with all seeds."""
+    if names:
+        return [Job(network, data, seed) for network in networks if network.name in names for seed in range(seeds)]
     chosen = [network for network in networks if every or network.shared]
     return [Job(network, data, seed) for network in chosen for seed in range(seeds if network.repeated else 1)]
 

@@ -155,6 +155,8 @@ def test_tables_of_two_machines_are_merged_and_measurements_kept(tmp_path: Path)
 def test_runs_are_dealt_whole_and_in_the_order_of_the_networks() -> None:
     networks = [network(number) for number in range(12)]
     every, shared = wanted(networks, "bccd", 3, True), wanted(networks, "cards", 3, False)
+    named = wanted(networks, "cards", 3, False, [networks[1].name])
+    assert [(job.network.name, job.seed) for job in named] == [(networks[1].name, seed) for seed in range(3)]
     assert len(every) == 12 + 2 * 2 and len(shared) == 4 + 2 * 2
     assert [(job.network.name, job.seed) for job in shared[:4]] == [
         ("random-0@18", 0),
@@ -292,6 +294,7 @@ def test_words_of_the_command_are_checked_before_anything_long(tmp_path: Path) -
         ([], "say what to do: plan, train, merge, measure, report, simulate, proxies, judge"),
         (["train", "mots=3"], "unknown option 'mots=3'"),
         (["train", "data=cats", f"networks={tmp_path / 'n.gz'}"], "data=cats: one of cards, bccd, aquarium"),
+        (["train", "names=nope", f"networks={tmp_path / 'n.gz'}"], "names=nope: no network of the bench has this name"),
         (["train", "shard=3/3", f"networks={tmp_path / 'n.gz'}"], "shard=3/3: i/n"),
         (["train", f"networks={tmp_path / 'none.gz'}"], "run `python -m experiments.detector_bench plan` first"),
         (["merge"], "source=TABLE is needed"),
