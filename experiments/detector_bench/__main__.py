@@ -12,12 +12,12 @@
 
 `plan` draws networks.jsonl.gz (twenty minutes). `train` adds to bench.jsonl.gz, run by run, what it lacks, at most `most` runs
 (0: all): run it again to go on, on as many machines as you like with shard=0/3, 1/3, 2/3; `jobs` workers share one
-machine; `names` trains these networks alone, with all the seeds. `merge` takes over the runs of another machine's table. `measure` times the exported files, on an idle machine.
-`report` writes results.md and pictures, also from an unfinished training. `simulate` replays selections on the curves.
-`judge` writes judged.md and judged.json: the learned score (`python -m nas.rank action=fit table=TABLE output=FILE`) on
-networks, data sets and spaces left out, beside its rivals, and the coverage of the intervals of score=FILE (the shipped one
-unless told); `proxies` adds to proxies.jsonl the rivals that need a built network, network by network. `networks=`,
-`table=` and `scores=` are the three files.
+machine; `names` trains these networks alone, with all the seeds. `merge` takes over the runs of another machine's table.
+`measure` times the exported files, on an idle machine. `report` writes results.md and pictures, also from an unfinished
+training. `simulate` replays selections on the curves. `judge` writes judged.md and judged.json: the learned score
+(`python -m nas.rank action=fit table=TABLE output=FILE`) on networks, data sets and spaces left out, beside its rivals, and
+the coverage of the intervals of score=FILE (the shipped one unless told); `proxies` adds to proxies.jsonl the rivals that
+need a built network, network by network. `networks=`, `table=` and `scores=` are the three files.
 """
 
 from __future__ import annotations
