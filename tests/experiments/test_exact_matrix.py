@@ -79,8 +79,9 @@ def test_the_matrix_is_whole() -> None:
 
 
 def test_what_is_not_served_says_why() -> None:
-    assert "scorer mae_neck sees the neck" in refusal(problem_of("giraffe", "mae_neck", "latency_3ms"))
+    assert "shortcuts depend on widths" in refusal(problem_of("official_mbv2", "mae_residual", "latency_3ms"))
     assert refusal(problem_of("giraffe", "mae", "latency_3ms")) == ""
+    assert refusal(problem_of("giraffe", "mae_neck", "latency_3ms")) == ""
     assert "deepmad is none of the sums" in refusal(problem_of("c3k2", "deepmad", "latency_3ms"))
     assert "a sum over blocks" in refusal(problem_of("official_tiny", "deepmad", "latency_3ms"))
     assert refusal(problem_of("official_tiny", "mae", "latency_3ms")) == ""
@@ -108,8 +109,8 @@ def test_rows_are_kept_at_once_and_the_command_goes_on(
     monkeypatch.setattr(matrix, "measured", prove_quickly)
     words = [
         f"folder={tmp_path}",
-        "spaces=official_tiny,giraffe",
-        "scores=params",
+        "spaces=official_tiny,official_mbv2",
+        "scores=mae_residual",
         "budgets=layers_20,layers_25,layers_35,layers_45",
     ]
     with pytest.raises(UserError, match="the third one fails"):
@@ -125,7 +126,7 @@ def test_rows_are_kept_at_once_and_the_command_goes_on(
     page = (tmp_path / "README.md").read_text()
     assert (
         f"8 of {len(cells()):,} cells are finished: 4 optima are proved" in page
-        and "| 4 not served | scorer params sees" in page
+        and "| 4 not served | in space official_mbv2 shortcuts depend on widths" in page
     )
     assert "| official_tiny | 4 / 0 / 0 | 1.5 | 70 | 5e-01 |" in page
     with pytest.raises(UserError, match="spaces=nope: known are"):
