@@ -32,7 +32,7 @@ from nas.frame import Frame
 from nas.measure import commit
 from nas.searchers.base import Evaluation, Problem, admitted
 from nas.searchers.catalog import make_problem
-from nas.searchers.exact.lagrange import search_chain
+from nas.searchers.exact.lagrange import exact_search_of
 from nas.searchers.exact.proof import chain_problem
 from nas.searchers.exact.search import ExactResult
 from nas.searchers.problem.giraffe_chain import GiraffeProblem
@@ -101,7 +101,7 @@ def _searched(free: Problem, limits: dict[str, Any], bins: int) -> tuple[Budget,
     problem.budget = Budget.of(limits)
     chain = chain_problem(problem)
     assert chain is not None
-    return problem.budget, search_chain(chain, levels=1, near=0, bins=bins)
+    return problem.budget, exact_search_of(chain)(chain, levels=1, near=0, bins=bins)
 
 
 def check_space(name: str, number: int, seed: int, problems: int = PER) -> dict[str, Any]:

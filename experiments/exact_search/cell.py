@@ -23,7 +23,7 @@ from nas.files import config_folder, read_yaml
 from nas.memory import peak_memory
 from nas.searchers.base import Problem
 from nas.searchers.catalog import make_problem, search_with
-from nas.searchers.exact.lagrange import search_chain
+from nas.searchers.exact.lagrange import exact_search_of
 from nas.searchers.exact.parts import ChainProblem, linear_score
 from nas.searchers.exact.proof import chain_problem, search_exactly
 from nas.searchers.exact.search import ExactResult
@@ -106,7 +106,7 @@ def prove(
 def _result(chain: ChainProblem, seconds: float | None, tell: Callable[[str], None]) -> ExactResult | str:
     """What exact search found, or why it gave up before it began."""
     try:
-        return search_chain(chain, levels=1, near=0, seconds=seconds, on_step=tell)
+        return exact_search_of(chain)(chain, levels=1, near=0, seconds=seconds, on_step=tell)
     except UserError as error:
         return str(error)
     except MemoryError:

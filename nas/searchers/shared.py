@@ -141,9 +141,14 @@ class SharedStudy:
                     beating.enter_context(_Heartbeat(trial, self.lease / 4))
                 try:
                     results = evaluate(trials)
-                except BaseException:
+                except BaseException as error:
+                    lost = isinstance(error, UpdateFinishedTrialError) and any(
+                        self._state(trial.number).is_finished() for trial in trials
+                    )
                     for trial in trials:
                         self._fail(trial.number)
+                    if lost:  # a worker that was too slow to show a sign of life: others have taken its task
+                        continue
                     raise
             for trial, (values, attributes) in zip(trials, results, strict=True):
                 finished += self.finish(trial, values, attributes)

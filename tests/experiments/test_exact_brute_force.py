@@ -62,7 +62,7 @@ def test_a_wrong_answer_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
         worse = dict(found.best.metrics) | {"score": found.best.score * 0.999}
         return replace(found, best=replace(found.best, metrics=worse))
 
-    monkeypatch.setattr(brute_force, "search_chain", second_best)
+    monkeypatch.setattr(brute_force, "exact_search_of", lambda problem: second_best)
     row = check_space("official_tiny", 0, seed=1, problems=4)
     assert row["wrong"] == row["proved"] > 0 and '"outcome": "proved"' in row["cases"]
 

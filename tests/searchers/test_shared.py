@@ -102,6 +102,21 @@ def test_a_silent_trial_is_taken_and_its_late_result_refused(monkeypatch: pytest
     assert [trial.values[0] for trial in other.results()] == [2.0, 1.0] and other.unfinished() == 0
 
 
+def test_a_worker_whose_trial_was_taken_before_it_began_goes_on() -> None:
+    study = study_in()
+    shared = SharedStudy(study, 3, lease=60.0)
+    begun: list[int] = []
+
+    def evaluate(trial: optuna.Trial) -> tuple[list[float], dict[str, object]]:
+        begun.append(trial.number)
+        if len(begun) == 1:  # another worker believed this one dead
+            study.tell(trial.number, state=TrialState.FAIL)
+        return [trial.suggest_float("x", 0.0, 1.0)], {}
+
+    assert shared.work(evaluate, poll=0.01) == 3 and len(begun) == 4
+    assert len(shared.results()) == 3
+
+
 def test_a_task_queued_twice_counts_once() -> None:
     study = study_in()
     shared = SharedStudy(study, 1)

@@ -11,7 +11,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 from scipy.optimize import minimize_scalar
@@ -35,11 +34,10 @@ _NEAR, _FAR, _STEPS = (1.0, 0.8, 1.25), (0.5, 2.0, 4.0, 16.0, np.inf), 200_000_0
 _NO_PRICE = "a detector may be better whose neck is the best at no price of the limits"
 
 
-def search_chain(problem: ChainProblem, **options: Any) -> ExactResult:
-    """Exact search of any chain: see `exact_search`."""
-    if isinstance(problem, GiraffeProblem) and problem.weighs_necks:
-        return search_with_necks(problem, **options)
-    return exact_search(problem, **options)
+def exact_search_of(problem: ChainProblem) -> Callable[..., ExactResult]:
+    """The exact search that serves a chain, called with the chain and what `exact_search` takes beside it."""
+    weighs = isinstance(problem, GiraffeProblem) and problem.weighs_necks
+    return search_with_necks if weighs else exact_search
 
 
 def search_with_necks(

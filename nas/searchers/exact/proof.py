@@ -16,7 +16,7 @@ from nas.scorers.neck_entropy import NeckEntropy
 from nas.searchers.base import Candidate, Problem
 from nas.searchers.evolution import Evolution, RandomSearch
 from nas.searchers.exact.effort import STEPS
-from nas.searchers.exact.lagrange import search_chain
+from nas.searchers.exact.lagrange import exact_search_of
 from nas.searchers.exact.optimum import own_limit
 from nas.searchers.exact.parts import SUMS, ChainProblem, is_convex
 from nas.searchers.exact.search import ExactResult
@@ -81,7 +81,7 @@ def _searched(
             on_progress(replace(standing, stage=stage))
 
     with interruptible() as stop:
-        return search_chain(problem, **options, on_step=tell, stop=stop, start=start)
+        return exact_search_of(problem)(problem, **options, on_step=tell, stop=stop, start=start)
 
 
 def _proven(problem: Problem, outcome: SearchOutcome, result: ExactResult) -> SearchOutcome:

@@ -19,7 +19,7 @@ from nas.frame import Frame
 from nas.searchers.base import Evaluation, admitted
 from nas.searchers.catalog import make_problem, search_with
 from nas.searchers.exact import proof
-from nas.searchers.exact.lagrange import search_chain
+from nas.searchers.exact.lagrange import exact_search_of
 from nas.searchers.exact.proof import chain_problem, search_exactly
 from nas.searchers.problem import Objective
 from nas.searchers.problem.cheapest_neck import Choices, Necks
@@ -121,7 +121,7 @@ def test_scores_that_see_the_neck_are_bounded(seed: int, scorer: str) -> None:
         inside = admitted(problem.budget, free.metrics, evaluation)
         chain = chain_problem(problem)
         assert isinstance(chain, GiraffeProblem) and chain.weighs_necks
-        bound, best = search_chain(chain).upper, float(evaluation.score[inside].max())
+        bound, best = exact_search_of(chain)(chain).upper, float(evaluation.score[inside].max())
         found = search_exactly(problem)
         assert found.best is not None and found.best.score <= best * (1 + 1e-12) <= bound * (1 + 2e-12)
         assert problem.space.contains(found.best.spec) and problem.budget.admits(found.best.metrics)
@@ -142,7 +142,7 @@ def test_a_bound_by_prices_is_near() -> None:
     problem = make_problem(space, Budget.of({"latency_ms": 3.0}), "mae_neck", {}, TABLE, space.frame, 640)
     chain = chain_problem(problem)
     assert chain is not None
-    found = search_chain(chain, bins=64)
+    found = exact_search_of(chain)(chain, bins=64)
     assert found.best is not None and 5450 < found.best.score < found.upper < found.best.score * (1 + 1 / 3000)
     assert "whose neck is the best at no price of the limits" in found.unproven
 
@@ -153,10 +153,12 @@ def test_a_search_that_is_stopped_or_late_keeps_its_bound() -> None:
     chain = chain_problem(make_problem(space, Budget.of({"latency_ms": 3.0}), "params", {}, TABLE, space.frame, 640))
     assert chain is not None
     told: list[str] = []
-    late = search_chain(chain, bins=4, steps=10_000_000, on_step=told.append)
+    late = exact_search_of(chain)(chain, bins=4, steps=10_000_000, on_step=told.append)
     assert late.best is None and "the limit of 10,000,000 steps" in late.unproven and not late.interrupted
     told.clear()
-    stopped = search_chain(chain, bins=4, on_step=told.append, stop=lambda: any("price of 1" in line for line in told))
+    stopped = exact_search_of(chain)(
+        chain, bins=4, on_step=told.append, stop=lambda: any("price of 1" in line for line in told)
+    )
     assert stopped.interrupted and stopped.best is None and 27.1 <= stopped.upper < 40
 
 

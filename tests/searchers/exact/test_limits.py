@@ -164,13 +164,13 @@ def test_weights_stay_weights_where_a_limit_is_missed_by_far() -> None:
 
 
 def test_the_last_digit_of_a_score_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    alone = exact._candidates
+    alone = exact.candidates_of
 
     def a_digit_higher(problem: Any, rows: np.ndarray) -> list[Candidate]:
         found = alone(problem, rows)
         return [replace(c, metrics=dict(c.metrics) | {"score": c.score * (1 + 1e-12)}) for c in found]
 
-    monkeypatch.setattr(exact, "_candidates", a_digit_higher)
+    monkeypatch.setattr(exact, "candidates_of", a_digit_higher)
     outcome = search_with("exact", {"levels": 1, "near": 0}, problem_of(1, {"params_m": 8.0}), 1)
     assert outcome.best is not None and outcome.certificate is not None
     assert outcome.best.score <= outcome.certificate.upper <= outcome.best.score * (1 + 1e-6)

@@ -47,7 +47,7 @@ def test_ctrl_c_in_the_proof_keeps_the_evolution_and_resumes(tmp_path: Path, mon
 
     state, options = tmp_path / "state.npz", {"population": 16, "batch": 32}
     with monkeypatch.context() as patched:
-        patched.setattr(proof, "search_chain", give_up)
+        patched.setattr(proof, "exact_search_of", lambda problem: give_up)
         stopped = search_with("auto", options, problem(), 200, state=state, identity="a")
     assert stopped.interrupted and stopped.evaluated == 200 and stopped.certificate is None
     resumed = search_with("auto", options, problem(), 200, state=state, identity="a")
@@ -61,7 +61,7 @@ def test_without_a_sum_over_blocks_the_reason_is_told(monkeypatch):
     def refuse(*_: object, **__: object) -> None:
         raise UserError("rho is no sum over blocks")
 
-    monkeypatch.setattr(proof, "search_chain", refuse)
+    monkeypatch.setattr(proof, "exact_search_of", lambda problem: refuse)
     outcome = search_with("auto", {"population": 16, "batch": 32}, problem(), 100)
     assert outcome.unproven == "rho is no sum over blocks" and outcome.best is not None
     assert outcome.evaluated == 100

@@ -123,7 +123,7 @@ def test_blocks_cost_what_they_cost_one_by_one(name: str) -> None:
         for row in rng.integers(len(ins), size=20):
             out = int(outs[after[row]])
             block = chain.options(index, out)[int(choice[row, 0])]
-            direct = chain.objective.block(block, int(before[ins[row]]), size, "silu", True, spp)
+            direct = chain.objective.block(block, int(before[ins[row]]), size, "silu", chain.template.reparam, spp)
             assert block.out == out and np.allclose(vectors[row], direct, rtol=1e-9, atol=1e-9)
         before, size = outs, (size[0] // chain.template.blocks[index].stride,) * 2
 
