@@ -32,10 +32,9 @@ from nas.frame import Frame
 from nas.measure import commit
 from nas.searchers.base import Evaluation, Problem, admitted
 from nas.searchers.catalog import make_problem
-from nas.searchers.exact.lagrange import exact_search_of
+from nas.searchers.exact.lagrange import exact_search_of, weighs_necks
 from nas.searchers.exact.proof import chain_problem
 from nas.searchers.exact.search import ExactResult
-from nas.searchers.problem.giraffe_chain import GiraffeProblem
 from search_spaces import find_space, space_names
 from search_spaces.giraffe import GiraffeSpace
 from search_spaces.stages import StageSpace
@@ -123,7 +122,7 @@ def check_space(name: str, number: int, seed: int, problems: int = PER) -> dict[
     free = make_problem(space, Budget.of(dict.fromkeys(limited, 1e9)), score, options, table, frame, side)
     # Depthwise units have shortcuts that depend on widths: mae_residual is no sum there.
     chain = chain_problem(free)
-    weighs = isinstance(chain, GiraffeProblem) and chain.weighs_necks
+    weighs = chain is not None and weighs_necks(chain)
     if chain is None or (weighs and number < SEEN):
         score, options = "level_balance", {"level_weights": weights}
         free = make_problem(space, free.budget, score, options, table, frame, side)

@@ -116,6 +116,15 @@ def _down_gain(channels: Widths) -> Array:
     return result
 
 
+def stage_widths(neck: NeckSpec, out: Widths, level: int) -> Widths:
+    """Widths (3, n) of the kept and of the computed branch of a fusion stage, and inside its blocks."""
+    several, places = np.unique(out, return_inverse=True)
+    split = [branch_widths(one) for one in several.tolist()]
+    rows = [(kept, width, hidden_width(neck, width, level)) for kept, width in split]
+    widths: Widths = np.array(rows, dtype=np.int64).reshape(len(rows), 3)[places].T
+    return widths
+
+
 def block_gain(neck: NeckSpec, width: Widths, hidden: Widths) -> Array:
     """Log-variance that a block of a fusion stage adds."""
     gain: Array = np.log(width * 25 * hidden) if neck.depthwise else np.log(9 * width * 9 * hidden)
@@ -126,10 +135,7 @@ def _fused(neck: NeckSpec, out: Widths, level: int, pieces: list[Piece]) -> Arra
     """Log-variance at the output of one fusion stage (`nas.lowering.repgfpn.fusion_operations` lists its convolutions)."""
     if neck.fusion == "conv":
         return _mixed(pieces, 3)
-    several, places = np.unique(out, return_inverse=True)
-    split = [branch_widths(one) for one in several.tolist()]
-    rows = [(kept, width, hidden_width(neck, width, level)) for kept, width in split]
-    kept, width, hidden = np.array(rows, dtype=np.int64).reshape(len(rows), 3)[places].T
+    kept, width, hidden = stage_widths(neck, out, level)
     entry = log = _mixed(pieces)
     block = block_gain(neck, width, hidden)
     outputs = []

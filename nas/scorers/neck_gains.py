@@ -10,10 +10,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from nas.lowering.repgfpn import FusionNode, branch_widths, hidden_width, neck_graph
+from nas.lowering.repgfpn import FusionNode, neck_graph
 from nas.scorers.base import Weights
 from nas.scorers.formula import Array
-from nas.scorers.neck_entropy import Widths, block_gain
+from nas.scorers.neck_entropy import Widths, block_gain, stage_widths
 from nas.spec import NeckSpec
 
 _LOG_9 = float(np.log(9.0))
@@ -109,7 +109,7 @@ class NeckGains:
         """Log-variance that the rest of a stage adds, its last block alone counted where all are kept."""
         if neck.fusion == "conv":
             return np.full(len(out), _LOG_9)
-        width, hidden = _computed(neck, node, out)
+        _, width, hidden = stage_widths(neck, out, node.level)
         blocks: Array = neck.depth * block_gain(neck, width, hidden) + np.log(width)
         return blocks
 
@@ -117,15 +117,8 @@ class NeckGains:
         """What the kept branch and the other blocks of a stage at least as wide and deep can add."""
         if neck.fusion == "conv":
             return np.zeros(len(out))
-        share = np.exp(-block_gain(neck, *_computed(neck, node, out)))
+        _, width, hidden = stage_widths(neck, out, node.level)
+        share = np.exp(-block_gain(neck, width, hidden))
         others = share / (1 - share) if neck.fusion == "elan" else 0.0
         added: Array = np.log1p(share**neck.depth + others)
         return added
-
-
-def _computed(neck: NeckSpec, node: FusionNode, out: Widths) -> tuple[Widths, Widths]:
-    """Widths of the computed branch of a stage, and inside its blocks."""
-    found, places = np.unique(out, return_inverse=True)
-    width = np.array([branch_widths(one)[1] for one in found.tolist()], dtype=np.int64)
-    hidden = np.array([hidden_width(neck, one, node.level) for one in width.tolist()], dtype=np.int64)
-    return width[places], hidden[places]

@@ -36,8 +36,12 @@ _NO_PRICE = "a detector may be better whose neck is the best at no price of the 
 
 def exact_search_of(problem: ChainProblem) -> Callable[..., ExactResult]:
     """The exact search that serves a chain, called with the chain and what `exact_search` takes beside it."""
-    weighs = isinstance(problem, GiraffeProblem) and problem.weighs_necks
-    return search_with_necks if weighs else exact_search
+    return search_with_necks if weighs_necks(problem) else exact_search
+
+
+def weighs_necks(problem: ChainProblem) -> bool:
+    """Whether a chain stands for detectors whose searched neck its score sees."""
+    return isinstance(problem, GiraffeProblem) and problem.weighs_necks
 
 
 def search_with_necks(

@@ -16,7 +16,7 @@ from nas.scorers.neck_entropy import NeckEntropy
 from nas.searchers.base import Candidate, Problem
 from nas.searchers.evolution import Evolution, RandomSearch
 from nas.searchers.exact.effort import STEPS
-from nas.searchers.exact.lagrange import exact_search_of
+from nas.searchers.exact.lagrange import exact_search_of, weighs_necks
 from nas.searchers.exact.optimum import own_limit
 from nas.searchers.exact.parts import SUMS, ChainProblem, is_convex
 from nas.searchers.exact.search import ExactResult
@@ -201,8 +201,7 @@ def search_exactly(
             chain.objective.additive(name)
         except UserError as error:  # before any work
             raise UserError(f"searcher exact cannot serve: {error}; use evolution") from None
-    weighs = isinstance(chain, GiraffeProblem) and chain.weighs_necks
-    warm = weighs or len(sums) > 1 or is_convex(chain.objective.formula) or own_limit(chain) < np.inf
+    warm = weighs_necks(chain) or len(sums) > 1 or is_convex(chain.objective.formula) or own_limit(chain) < np.inf
     known = problem.encode(start)
     warm_up = _WARM_UP if problem.generous else _SLOW_WARM_UP
     first = run_loop(problem, Evolution(problem), warm_up, start=known) if warm else empty
