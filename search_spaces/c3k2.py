@@ -14,7 +14,7 @@ from annotated_types import MinLen
 
 from nas.options import DISTINCT
 from nas.spec import C2PSA, Backbone, Block, C3k2, Stem
-from search_spaces.base import Depth, Factors, round_to
+from search_spaces.base import DepthChoices, Factors, round_to
 from search_spaces.stages import StageSpace
 
 
@@ -41,9 +41,6 @@ BACKBONES: dict[str, Backbone] = {
 }
 
 
-Choices = Annotated[tuple[Depth, ...], MinLen(1), DISTINCT]
-
-
 @dataclass(frozen=True, kw_only=True)
 class C3k2Space(StageSpace[tuple[int, bool, float, float]]):
     """Backbones of C3k2 stages under one attention block.
@@ -53,11 +50,11 @@ class C3k2Space(StageSpace[tuple[int, bool, float, float]]):
     multiples of 128, so that its attention heads are whole.
     """
 
-    depths: Choices = (1, 2, 3)
+    depths: DepthChoices = (1, 2, 3)
     kinds: Annotated[tuple[bool, ...], MinLen(1), DISTINCT] = (False, True)
     entries: Factors = (0.5, 1.0)
     hiddens: Factors = (0.25, 0.5)
-    attention: Choices = (1, 2)
+    attention: DepthChoices = (1, 2)
 
     def options(self, stage: int) -> tuple[Sequence[object], ...]:
         return self.depths, self.kinds, self.entries, self.hiddens

@@ -14,7 +14,7 @@ from annotated_types import MinLen
 
 from nas.options import DISTINCT
 from nas.spec import CSP, GELAN, Block, C3k2, Residual
-from search_spaces.base import Depth, Factors, Kernels, round_to
+from search_spaces.base import DepthChoices, Factors, Kernels, round_to
 from search_spaces.stages import StageSpace
 
 StageKind = Literal["k1kx", "kxkx", "csp", "gelan", "c3k2"]
@@ -30,7 +30,7 @@ class MixedSpace(StageSpace[tuple[StageKind, int, float, int]]):
     """
 
     kinds: Annotated[tuple[StageKind, ...], MinLen(1), DISTINCT] = ("k1kx", "kxkx", "csp", "gelan", "c3k2")
-    depths: Annotated[tuple[Depth, ...], MinLen(1), DISTINCT] = (1, 2, 3, 4)
+    depths: DepthChoices = (1, 2, 3, 4)
     shares: Factors = (0.5, 0.75, 1.0)
     kernels: Kernels = (3, 5)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import inspect
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +18,9 @@ from nas.commands.rank import RankSettings
 from nas.commands.search import SearchCommand
 from nas.commands.select import SelectCommand
 from nas.commands.train import TrainCommand
-from nas.config import compose_config, continuation, continued, hydra_schema, offer_schema, store_settings
+from nas.config import compose_config, hydra_schema, offer_schema
 from nas.data.actions import DataCommand
 from nas.deploy import ExportCommand
-from nas.errors import UserError
 from nas.files import config_folder
 from nas.frame import NeckOptions
 from nas.inference import PredictCommand
@@ -65,30 +63,6 @@ def test_hydra_does_not_copy_all_that_it_is_offered() -> None:
     read = store.load("search_schema.yaml").node
     read.seed = 7
     assert store.load("search_schema.yaml").node.seed == 0
-
-
-def test_a_run_goes_on_with_its_settings_and_what_may_differ(tmp_path: Path) -> None:
-    free = ("resume", "progress", "neck.depth")
-    stored = compose_config("search", SearchCommand, {"seed": 3, "neck.num_classes": 4})
-    store_settings(stored, tmp_path, free)
-    asked = replace(compose_config("search", SearchCommand, {"neck.depth": 2}), resume=str(tmp_path), progress=False)
-    again = continued(asked, ["neck.depth=2", f"resume={tmp_path}", "progress=false"], free)
-    assert again == replace(stored, resume=str(tmp_path), progress=False, neck=replace(stored.neck, depth=2))
-    assert continued(asked, ["use=[mine]"], free).neck == stored.neck
-    with pytest.raises(UserError, match="take away seed=4$"):
-        continued(asked, ["seed=4", "neck.depth=2"], free)
-    (tmp_path / "config.yaml").write_text("seed: 3\n")
-    with pytest.raises(UserError, match="config.yaml lacks space, scorer, searcher$"):
-        continued(asked, [], free)
-
-
-def test_a_stopped_run_goes_on_with_what_its_files_do_not_hold() -> None:
-    given = ["+space=mine.rooms:Few", "scorer=mae", "++searcher.name='yours:Walk'", "seed=3", "resume=old", "workers=2",
-             "+storage=sqlite:///a b.db", "use=[mine.blocks, mine.rooms]"]  # fmt: skip
-    assert continuation(Path("runs/first"), given, ("resume", "workers", "storage")) == (
-        "resume=runs/first workers=2 '+storage=sqlite:///a b.db' 'use=[mine.blocks,mine.rooms,yours]'"
-    )
-    assert continuation(Path("runs/first"), ["seed=3"], ("resume",)) == "resume=runs/first"
 
 
 @pytest.mark.parametrize("path", sorted((Path(config_folder()) / "scorer").glob("*.yaml")), ids=lambda path: path.stem)

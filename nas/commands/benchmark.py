@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 from annotated_types import MinLen
 
 from nas.commands.benchmark_files import Benchmark, Row, read_row, table_csv, verdict_lines, write_row
-from nas.config import continuation, continued, store_settings
 from nas.data.sources import DataConfig, load_splits
 from nas.deploy import DEPLOYABLE, DEPLOYABLE_PRECISIONS, EXPORTED
 from nas.errors import UserError
 from nas.files import write_atomic
 from nas.options import DISTINCT, Count, ImageSize, Name, OneOf, Seed, Share, Threads, check_object
+from nas.resume import continuation, continued, store_settings
 from nas.spec import require_side
 
 if TYPE_CHECKING:

@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nas.config import continuation, continued, store_settings
 from nas.cost.budget import TIMES
 from nas.errors import UserError, shown
 from nas.extensions import CHOSEN, is_reference, loaded
 from nas.files import config_folder
 from nas.frame import Frame, NeckOptions
 from nas.options import Name, Pixels
+from nas.resume import continuation, continued, store_settings
 from nas.searchers import SearchOptions
 from nas.spec import USUAL_SIDE
 

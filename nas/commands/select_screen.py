@@ -19,7 +19,6 @@ from rich.table import Table
 from nas.commands.search import limits_of
 from nas.commands.select import ALSO, FREE, SelectCommand
 from nas.commands.select_files import SelectionResult, read_finalists, verdict, write_finalists, write_selection
-from nas.config import continuation, continued, store_settings
 from nas.cost.budget import Budget
 from nas.cost.latency import LatencyTable
 from nas.data.dataset import DetectionData
@@ -30,6 +29,7 @@ from nas.frame import Frame
 from nas.models.checkpoint import read_header
 from nas.options import read_object
 from nas.report.selection import selection_page
+from nas.resume import continuation, continued, store_settings
 from nas.searchers.optuna import open_storage
 from nas.selection.halving import Halving, RungResult, Standing
 from nas.selection.portfolio import Finalist, Proposal

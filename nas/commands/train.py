@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from nas.augment.pipeline import Augmentation
-from nas.config import compose_config, continuation, continued, store_settings
+from nas.config import compose_config
 from nas.data.sources import DataConfig, load_splits
 from nas.errors import UserError
 from nas.files import is_spec_file, read_spec_document, read_yaml, write_json
 from nas.options import ImageSize, Name, Seed, read_object
+from nas.resume import continuation, continued, store_settings
 from nas.training.options import DEVICE, FREE_OPTIONS, DistillOptions, TrainerOptions
 
 if TYPE_CHECKING:

@@ -34,7 +34,7 @@ from nas.commands.search import SearchCommand
 from nas.commands.select_files import read_finalists, write_finalists
 from nas.commands.train import FREE as TRAIN_FREE
 from nas.commands.train import TrainCommand
-from nas.config import compose_config, continued, store_settings
+from nas.config import compose_config
 from nas.cost.latency import LatencyTable
 from nas.cost.table_file import find_table
 from nas.data.coco import read_coco
@@ -50,6 +50,7 @@ from nas.models.build import build_model
 from nas.models.checkpoint import load_checkpoint, save_checkpoint
 from nas.models.torch_file import read_torch
 from nas.options import read_object
+from nas.resume import continued, store_settings
 from nas.searchers.history import load_arrays, save_arrays
 from nas.searchers.optuna import open_storage
 from nas.selection.halving import Halving

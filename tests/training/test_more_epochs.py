@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from nas.commands.train import FREE, FURTHER, TrainCommand, further
-from nas.config import continued, store_settings
 from nas.errors import UserError
+from nas.resume import continued, store_settings
 from nas.training.optimizer import Schedule
 from nas.training.options import ScheduleOptions, TrainerOptions
 from nas.training.run import run_training
