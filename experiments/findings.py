@@ -12,7 +12,8 @@ from experiments.evidence import read_record
 from experiments.packed import read_packed
 from experiments.result_plots import interval
 from experiments.selection.contestants import read_contestants
-from experiments.selection.report import lead, selected_and_drawn, standings
+from experiments.selection.report import lead
+from experiments.selection.standings import selected_and_drawn, standings
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -1,12 +1,13 @@
 """What nas.select chose, against the optima of scores and what people drew: equally fast, trained alike, three seeds.
 
     python -m experiments.selection plan    data=cards selected=outputs/select/DATE [learned=score.json]
-    python -m experiments.selection train   [data=cards,bccd,aquarium jobs=1 most=0 shard=0/1 work=FOLDER]
+    python -m experiments.selection train   [data=cards,bccd,aquarium jobs=1 most=0 shard=0/1 work=FOLDER pair_seeds=3]
     python -m experiments.selection measure [data=cards,bccd,aquarium]
     python -m experiments.selection report
 
 `plan` takes over the network of a finished selection and scales everybody else to its measured milliseconds, on an idle
-machine. `train` adds to runs.jsonl.gz, run by run, what it lacks. `measure` times all exported files of a data set in one
+machine. `train` adds to runs.jsonl.gz, run by run, what it lacks; with pair_seeds=6, once everybody has three seeds, three
+more of the chosen network and of the drawn one that is best on val. `measure` times all exported files of a data set in one
 session. `report` writes results.md. `contestants=`, `table=` and `times=` are the three files.
 """
 
@@ -25,6 +26,7 @@ from experiments.selection.contestants import (
     read_contestants,
     selected_of,
 )
+from experiments.selection.standings import SEEDS
 from experiments.selection.training import PATH as TABLE
 from experiments.selection.training import measure, session_of, train_missing
 from nas.commands.select import SelectCommand
@@ -36,7 +38,7 @@ FILES = {"contestants": str(PATH), "table": str(TABLE), "times": str(TABLE.with_
 SETS = "cards,bccd,aquarium"
 OPTIONS: dict[str, dict[str, Any]] = {
     "plan": {"data": "", "selected": "", "learned": ""},
-    "train": {"data": SETS, "jobs": 1, "most": 0, "shard": "0/1", "work": "outputs/selection"},
+    "train": {"data": SETS, "jobs": 1, "most": 0, "shard": "0/1", "work": "outputs/selection", "pair_seeds": SEEDS},
     "measure": {"data": SETS},
     "report": {},
 }
@@ -70,7 +72,8 @@ def train(arguments: list[str], options: dict[str, Any], people: Path, table: Pa
         run_workers("experiments.selection", ["train", *arguments], options["jobs"], options["shard"], options["most"])
         return
     work, shard = Path(options["work"]), shard_of(options["shard"])
-    left = train_missing(read_contestants(people), options["data"].split(","), table, work, options["most"], shard)
+    sets, most, seeds = options["data"].split(","), options["most"], options["pair_seeds"]
+    left = train_missing(read_contestants(people), sets, table, work, most, shard, seeds)
     print(f"{left} runs are left; the same command goes on" if left else "no run is missing")
 
 

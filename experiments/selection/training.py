@@ -14,12 +14,13 @@ from filelock import FileLock
 from experiments.detector_bench.training import bench_config, recipe_of, trained
 from experiments.packed import read_packed, write_packed
 from experiments.selection.contestants import Contestant
+from experiments.selection.standings import SEEDS, selected_and_drawn, standings
 from nas.commands.train import TrainCommand
 from nas.spec import DetectorSpec, digest
 
 PATH = Path(__file__).with_name("runs.jsonl.gz")
-#: Epochs on every data set, whatever the bench takes; seeds of every contestant.
-EPOCHS, SEEDS = 30, 3
+#: Epochs on every data set, whatever the bench takes.
+EPOCHS = 30
 
 Row = dict[str, Any]
 
@@ -35,28 +36,44 @@ def key_of(row: Row) -> tuple[str, ...]:
     return row["data"], row["digest"], str(row["seed"]), row["recipe"]
 
 
-def wanted(contestants: Sequence[Contestant], sets: Sequence[str], **more: Any) -> list[tuple[Contestant, int, str]]:
-    """(contestant, seed, recipe) of the data sets, seed by seed, so that every seed compares all."""
+def wanted(
+    contestants: Sequence[Contestant], sets: Sequence[str], rows: Sequence[Row] = (), pair_seeds: int = SEEDS, **more: Any
+) -> list[tuple[Contestant, int, str]]:  # fmt: skip
+    """(contestant, seed, recipe) of the data sets, seed by seed, so that every seed compares all.
+
+    pair_seeds: how many seeds the chosen network and the best drawn one get where everybody is trained; val alone has told
+    by then which one that is, so more seeds narrow the interval of the lead and choose nothing.
+    """
     chosen = [one for one in contestants if one.data in sets]
     recipes = {one.data: recipe_of(config_of(one, 0, **more)) for one in chosen}
-    return [(one, seed, recipes[one.data]) for seed in range(SEEDS) for one in chosen]
+    jobs = [(one, seed, recipes[one.data]) for seed in range(SEEDS) for one in chosen]
+    done = {key_of(row) for row in rows}
+    for data, trained_ones in standings(chosen, rows).items():
+        missing = [job for job in jobs if job[0].data == data and job_key(*job) not in done]
+        if not missing and (pair := selected_and_drawn(trained_ones)):
+            jobs += [(one.contestant, seed, recipes[data]) for seed in range(SEEDS, pair_seeds) for one in pair]
+    return jobs
+
+
+def job_key(contestant: Contestant, seed: int, recipe: str) -> tuple[str, ...]:
+    """`key_of` the row of a run that is still to come."""
+    return contestant.data, contestant.digest, str(seed), recipe
 
 
 def train_missing(
     contestants: Sequence[Contestant], sets: Sequence[str], table: Path, folder: Path, most: int = 0,
-    shard: tuple[int, int] = (0, 1), finished: Callable[[Contestant, int, Path], object] | None = None, **more: Any,
+    shard: tuple[int, int] = (0, 1), pair_seeds: int = SEEDS,
+    finished: Callable[[Contestant, int, Path], object] | None = None, **more: Any,
 ) -> int:  # fmt: skip
     """Train what the table lacks, at most `most` runs (0: all), each going on where it was stopped; returns what remains.
 
     shard (i, n): every n-th run from the i-th, for workers side by side. finished: sees each run's contestant, seed and
-    folder before the folder is removed. more: options of the training beside the recipe.
+    folder before the folder is removed. pair_seeds: see `wanted`. more: options of the training beside the recipe.
     """
-    done = {key_of(row) for row in read_packed(table)}
-    todo = [
-        job
-        for job in wanted(contestants, sets, **more)[shard[0] :: shard[1]]
-        if (job[0].data, job[0].digest, str(job[1]), job[2]) not in done
-    ]
+    rows = read_packed(table)
+    done = {key_of(row) for row in rows}
+    jobs = wanted(contestants, sets, rows, pair_seeds, **more)[shard[0] :: shard[1]]
+    todo = [job for job in jobs if job_key(*job) not in done]
     for number, (one, seed, recipe) in enumerate(todo[: most or None], 1):
         place = folder / f"{one.data}-{one.digest.replace('@', '-')}-{seed}-{recipe}"
         row = {"data": one.data, "name": one.name, "family": one.family, "digest": one.digest, "seed": seed}
@@ -64,8 +81,8 @@ def train_missing(
         if finished is not None:
             finished(one, seed, place)
         with FileLock(f"{table}.lock"):
-            rows = {key_of(known): known for known in [*read_packed(table), row]}
-            write_packed(table, [rows[key] for key in sorted(rows)])
+            known = {key_of(old): old for old in [*read_packed(table), row]}
+            write_packed(table, [known[key] for key in sorted(known)])
         shutil.rmtree(place)
         print(f"{number}/{len(todo)} {one.data} {one.name} seed {seed}: test AP {row['test_ap']:.3f}", flush=True)
     return max(0, len(todo) - most) if most else 0

@@ -22,6 +22,7 @@ from experiments.selection.contestants import (
     selected_of,
 )
 from experiments.selection.report import lead, write_report
+from experiments.selection.standings import standings
 from experiments.selection.training import measure, session_of, train_missing, wanted
 from nas.api import count, latency
 from nas.errors import UserError
@@ -124,6 +125,26 @@ def test_the_report_orders_by_val_and_gives_the_lead_with_its_interval(tmp_path:
     interval = stats.ttest_ind(ours, theirs, equal_var=False).confidence_interval(0.95)
     assert lead(ours, theirs) == f"+0.050 (95 % interval {interval.low:+.3f} to {interval.high:+.3f}, 3 and 3 seeds)"
     assert f"nas.select leads damo-t scaled, the best drawn network on val, by {lead(ours, theirs)}" in text
+
+
+def test_more_seeds_of_the_two_that_are_compared_follow_when_everybody_is_trained() -> None:
+    everybody = people()
+    rows = [
+        {
+            "data": one.data,
+            "digest": one.digest,
+            "seed": seed,
+            "recipe": recipe,
+            "curve": [[30, 0.4 if seed < 3 else 0.9, 0.6]],
+        }
+        for one, seed, recipe in wanted(everybody, ["bccd"])
+    ]
+    pair = [("nas.select", 3), ("damo-t scaled", 3), ("nas.select", 4), ("damo-t scaled", 4)]
+    assert [(one.name, seed) for one, seed, _ in wanted(everybody, ["bccd"], rows, 5)[6:]] == pair
+    assert len(wanted(everybody, ["bccd"], rows)) == 6
+    assert len(wanted(everybody, ["bccd"], rows[:-1], 5)) == 6
+    more = {**rows[0], "seed": 3, "curve": [[30, 0.9, 0.6]]}
+    assert standings(everybody, [*rows, more])["bccd"][0].val_ap == pytest.approx(0.4)  # of the seeds that all have
 
 
 @pytest.mark.slow
