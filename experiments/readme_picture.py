@@ -86,7 +86,7 @@ def draw_trained(axes: Axes, runs: Sequence[Run], data: str) -> None:
         some = [one for one in mine if kind_of(one) == kind]
         xs, ys = [one.latency_ms for one in some], [100 * one.test_ap for one in some]
         axes.plot(xs, ys, marker, color=colour, ms=6, label=kind)
-    axes.legend(fontsize=9, loc="lower right", framealpha=0.8, edgecolor="none")
+    axes.legend(fontsize=9, loc="upper left", framealpha=0.8, edgecolor="none")
     networks = len({one.digest for one in mine})
     title = f"Trained on {data}: {networks} detectors, {len(mine)} runs"
     label(axes, title, "predicted milliseconds, one CPU core, 320 px", "test AP")

@@ -120,8 +120,10 @@ def simulate(runs: Sequence[Run], candidates: int, draws: int) -> list[dict[str,
         if len(seeds) < candidates:
             continue
         epochs = next(iter(seeds.values()))[0].epochs
-        for (way, propose), factor, first in product(ways.items(), FACTORS, FIRSTS):
-            plan = make_plan(candidates, epochs, factor, 1, first)
+        plans: dict[Plan, tuple[float, float]] = {}
+        for factor, first in product(FACTORS, FIRSTS):
+            plans.setdefault(make_plan(candidates, epochs, factor, 1, first), (factor, first))
+        for (way, propose), (plan, (factor, first)) in product(ways.items(), plans.items()):
             met, whole = [], []
             for seed in range(draws):
                 rng = random.Random(f"{data} {seed}")

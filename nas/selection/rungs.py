@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from nas.errors import UserError
 from nas.options import Count
 
-#: Networks that at least take part in the last rung, where there are so many: a winner and a runner-up.
-LAST = 2
+#: Networks that the last rung is planned for: a quarter of all, at least a winner and a runner-up, at most four. Replayed on
+#: curves of trained detectors (experiments/detector_bench/simulated.md), rungs that end with two lose the best to chance.
+LAST, LAST_OF_MANY = 2, 4
 #: A training of fewer epochs says nothing, and a first rung of fewer cannot tell networks apart: all still warm up.
 FEWEST_EPOCHS, FIRST_EPOCHS = 4, 3
 #: Networks that a selection by minutes keeps, however short their first rung is.
@@ -61,14 +62,14 @@ class Plan:
 
 def make_plan(candidates: int, epochs: int, factor: float = 3.0, seeds: int = 1, first: float = 0.0) -> Plan:
     """Rungs for `candidates` networks and trainings of `epochs` epochs: each keeps one of `factor`, after `factor` times
-    as many epochs as the one before.
+    as many epochs as the one before, and ends with LAST to LAST_OF_MANY.
 
     first: the share of a training that the first rung takes at least; where it is more than the factor gives, the rungs
     lie closer together.
     """
-    entrants = [candidates]
-    while entrants[-1] > factor:
-        entrants.append(max(LAST, -int(-entrants[-1] // factor)))
+    entrants, last = [candidates], min(max(LAST, -(-candidates // 4)), LAST_OF_MANY)
+    while entrants[-1] > max(factor, last):
+        entrants.append(max(last, -int(-entrants[-1] // factor)))
     steps = len(entrants) - 1
     start = max(first, factor**-steps)
     ends = [max(1, round(epochs * start ** (power / max(1, steps)))) for power in range(steps, -1, -1)]

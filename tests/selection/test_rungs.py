@@ -16,9 +16,9 @@ from nas.selection.rungs import Plan, Rung, make_plan, plan_of_minutes
 
 def test_sixteen_networks_and_sixty_epochs() -> None:
     plan = make_plan(16, 60)
-    assert plan.rungs == (Rung(7, 16), Rung(20, 6), Rung(60, 2))
-    assert plan.cost == 16 * 7 + 7 * 13 + 3 * 40 and plan.exhaustive == 960
-    assert make_plan(16, 60, seeds=3).cost == plan.cost + 3 * 2 * 60
+    assert plan.rungs == (Rung(7, 16), Rung(20, 6), Rung(60, 4))
+    assert plan.cost == 16 * 7 + 7 * 13 + 5 * 40 and plan.exhaustive == 960
+    assert make_plan(16, 60, seeds=3).cost == plan.cost + 5 * 2 * 60
 
 
 @given(st.integers(2, 200), st.integers(2, 500), st.floats(2, 10), st.integers(1, 5))
@@ -30,11 +30,16 @@ def test_rungs_rise_and_networks_fall(candidates: int, epochs: int, factor: floa
     assert read_object(Plan, json.loads(json.dumps(asdict(plan)))) == plan
 
 
+def test_the_last_rung_holds_a_quarter_and_at_most_four() -> None:
+    last = [make_plan(candidates, 30).rungs[-1].entrants for candidates in (2, 4, 6, 9, 12, 16, 100)]
+    assert last == [2, 2, 2, 3, 3, 4, 4]
+
+
 def test_a_longer_first_rung_moves_the_others_closer() -> None:
-    assert make_plan(36, 30).rungs == (Rung(1, 36), Rung(3, 12), Rung(10, 4), Rung(30, 2))
+    assert make_plan(36, 30).rungs == (Rung(3, 36), Rung(10, 12), Rung(30, 4))
     plan = make_plan(36, 30, first=0.2)
-    assert plan.rungs == (Rung(6, 36), Rung(10, 12), Rung(18, 4), Rung(30, 2))
-    assert plan.cost == 36 * 6 + 13 * 4 + 5 * 8 + 3 * 12
+    assert plan.rungs == (Rung(6, 36), Rung(13, 12), Rung(30, 4))
+    assert plan.cost == 36 * 6 + 13 * 7 + 5 * 17
     assert make_plan(36, 30, first=1.0).cost == 36 * 30
 
 
@@ -54,8 +59,8 @@ def test_minutes_are_kept_and_used(candidates: int, minutes: float, seconds: flo
 
 
 def test_networks_give_way_to_a_first_rung_that_tells_something() -> None:
-    assert plan_of_minutes(60, 10, 0, 16).rungs == (Rung(7, 16), Rung(22, 6), Rung(67, 2))
-    assert plan_of_minutes(60, 30, 0, 16).rungs == (Rung(3, 15), Rung(8, 5), Rung(23, 2))  # all sixteen: two epochs
+    assert plan_of_minutes(60, 10, 0, 16).rungs == (Rung(6, 16), Rung(18, 6), Rung(54, 4))
+    assert plan_of_minutes(60, 30, 0, 16).rungs == (Rung(3, 11), Rung(8, 4), Rung(23, 3))  # all sixteen: two epochs
     assert plan_of_minutes(60, 60, 0, 16).rungs == (Rung(3, 9), Rung(10, 3))
     assert plan_of_minutes(10, 20, 0, 16).rungs == (Rung(2, 6), Rung(7, 2))  # never fewer than six
 
