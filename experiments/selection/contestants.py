@@ -20,9 +20,14 @@ from nas.spec import Backbone, DetectorSpec, backbone_of, digest, from_dict, to_
 from search_spaces.drawings import fit_to_cost, hand_drawn
 
 PATH = Path(__file__).with_name("contestants.jsonl.gz")
-#: Scores whose optimum in SPACE takes part; the learned one only where its file is given.
-SCORES = ("mae", "effective_rank")
-SPACE = "tinynas_k1kx"
+#: (score, space) of the optima that take part; the learned one only where its file is given. The bench found the best networks
+#: in tinynas_kxkx, so its optimum tells whether a selection missed it.
+OPTIMA = {
+    "optimum of mae": ("mae", "tinynas_k1kx"),
+    "optimum of effective_rank": ("effective_rank", "tinynas_k1kx"),
+    "optimum of effective_rank, kxkx": ("effective_rank", "tinynas_kxkx"),
+}
+LEARNED = {"optimum of learned": ("learned", "tinynas_k1kx")}
 #: Drawn backbones, in the frame of the selected network: DAMO-YOLO's, GELAN's and C3k2's.
 DRAWN = ("damo-t", "damo-s", "yolov9-t", "yolo11-n")
 #: A drawn detector with its own neck and head, whose widths are scaled.
@@ -88,16 +93,14 @@ def _others(
 ) -> Iterator[tuple[str, str, DetectorSpec | str]]:
     """(name, family, detector) before it is made as fast as the selected network."""
     proposal = proposal_of(command, selected.head.num_classes)
-    scores: dict[str, dict[str, Any]] = {score: {} for score in SCORES} | (
-        {"learned": {"file": learned}} if learned else {}
-    )
-    for score, options in scores.items():
+    for name, (score, space) in (OPTIMA | (LEARNED if learned else {})).items():
+        options = {"file": learned} if name in LEARNED else {}
         try:
-            result = run_search(replace(search_settings(proposal, SPACE, score), scorer_options=options))
+            result = run_search(replace(search_settings(proposal, space, score), scorer_options=options))
         except UserError as error:
-            say(f"{score}: {error}")
+            say(f"{name}: {error}")
             continue
-        yield f"optimum of {score}", "optimal", proposal.frame.detector(backbone_of(result.best.spec))
+        yield name, "optimal", proposal.frame.detector(backbone_of(result.best.spec))
     for name in DRAWN:
         drawing = hand_drawn()[name]  # where the table says that no width fits the budget, the measurement decides
         yield f"{name} scaled", "drawn", proposal.frame.detector(Price(proposal).fitted(drawing) or drawing)
