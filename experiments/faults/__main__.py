@@ -1,8 +1,9 @@
 """python -m experiments.faults: the n-th write, fsync, rename, open or mkdir of small runs fails, or kills, for every n.
 
-Options: only (search, train, export, select, queue), sample (so many points drawn by seed; 0: all), minutes (after which no new
-point begins; 0: no limit), write (false: no file). Each point is one run that a fault of one kind ends, and the same run gone on
-with; EIO, ENOSPC, EACCES and kill -9 take turns. Linux with a C compiler. The table is experiments/results/faults.csv.
+Options: only (search, train, export, select, queue), sample (so many points more, drawn by seed; 0: all), minutes (after which no
+new point begins; 0: no limit), folder (where faults.csv and README.md lie). Each point is one run that a fault of one kind ends,
+and the same run gone on with; EIO, ENOSPC, EACCES and kill -9 take turns. Linux with a C compiler. A finished point is kept and
+the same command goes on; a row that is deleted, or the whole table, is tried anew.
 """
 
 from __future__ import annotations
@@ -17,20 +18,21 @@ from collections.abc import Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 from random import Random
-from typing import TYPE_CHECKING
 
 from experiments.command import options_of, run
-from experiments.data import RESULTS
+from experiments.exact_search.page import write_part
+from experiments.faults.points import GOOD, Outcome, Runner
 from nas.cost.table_file import cpu_name
 from nas.errors import UserError
-from nas.files import csv_text, write_atomic
+from nas.files import csv_text, read_rows, write_atomic
 from nas.measure import commit
 
-if TYPE_CHECKING:
-    from experiments.faults.points import Outcome
-
-DEFAULTS = {"only": "", "sample": 0, "seed": 0, "minutes": 0.0, "write": True}
+HERE = Path(__file__).parent
+DEFAULTS = {"only": "", "sample": 0, "seed": 0, "minutes": 0.0, "folder": str(HERE)}
 LIBRARY = "MAENAS_FAULTS"
+COLUMNS = (*(item.name for item in fields(Outcome)), "commit", "processor")
+
+Row = dict[str, str]
 
 
 def main(words: list[str]) -> None:
@@ -39,13 +41,15 @@ def main(words: list[str]) -> None:
     if LIBRARY not in os.environ:
         _again_with_library(words)
         return
-    from experiments.faults.points import Runner
     from experiments.faults.scenes import SCENES
 
     scenes = [scene for scene in SCENES if not options["only"] or scene.name in options["only"].split(",")]
     if not scenes:
         raise UserError(f"only={options['only']}: {', '.join(scene.name for scene in SCENES)}")
-    outcomes: list[Outcome] = []
+    folder = Path(options["folder"])
+    rows = read_rows(folder / "faults.csv")
+    how = {"commit": commit()[:12], "processor": cpu_name()}
+    done = {(row["scene"], int(row["point"])) for row in rows}
     with tempfile.TemporaryDirectory(prefix="faults-") as place:
         runner, runs = Runner(Path(place).resolve(), os.environ[LIBRARY]), []
         for scene in scenes:
@@ -53,32 +57,44 @@ def main(words: list[str]) -> None:
             print(f"{scene.name}: {count} calls", flush=True)
             runs += [(scene, number) for number in range(1, count + 1)]
         Random(options["seed"]).shuffle(runs)  # so that any beginning is a fair sample
+        runs = [(scene, number) for scene, number in runs if (scene.name, number) not in done]
         began = time.monotonic()
-        for scene, number in runs[: options["sample"] or None]:
-            outcomes.append(runner.outcome(scene, number))
+        for number, (scene, point) in enumerate(runs[: options["sample"] or None], 1):
+            outcome = runner.outcome(scene, point)
+            rows.append({name: str(value) for name, value in asdict(outcome).items()} | how)
             seconds = time.monotonic() - began
-            if not outcomes[-1].good or len(outcomes) % 10 == 0:
-                print(f"{len(outcomes)} of {len(runs)}, {seconds:.0f} s: {outcomes[-1]}", flush=True)
-                if options["write"]:
-                    _write(outcomes)
+            if not outcome.good or number % 10 == 0:
+                print(f"{number} of {len(runs)}, {seconds:.0f} s: {outcome}", flush=True)
+                _write(folder, rows)
             if seconds > 60 * options["minutes"] > 0:
                 break
-    if options["write"]:
-        _write(outcomes)
-    for (name, ended, again), count in sorted(Counter((o.scene, o.ended, o.again) for o in outcomes).items()):
-        print(f"{count:5d}  {name:8} {ended:14} then {again}")
-    bad = sum(not outcome.good for outcome in outcomes)
-    print(f"{len(outcomes)} points, {bad} of them not as they should")
+    bad = _write(folder, rows)
+    print(f"{len(rows)} points, {bad} of them not as they should")
     if bad:
         raise UserError(f"{bad} points did not end in one line, or did not go on to the same bytes")
 
 
-def _write(outcomes: Sequence[Outcome]) -> None:
-    """The table, by scene and point."""
-    facts = {"commit": commit()[:12], "processor": cpu_name()}
-    rows = sorted((*asdict(outcome).values(), *facts.values()) for outcome in outcomes)
-    heads = [item.name for item in fields(outcomes[0])]
-    write_atomic(RESULTS / "faults.csv", csv_text([(*heads, *facts), *rows]))
+def _write(folder: Path, rows: Sequence[Row]) -> int:
+    """The table, by scene and point, and what it comes to; returns how many points are not as they should be."""
+    ordered = sorted(rows, key=lambda row: (row["scene"], int(row["point"])))
+    write_atomic(folder / "faults.csv", csv_text([COLUMNS, *([row[name] for name in COLUMNS] for row in ordered)]))
+    counts = Counter((row["scene"], row["call"]) for row in rows)
+    calls = sorted({call for _, call in counts})
+    lines = [
+        f"| run | points | {' | '.join(calls)} | one line | killed | went on | then same bytes |",
+        "|---" * (len(calls) + 6) + "|",
+    ]
+    for scene in sorted({row["scene"] for row in rows}):
+        own = [row for row in rows if row["scene"] == scene]
+        ended = Counter(row["ended"] for row in own)
+        same = sum(row["again"] == "same bytes" for row in own)
+        cells = [scene, len(own), *(counts[scene, call] for call in calls), *(ended[way] for way in GOOD), same]
+        lines.append(f"| {' | '.join(map(str, cells))} |")
+    bad = sum(row["ended"] not in GOOD or row["again"] != "same bytes" for row in rows)
+    where = sorted({f"{row['processor']}, commit {row['commit']}" for row in rows})
+    lines += ["", f"{len(rows)} points, {bad} of them not as they should be. {'; '.join(where)}."]
+    write_part(folder / "README.md", "outcomes", "\n".join(lines))
+    return bad
 
 
 def _again_with_library(words: list[str]) -> None:

@@ -21,6 +21,8 @@ from pathlib import Path
 FAULTS = {"EIO": errno.EIO, "ENOSPC": errno.ENOSPC, "EACCES": errno.EACCES, "kill": 0}
 #: Seconds after which a run counts as hanging.
 PATIENCE = 300.0
+#: How a run may end at a fault: told in one line, killed, or as if nothing had happened.
+GOOD = ("one line", "killed", "went on")
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ class Outcome:
 
     @property
     def good(self) -> bool:
-        return self.ended in ("one line", "killed", "went on") and self.again == "same bytes"
+        return self.ended in GOOD and self.again == "same bytes"
 
 
 class _Point(ctypes.Structure):

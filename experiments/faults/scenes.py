@@ -21,6 +21,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
+from hydra.core.config_store import ConfigStore
 from matplotlib import figure
 
 import experiments.run as queue_run
@@ -190,6 +191,9 @@ class Forked:
                 os.dup2(stdout.fileno(), 1)
                 os.dup2(stderr.fileno(), 2)
                 signal.signal(signal.SIGTERM, signal.SIG_DFL)
+                ConfigStore.instance().repo.pop(
+                    "data", None
+                )  # a new interpreter knows no data that other scenes offered
                 sys.argv = line[line.index("experiments.train_row") :]
                 train_row.launch("row", train_row.RowConfig, lambda c, job: train_row.finish_row(c, job.folder),
                                  str(train_row.FOLDER))  # fmt: skip

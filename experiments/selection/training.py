@@ -72,8 +72,8 @@ def train_missing(
     """
     rows = read_packed(table)
     done = {key_of(row) for row in rows}
-    jobs = wanted(contestants, sets, rows, pair_seeds, **more)[shard[0] :: shard[1]]
-    todo = [job for job in jobs if job_key(*job) not in done]
+    jobs = {job_key(*job): job for job in wanted(contestants, sets, rows, pair_seeds, **more)}  # one network, two names
+    todo = [job for key, job in list(jobs.items())[shard[0] :: shard[1]] if key not in done]
     for number, (one, seed, recipe) in enumerate(todo[: most or None], 1):
         place = folder / f"{one.data}-{one.digest.replace('@', '-')}-{seed}-{recipe}"
         row = {"data": one.data, "name": one.name, "family": one.family, "digest": one.digest, "seed": seed}

@@ -92,13 +92,14 @@ def test_contestants_are_stored_by_data_set(tmp_path: Path) -> None:
 def test_runs_are_trained_once_and_the_rest_later(tmp_path: Path, short: dict[str, Any]) -> None:
     two_epochs = short | {"trainer.epochs": 2}
     everybody = [*people()[:2], replace(people()[2], data="bccd")]
+    again = replace(people()[0], name="optimum of mae", family="optimal")  # the chosen network under another name
     table, work = tmp_path / "runs.jsonl.gz", tmp_path / "work"
     assert [(one.name, seed) for one, seed, _ in wanted(everybody, ["bccd"])[:4]] == [
         ("nas.select", 0), ("damo-t scaled", 0), ("yolo11n whole, scaled", 0), ("nas.select", 1),
     ]  # fmt: skip
     assert train_missing(everybody, ["bccd"], table, work, most=1, shard=(1, 3), **two_epochs) == 2
     assert [row["name"] for row in read_packed(table)] == ["damo-t scaled"]
-    assert train_missing(everybody, ["bccd"], table, work, most=2, **two_epochs) == 6
+    assert train_missing([*everybody, again], ["bccd"], table, work, most=2, **two_epochs) == 6
     rows = read_packed(table)
     assert {row["name"] for row in rows} == {one.name for one in everybody} and not list(work.iterdir())
     assert all(row["curve"][-1][0] == row["epochs"] == 2 and 0 <= row["test_ap"] <= 1 for row in rows)
