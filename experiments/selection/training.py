@@ -72,7 +72,9 @@ def train_missing(
     """
     rows = read_packed(table)
     done = {key_of(row) for row in rows}
-    jobs = {job_key(*job): job for job in wanted(contestants, sets, rows, pair_seeds, **more)}  # one network, two names
+    jobs: dict[tuple[str, ...], tuple[Contestant, int, str]] = {}
+    for job in wanted(contestants, sets, rows, pair_seeds, **more):
+        jobs.setdefault(job_key(*job), job)  # a network may have two names
     todo = [job for key, job in list(jobs.items())[shard[0] :: shard[1]] if key not in done]
     for number, (one, seed, recipe) in enumerate(todo[: most or None], 1):
         place = folder / f"{one.data}-{one.digest.replace('@', '-')}-{seed}-{recipe}"
