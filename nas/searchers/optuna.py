@@ -21,14 +21,13 @@ from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState
-from sqlalchemy.exc import SQLAlchemyError
 
 from nas.errors import UserError
 from nas.options import Name
 from nas.searchers.base import Evaluation, Problem, Proposals, excess
 from nas.searchers.history import Archive, History
 from nas.searchers.loop import Progress, SearchOutcome
-from nas.searchers.shared import Result, SharedStudy
+from nas.searchers.shared import Result, SharedStudy, storage_told
 from nas.spec import Spec
 from search_spaces.genes import FIELDS, GeneCodec, Genes
 from search_spaces.tinynas import TinyNASSpace
@@ -52,8 +51,9 @@ def open_storage(url: str) -> BaseStorage:
         engine: dict[str, Any] = {"pool_pre_ping": True}
         if url.startswith("sqlite"):
             engine["connect_args"] = {"timeout": 120}
-        return RDBStorage(url, engine_kwargs=engine)
-    except (OSError, ValueError, SQLAlchemyError, ImportError) as error:  # ValueError: a journal that is none
+        with storage_told(f"cannot open storage {url}"):
+            return RDBStorage(url, engine_kwargs=engine)
+    except (OSError, ValueError, ImportError) as error:  # ValueError: a journal that is none
         raise UserError(f"cannot open storage {url}: {str(error).splitlines()[0]}") from None
 
 
@@ -148,6 +148,7 @@ def parameters_of(row: Genes, codec: GeneCodec) -> dict[str, float]:
     return found
 
 
+@storage_told()
 def search_with_optuna(
     problem: Problem,
     evaluations: int,
@@ -229,7 +230,7 @@ def search_with_optuna(
 
 def _study(url: str, name: str, sampler: BaseSampler, directions: list[StudyDirection], identity: str) -> optuna.Study:
     """The study of that name, created if nobody has; its directions and identity must fit."""
-    try:
+    with storage_told(f"cannot use storage {url}"):
         study = optuna.create_study(
             storage=open_storage(url) if url else None,
             study_name=name,
@@ -240,6 +241,4 @@ def _study(url: str, name: str, sampler: BaseSampler, directions: list[StudyDire
         if len(study.directions) != len(directions) or study.user_attrs.get("identity", identity) != identity:
             raise UserError(f"study {name!r} in {url} belongs to another search; choose another study name")
         study.set_user_attr("identity", identity)
-    except SQLAlchemyError as error:
-        raise UserError(f"cannot use storage {url}: {str(error).splitlines()[0]}") from None
-    return study
+        return study

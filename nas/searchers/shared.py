@@ -10,17 +10,33 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 
 import optuna
-from optuna.exceptions import UpdateFinishedTrialError
+from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, Trial, TrialState
+from sqlalchemy.exc import SQLAlchemyError
+
+from nas.errors import UserError
 
 #: What an evaluation gives: objective values, and attributes to keep with the trial.
 Result = tuple[Sequence[float], Mapping[str, object]]
 
+#: What a storage raises that cannot read or write: a full disk, a server that went away.
+STORAGE_FAILURES = (StorageInternalError, SQLAlchemyError)
+
 _OPEN = (TrialState.WAITING, TrialState.RUNNING)
+
+
+@contextmanager
+def storage_told(doing: str = "the storage of the study failed") -> Iterator[None]:
+    """Tell in one line what a storage refuses; for a block, or as the decorator of a function."""
+    try:
+        yield
+    except STORAGE_FAILURES as error:
+        reason = error.__cause__ or error  # Optuna's own words hide the disk's
+        raise UserError(f"{doing}: {str(reason).splitlines()[0]}") from None
 
 
 class SharedStudy:
@@ -224,3 +240,5 @@ class _Heartbeat:
                 self._trial.set_user_attr("beat", beat)
             except UpdateFinishedTrialError:
                 return
+            except STORAGE_FAILURES:
+                continue  # the worker itself will tell of what lasts

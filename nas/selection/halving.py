@@ -15,10 +15,8 @@ from typing import Any
 import optuna
 from optuna.storages import BaseStorage, InMemoryStorage
 from optuna.trial import Trial, TrialState
-from sqlalchemy.exc import SQLAlchemyError
 
-from nas.errors import UserError
-from nas.searchers.shared import Result, SharedStudy
+from nas.searchers.shared import Result, SharedStudy, storage_told
 from nas.selection.portfolio import Finalist
 from nas.selection.rungs import Plan
 
@@ -93,6 +91,7 @@ class Halving:
         self.plan, self.storage, self.identity = plan, storage or InMemoryStorage(), identity
         self.seed, self.lease, self.train = seed, lease, train
 
+    @storage_told()
     def run(
         self,
         finalists: Sequence[Finalist],
@@ -109,6 +108,7 @@ class Halving:
             on_rung(result)
         return results
 
+    @storage_told()
     def release(self) -> None:
         """Take back every training that a process left behind; only for one that knows to be the storage's single user."""
         for summary in optuna.get_all_study_summaries(self.storage, include_best_trial=False):
@@ -148,7 +148,7 @@ class Halving:
         """The study of a rung; UserError if it belongs to another selection."""
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         name = f"{self.identity}-rung-{number}"
-        try:
+        with storage_told("cannot use the selection's storage"):
             return optuna.create_study(
                 storage=self.storage,
                 study_name=name,
@@ -156,8 +156,6 @@ class Halving:
                 sampler=optuna.samplers.RandomSampler(seed=0),
                 load_if_exists=True,
             )
-        except SQLAlchemyError as error:
-            raise UserError(f"cannot use the selection's storage: {str(error).splitlines()[0]}") from None
 
 
 def ranked(standings: Sequence[Standing]) -> tuple[Finalist, ...]:

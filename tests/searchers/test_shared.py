@@ -9,7 +9,10 @@ from types import SimpleNamespace
 
 import optuna
 import pytest
+from optuna.exceptions import StorageInternalError
+from optuna.storages import RDBStorage
 from optuna.trial import TrialState
+from sqlalchemy.exc import OperationalError
 
 from nas.cost.budget import Budget
 from nas.cost.latency import LatencyTable
@@ -19,7 +22,7 @@ from nas.scorers.entropy import Entropy
 from nas.searchers.optuna import open_storage, search_with_optuna
 from nas.searchers.problem import Objective
 from nas.searchers.problem.vectorized import GeneProblem
-from nas.searchers.shared import SharedStudy
+from nas.searchers.shared import SharedStudy, _Heartbeat
 from search_spaces.tinynas import SPACES
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -115,6 +118,40 @@ def test_a_worker_whose_trial_was_taken_before_it_began_goes_on() -> None:
 
     assert shared.work(evaluate, poll=0.01) == 3 and len(begun) == 4
     assert len(shared.results()) == 3
+
+
+def test_a_storage_that_cannot_write_ends_a_search_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    table = LatencyTable.load("t4_tensorrt_fp16")
+    problem = GeneProblem(SPACES["tinynas_k1kx"], Objective(Entropy(), table, Frame()), Budget.of({"latency_ms": 3.0}))
+    storage, written = f"sqlite:///{tmp_path / 'study.db'}", RDBStorage.set_trial_state_values
+    told: list[int] = []
+
+    def full(self: RDBStorage, *given: object, **more: object) -> bool:
+        told.append(1)
+        if len(told) == 4:
+            cause = OperationalError("UPDATE trials", {}, Exception("database or disk is full"))
+            raise StorageInternalError("An exception is raised during the commit.") from cause
+        return written(self, *given, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(RDBStorage, "set_trial_state_values", full)
+    with pytest.raises(UserError, match=r"^the storage of the study failed: .*database or disk is full$"):
+        search_with_optuna(problem, 6, storage=storage, sampler="random")
+    assert search_with_optuna(problem, 6, storage=storage, sampler="random").evaluated == 6
+
+
+def test_a_sign_of_life_that_cannot_be_written_is_given_again() -> None:
+    beats: list[int] = []
+
+    class Trial:
+        def set_user_attr(self, key: str, value: int) -> None:
+            beats.append(value)
+            if value == 1:
+                raise StorageInternalError("An exception is raised during the commit.")
+
+    with _Heartbeat(Trial(), 0.001):  # type: ignore[arg-type]
+        while len(beats) < 3:
+            time.sleep(0.001)
+    assert beats[:3] == [1, 2, 3]
 
 
 def test_a_task_queued_twice_counts_once() -> None:
