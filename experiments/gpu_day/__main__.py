@@ -112,7 +112,8 @@ def take(step: Step, folder: Path, seconds: float, dry: bool) -> Outcome:
     with log.open("ab") as stream:
         stream.write(f"$ {' '.join(command[1:])}\n".encode())
         stream.flush()
-        process = subprocess.Popen(command, stdout=stream, stderr=subprocess.STDOUT, env=environment)
+        hears = _hear_interrupts if os.name == "posix" else None
+        process = subprocess.Popen(command, stdout=stream, stderr=subprocess.STDOUT, env=environment, preexec_fn=hears)
         cut = False
         try:
             process.wait(seconds)
@@ -129,6 +130,11 @@ def take(step: Step, folder: Path, seconds: float, dry: bool) -> Outcome:
         lines = log.read_text(errors="replace").strip().splitlines()
         return Outcome(step.name, "failed", spent, tuple(lines[-1:]))
     return _read(step, place, spent)
+
+
+def _hear_interrupts() -> None:
+    """What is started behind a shell's `&` ignores SIGINT, and would lose what it had not saved."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:

@@ -136,7 +136,7 @@ def test_a_storage_that_cannot_write_ends_a_search_in_one_line(tmp_path: Path, m
     monkeypatch.setattr(RDBStorage, "set_trial_state_values", full)
     with pytest.raises(UserError, match=r"^the storage of the study failed: .*database or disk is full$"):
         search_with_optuna(problem, 6, storage=storage, sampler="random")
-    assert search_with_optuna(problem, 6, storage=storage, sampler="random").evaluated == 6
+    assert search_with_optuna(problem, 6, storage=storage, sampler="random", lease=1.0).evaluated == 6
 
 
 def test_a_sign_of_life_that_cannot_be_written_is_given_again() -> None:
