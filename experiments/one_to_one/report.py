@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from statistics import mean, median
 from typing import Any
@@ -62,14 +63,14 @@ def loss_text(values: Sequence[float]) -> str:
 
 
 def times_lines(measured: Mapping[str, Any]) -> list[str]:
-    """The table of milliseconds: medians over the turns of a session."""
-    lines = [f"| data | file | {' | '.join(f'{stage} ms' for stage in STAGES)} | test AP of the file |",
-             "|---|---|---|---|---|---|---|"]  # fmt: skip
+    """The table of milliseconds at each score threshold: medians over the turns of a session."""
+    lines = [f"| data | scores above | file | {' | '.join(f'{stage} ms' for stage in STAGES)} | test AP of the file |",
+             "|---|---|---|---|---|---|---|---|"]  # fmt: skip
     for data, session in measured.items():
-        for name in (WITH_NMS, WITHOUT):
-            turns = [turn[name] for turn in session["turns"]]
+        for threshold, name in product(session["turns"], (WITH_NMS, WITHOUT)):
+            turns = [turn[name] for turn in session["turns"][threshold]]
             cells = [f"{median(turn['milliseconds'][stage]['median'] for turn in turns):.3f}" for stage in STAGES]
-            lines.append(f"| {data} | {name} | {' | '.join(cells)} | {turns[0]['ap']:.3f} |")
+            lines.append(f"| {data} | {threshold} | {name} | {' | '.join(cells)} | {turns[0]['ap']:.3f} |")
     machines = {
         f"{one['machine']['processor']}, {one['threads']} thread, {one['runtime']}" for one in measured.values()
     }

@@ -38,11 +38,12 @@ def test_both_are_trained_exported_and_timed(tmp_path: Path, short: dict[str, An
     assert [(row["name"], row["seed"]) for row in read_packed(table)] == [("NMS", 0), ("one-to-one", 0)]
     assert len({row["digest"] for row in read_packed(table)}) == 2
     session = measure("bccd", work)
-    for turn in session["turns"]:
+    assert list(session["turns"]) == ["0.001", "0.3"]
+    for turn in [turn for turns in session["turns"].values() for turn in turns]:
         assert set(turn) == {"NMS", "one-to-one"} and all(0 <= one["ap"] <= 1 for one in turn.values())
     save_result(tmp_path / "times.json", "bccd", session)
     text = write_report(table, tmp_path / "times.json")
-    assert "| bccd | 1 |" in text and "| bccd | one-to-one |" in text
+    assert "| bccd | 1 |" in text and "| bccd | 0.3 | one-to-one |" in text
     file_of(work, "bccd", "NMS").unlink()
     with pytest.raises(UserError, match="NMS.onnx is missing"):
         measure("bccd", work)
