@@ -56,7 +56,7 @@ def selections() -> Result:
     folder = "experiments/selection"
     people = read_contestants(ROOT / folder / "contestants.jsonl.gz")
     rows = read_packed(ROOT / folder / "runs.jsonl.gz")
-    answers, rivals = [], []
+    answers, rivals, shown = [], [], []
     for data, trained in standings(people, rows).items():
         if (pair := selected_and_drawn(trained)) is None:
             continue
@@ -67,13 +67,14 @@ def selections() -> Result:
         )
         others = (f"{one.contestant.name} {ap_text(one.test_aps)}" for one in trained if one not in pair)
         rivals.append(f"{data}: {', '.join(others)}")
+        shown += [row["machine"] for standing in trained for row in standing.runs]
     return Result(
         "Does what `nas.select` chose beat what people drew, at equal measured milliseconds (30 epochs from scratch)?",
         "; ".join(answers),
         f"{'; '.join(rivals)}; an interval over zero says no",
         (f"{folder}/results.md",),
         "python -m experiments.selection train",
-        machines_of([row["machine"] for row in rows]),
+        machines_of(shown),
     )
 
 

@@ -62,6 +62,6 @@ def _name(text: str) -> str:
 
 def uses(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     """The modules of `use=[...]`, and the other arguments."""
-    uses = [argument for argument in arguments if argument.lstrip("+").startswith("use=")]
-    names = [name.strip(" '\"") for text in uses for name in text.partition("=")[2].strip("[]'\" ").split(",")]
-    return [name for name in names if name], [argument for argument in arguments if argument not in uses]
+    given = [argument for argument in arguments if argument.lstrip("+").startswith("use=")]
+    names = [name.strip(" '\"") for text in given for name in text.partition("=")[2].strip("[]'\" ").split(",")]
+    return [name for name in names if name], [argument for argument in arguments if argument not in given]

@@ -14,7 +14,7 @@ from random import Random
 
 from experiments.command import options_of, run
 from experiments.costly_search.runs import FILES, SCORERS, digests, evaluated, scored, search
-from experiments.exact_search.page import write_part
+from experiments.page import write_part
 from nas.cost.table_file import cpu_name
 from nas.errors import UserError
 from nas.files import csv_text, read_rows, write_atomic

@@ -21,8 +21,8 @@ import numpy as np
 
 from experiments.command import options_of, run
 from experiments.exact_search.matrix import HERE, chosen
-from experiments.exact_search.page import write_part
 from experiments.exact_search.small_spaces import members, small_space
+from experiments.page import write_part
 from nas.cost.budget import Budget
 from nas.cost.latency import LatencyTable
 from nas.cost.table_file import DEFAULT_TABLE

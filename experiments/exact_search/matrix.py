@@ -33,7 +33,7 @@ from experiments.exact_search.cell import (
     problem_of,
     refusal,
 )
-from experiments.exact_search.page import write_part
+from experiments.page import write_part
 from nas.cost.table_file import cpu_name
 from nas.errors import UserError
 from nas.files import config_folder, csv_text, read_rows, write_atomic

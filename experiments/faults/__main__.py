@@ -18,10 +18,11 @@ from collections.abc import Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 from random import Random
+from typing import Any
 
 from experiments.command import options_of, run
-from experiments.exact_search.page import write_part
 from experiments.faults.points import GOOD, Outcome, Runner
+from experiments.page import write_part
 from nas.cost.table_file import cpu_name
 from nas.errors import UserError
 from nas.files import csv_text, read_rows, write_atomic
@@ -62,16 +63,22 @@ def main(words: list[str]) -> None:
         for number, (scene, point) in enumerate(runs[: options["sample"] or None], 1):
             outcome = runner.outcome(scene, point)
             rows.append({name: str(value) for name, value in asdict(outcome).items()} | how)
+            _write(folder, rows)
             seconds = time.monotonic() - began
             if not outcome.good or number % 10 == 0:
                 print(f"{number} of {len(runs)}, {seconds:.0f} s: {outcome}", flush=True)
-                _write(folder, rows)
             if seconds > 60 * options["minutes"] > 0:
                 break
     bad = _write(folder, rows)
     print(f"{len(rows)} points, {bad} of them not as they should")
     if bad:
         raise UserError(f"{bad} points did not end in one line, or did not go on to the same bytes")
+
+
+def outcome_of(row: Row) -> Outcome:
+    """The outcome that a row of the table tells."""
+    told: dict[str, Any] = {item.name: row[item.name] for item in fields(Outcome)}
+    return Outcome(**told | {"point": int(row["point"])})
 
 
 def _write(folder: Path, rows: Sequence[Row]) -> int:
@@ -90,7 +97,7 @@ def _write(folder: Path, rows: Sequence[Row]) -> int:
         same = sum(row["again"] == "same bytes" for row in own)
         cells = [scene, len(own), *(counts[scene, call] for call in calls), *(ended[way] for way in GOOD), same]
         lines.append(f"| {' | '.join(map(str, cells))} |")
-    bad = sum(row["ended"] not in GOOD or row["again"] != "same bytes" for row in rows)
+    bad = sum(not outcome_of(row).good for row in rows)
     where = sorted({f"{row['processor']}, commit {row['commit']}" for row in rows})
     lines += ["", f"{len(rows)} points, {bad} of them not as they should be. {'; '.join(where)}."]
     write_part(folder / "README.md", "outcomes", "\n".join(lines))

@@ -54,6 +54,7 @@ class Outcome:
 
     @property
     def good(self) -> bool:
+        """Whether the run ended as it may and goes on to the same bytes."""
         return self.ended in GOOD and self.again == "same bytes"
 
 

@@ -191,9 +191,8 @@ class Forked:
                 os.dup2(stdout.fileno(), 1)
                 os.dup2(stderr.fileno(), 2)
                 signal.signal(signal.SIGTERM, signal.SIG_DFL)
-                ConfigStore.instance().repo.pop(
-                    "data", None
-                )  # a new interpreter knows no data that other scenes offered
+                # a new interpreter knows no data that other scenes offered
+                ConfigStore.instance().repo.pop("data", None)
                 sys.argv = line[line.index("experiments.train_row") :]
                 train_row.launch("row", train_row.RowConfig, lambda c, job: train_row.finish_row(c, job.folder),
                                  str(train_row.FOLDER))  # fmt: skip

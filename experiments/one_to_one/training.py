@@ -12,6 +12,7 @@ from experiments.detector_bench.measuring import class_count
 from experiments.detector_bench.networks import read_networks
 from experiments.detector_bench.training import RECIPES
 from experiments.selection.contestants import Contestant
+from nas.commands.benchmark import BenchmarkCommand
 from nas.errors import UserError
 from nas.inference import PredictOptions
 from nas.measure.artefact import ArtefactJob, measured_apart
@@ -26,7 +27,7 @@ WITH_NMS, WITHOUT = "NMS", "one-to-one"
 TURNS = 3
 #: Of the AP and of the timed frames alike: that of `python -m nas.benchmark`, at which NMS has most to do, and that of a
 #: prediction.
-SCORE_THRESHOLDS = (0.001, PredictOptions().score_threshold)
+SCORE_THRESHOLDS = (BenchmarkCommand.score_threshold, PredictOptions().score_threshold)
 
 
 def pair(data: str) -> list[Contestant]:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from experiments.exact_search.page import write_part
+from experiments.page import write_part
 from experiments.result_plots import interval
 from experiments.searchers.problems import CASES
 from nas.report.canvas import INK, QUIET, SERIES, canvas, label, save_png

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
+from itertools import product
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -23,6 +24,8 @@ PATH = Path(__file__).with_name("runs.jsonl.gz")
 EPOCHS = 30
 
 Row = dict[str, Any]
+#: A contestant, the seed, and the recipe of its training.
+Job = tuple[Contestant, int, str]
 
 
 def config_of(contestant: Contestant, seed: int, **more: Any) -> TrainCommand:
@@ -38,21 +41,28 @@ def key_of(row: Row) -> tuple[str, ...]:
 
 def wanted(
     contestants: Sequence[Contestant], sets: Sequence[str], rows: Sequence[Row] = (), pair_seeds: int = SEEDS, **more: Any
-) -> list[tuple[Contestant, int, str]]:  # fmt: skip
-    """(contestant, seed, recipe) of the data sets, seed by seed, so that every seed compares all.
+) -> list[Job]:  # fmt: skip
+    """The trainings of the data sets, each once, seed by seed, so that every seed compares all.
 
     pair_seeds: how many seeds the chosen network and the best drawn one get where everybody is trained; val alone has told
     by then which one that is, so more seeds narrow the interval of the lead and choose nothing.
     """
     chosen = [one for one in contestants if one.data in sets]
     recipes = {one.data: recipe_of(config_of(one, 0, **more)) for one in chosen}
-    jobs = [(one, seed, recipes[one.data]) for seed in range(SEEDS) for one in chosen]
-    done = {key_of(row) for row in rows}
+    jobs: dict[tuple[str, ...], Job] = {}
+
+    def add(one: Contestant, seed: int) -> None:
+        job = one, seed, recipes[one.data]
+        jobs.setdefault(job_key(*job), job)  # a network may have two names
+
+    for seed, one in product(range(SEEDS), chosen):
+        add(one, seed)
+    missing = {data for data, *_ in jobs.keys() - {key_of(row) for row in rows}}
     for data, trained_ones in standings(chosen, rows).items():
-        missing = [job for job in jobs if job[0].data == data and job_key(*job) not in done]
-        if not missing and (pair := selected_and_drawn(trained_ones)):
-            jobs += [(one.contestant, seed, recipes[data]) for seed in range(SEEDS, pair_seeds) for one in pair]
-    return jobs
+        if data not in missing and (pair := selected_and_drawn(trained_ones)):
+            for seed, standing in product(range(SEEDS, pair_seeds), pair):
+                add(standing.contestant, seed)
+    return list(jobs.values())
 
 
 def job_key(contestant: Contestant, seed: int, recipe: str) -> tuple[str, ...]:
@@ -72,10 +82,8 @@ def train_missing(
     """
     rows = read_packed(table)
     done = {key_of(row) for row in rows}
-    jobs: dict[tuple[str, ...], tuple[Contestant, int, str]] = {}
-    for job in wanted(contestants, sets, rows, pair_seeds, **more):
-        jobs.setdefault(job_key(*job), job)  # a network may have two names
-    todo = [job for key, job in list(jobs.items())[shard[0] :: shard[1]] if key not in done]
+    jobs = wanted(contestants, sets, rows, pair_seeds, **more)[shard[0] :: shard[1]]
+    todo = [job for job in jobs if job_key(*job) not in done]
     for number, (one, seed, recipe) in enumerate(todo[: most or None], 1):
         place = folder / f"{one.data}-{one.digest.replace('@', '-')}-{seed}-{recipe}"
         row = {"data": one.data, "name": one.name, "family": one.family, "digest": one.digest, "seed": seed}

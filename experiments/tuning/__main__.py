@@ -14,7 +14,7 @@ from functools import cache
 from pathlib import Path
 
 from experiments.command import options_of, run
-from experiments.exact_search.page import write_part
+from experiments.page import write_part
 from experiments.searchers.__main__ import best_so_far
 from experiments.tuning.problems import CASES, LONG, SETTINGS, SHIPPED, Run, Setting
 from experiments.tuning.report import best_of, part, run_of

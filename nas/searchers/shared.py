@@ -35,8 +35,8 @@ def storage_told(doing: str = "the storage of the study failed") -> Iterator[Non
     try:
         yield
     except STORAGE_FAILURES as error:
-        reason = error.__cause__ or error  # Optuna's own words hide the disk's
-        raise UserError(f"{doing}: {str(reason).splitlines()[0]}") from None
+        hidden = isinstance(error, StorageInternalError) and error.__cause__  # Optuna's own words hide the database's
+        raise UserError(f"{doing}: {str(hidden or error).splitlines()[0]}") from None
 
 
 class SharedStudy:

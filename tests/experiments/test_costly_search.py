@@ -12,7 +12,7 @@ from experiments.costly_search import __main__ as costly
 from experiments.costly_search import runs
 from experiments.costly_search.__main__ import HERE, main, moments, read_rows, report
 from experiments.costly_search.runs import FILES, SCORERS, Spent, scored, search
-from experiments.exact_search.page import read_part
+from experiments.page import read_part
 from nas.errors import UserError
 
 

@@ -11,8 +11,8 @@ import pytest
 from experiments.exact_search import brute_force
 from experiments.exact_search.brute_force import PER, chain_names, check_space, main, read_rows, report
 from experiments.exact_search.matrix import HERE
-from experiments.exact_search.page import read_part, write_part
 from experiments.exact_search.small_spaces import LEAST, MOST, members, small_space
+from experiments.page import read_part, write_part
 from nas.cost.budget import Budget
 from nas.errors import UserError
 from nas.searchers.catalog import make_problem

@@ -25,7 +25,7 @@ from experiments.exact_search.cell import (
     refusal,
 )
 from experiments.exact_search.matrix import COLUMNS, add_rows, cells, finished_cells, main, measured, row_of
-from experiments.exact_search.page import read_part
+from experiments.page import read_part
 from nas.errors import UserError
 from search_spaces import space_names
 

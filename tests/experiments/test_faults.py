@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments.exact_search.page import read_part
+from experiments.page import read_part
 from nas.files import read_rows
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments.exact_search.page import read_part
+from experiments.page import read_part
 from experiments.searchers import __main__ as command
 from experiments.searchers.__main__ import COLUMNS, HERE, OPTIONS, main, missing, read_rows, searched
 from experiments.searchers.problems import CASES, Case

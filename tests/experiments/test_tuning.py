@@ -6,7 +6,7 @@ from pathlib import Path
 
 import yaml
 
-from experiments.exact_search.page import read_part
+from experiments.page import read_part
 from experiments.searchers.problems import CASES as JUDGED
 from experiments.tuning.__main__ import COLUMNS, HERE, checks, missing, row_of, sweep
 from experiments.tuning.problems import CASES, LONG, SETTINGS, SHIPPED, Run, Setting
